@@ -1,0 +1,39 @@
+"""Packaging: everything that describes the package is read from settings.ini."""
+import re
+from configparser import ConfigParser
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+config = ConfigParser(delimiters=["="], interpolation=None)
+config.read(here / "settings.ini", encoding="utf-8")
+meta = config["DEFAULT"]
+
+
+def lines(key):
+    return [line.strip() for line in meta[key].splitlines() if line.strip()]
+
+
+init = (here / meta["lib_name"] / "__init__.py").read_text(encoding="utf-8")
+extras = {"jupyter": lines("jupyter_requirements"), "dev": lines("dev_requirements")}
+
+setup(
+    name=meta["lib_name"],
+    version=re.search(r'^__version__ = "(.+)"', init, re.M).group(1),
+    description=meta["description"],
+    long_description=(here / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    keywords=meta["keywords"].split(),
+    author=meta["author"],
+    license=meta["license"],
+    python_requires=f">={meta['min_python']}",
+    packages=find_packages(include=[f"{meta['lib_name']}*"]),
+    package_data={meta["lib_name"]: ["configs/*.yaml", "py.typed"]},
+    install_requires=lines("requirements"),
+    extras_require=extras,
+    entry_points={
+        "console_scripts": lines("console_scripts"),
+        "nbdev": [f"{meta['lib_name']} = {meta['lib_name']}._modidx:d"],
+    },
+)
