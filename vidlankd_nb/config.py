@@ -239,7 +239,7 @@ def parse_run(
     try: space = parser.parse_args(args)
     except UserError: raise
     except Exception as e: raise UserError(explain(str(e), parser)) from None
-    made = parser.instantiate_classes(space)
+    made = parser.instantiate(space)
     return Run(**{f.name: made[f.name] for f in fields(Run)}), space
 
 # %% ../nbs/00_config.ipynb #7a4148d1
