@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SPECIAL_TOKENS', 'is_markup', 'read_lines', 'train_tokenizer', 'load_tokenizer', 'fingerprint', 'is_held_out', 'pack',
            'encode_part', 'write_aside', 'write_rows', 'build_corpus', 'save_tokenizer', 'run_parts', 'Examples',
-           'check_vocabulary', 'uniforms', 'most_masked', 'Masker', 'masked_positions']
+           'check_vocabulary', 'uniforms', 'most_masked', 'Masker', 'masked_positions', 'TextBatches', 'masked_batch']
 
 # %% ../nbs/04_corpus.ipynb #9d12095c
 import hashlib, json, os, shutil
@@ -306,3 +306,37 @@ def masked_positions(
     "Where the masked tokens are, in a fixed shape, so that the vocabulary head can run on them alone."
     at = np.argsort(labels == -100, 1, kind='stable')[:, :most]
     return at, np.take_along_axis(labels, at, 1)
+
+# %% ../nbs/04_corpus.ipynb #e9537adf
+class TextBatches:
+    "Masked-LM batches of a corpus by example number and epoch; `len` is the number of examples."
+    def __init__(self,
+        examples: Examples,
+        tokenizer,             # the one the corpus was made with
+        seed: int = 0,         # of the masks
+        share: float = 0.15,   # of the tokens masked
+    ):
+        check_vocabulary(f"The corpus in {examples.folder}", examples.manifest['fingerprint'], tokenizer, len(tokenizer))
+        self.examples, self.masker, self.special_ids = examples, Masker(tokenizer, seed, share), tokenizer.all_special_ids
+        self.most = most_masked(examples.block, share)
+    def __len__(self): return len(self.examples)
+    def batch(self, rows, epoch):
+        ids, lengths = self.examples[rows]
+        return masked_batch(ids, lengths, np.isin(ids, self.special_ids), rows, epoch, self.masker, self.most)
+
+# %% ../nbs/04_corpus.ipynb #f6919b93
+def masked_batch(
+    ids,             # (B, L) token ids
+    lengths,         # (B,) tokens that are not padding
+    special,         # (B, L) True at special tokens and padding
+    rows,            # (B,) numbers of the examples
+    epoch: int,
+    masker: Masker,
+    most: int,       # K
+) -> dict:
+    "Tensors: `input_ids`, `attention_mask`, `special` (B, L); `masked_at`, `labels` (B, K); `examples` (B,)."
+    import torch
+    masked, labels = masker(ids, special, rows, epoch)
+    at, asked = masked_positions(labels, most)
+    arrays = {'input_ids': masked, 'attention_mask': np.arange(ids.shape[1]) < lengths[:, None], 'special': special, 'masked_at': at, 'labels': asked, 'examples': np.asarray(rows)}
+    return {k: torch.from_numpy(np.ascontiguousarray(v if v.dtype == bool else v.astype(np.int64))) for k, v in arrays.items()}
