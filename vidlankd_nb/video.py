@@ -65,10 +65,7 @@ def _decoded(self):
     "PyAV frames until the end or the first error."
     self.stream.codec_context.thread_count = 1
     try: yield from self.container.decode(self.stream)
-    except (av.FFmpegError, ValueError, EOFError) as e:
-        self.error = _reason(e)
-        try: yield from self.stream.codec_context.decode(None)  # frames still waiting to be put in order
-        except (av.FFmpegError, EOFError): pass
+    except (av.FFmpegError, ValueError, EOFError) as e: self.error = _reason(e)
 
 def _timed(self):
     "(time, PyAV frame) with times that increase."
