@@ -74,6 +74,8 @@ class Pairs:
     min_seconds: float = 0.5              # clips shorter than this are counted and skipped
     merge_words: int = 0                  # join consecutive captions up to this many words; 0: leave them as they are
     remove_overlap: bool = False          # cut words that a caption repeats from the one before (automatic captions)
+    merge_gap: float = 5.0                # silence (s) that joining does not bridge
+    normalise: bool = False               # L2-normalise 2D and 3D rows, as the paper does; rows of unit length stay as they are
     valid_share: float = 0.06             # share of the videos held out, by a hash of the video id
 
 # %% ../nbs/00_config.ipynb #40d2ed48
