@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CONTRASTS', 'text_encoder', 'vocabulary_logits', 'states_of', 'take', 'mlm_sum', 'matmul_parameters', 'encoder_flops',
            'VideoEncoder', 'pool', 'cosines', 'hinge_loss', 'infonce_loss', 'TeacherConfig', 'TeacherOutput',
-           'VideoTeacher', 'make_teacher', 'TeacherTask']
+           'VideoTeacher', 'make_teacher', 'TeacherTask', 'PairBatches', 'embed_pairs']
 
 # %% ../nbs/05_teacher.ipynb #54a6c96c
 from dataclasses import asdict, dataclass
@@ -16,8 +16,9 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, PretrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from .config import Encoder, Teacher, UserError, nearest
+from .config import Encoder, Pairs, Teacher, UserError, nearest
 from .corpus import Masker, masked_positions, most_masked
+from .pairs import collate
 
 # %% ../nbs/05_teacher.ipynb #f1010a46
 _shape_names = {
@@ -258,3 +259,39 @@ class TeacherTask(nn.Module):
         terms = {'mlm': mlm_sum(self.model.text, out.text, batch['masked_at'], batch['labels']) * scale['mlm']}
         if watching: terms['contrast'] = self.contrast(out.text, ~batch['special'], out.clip)
         return terms
+
+# %% ../nbs/05_teacher.ipynb #82490988
+class PairBatches:
+    "Masked video–text batches by example number and epoch, in fixed shapes; small sets are held in memory."
+    def __init__(self,
+        pairs,                 # a `PairSet`
+        tokenizer,
+        cfg: Pairs,            # longest caption and clip
+        seed: int = 0,         # of the masks
+        share: float = 0.15,   # of the tokens masked
+        in_memory: int = 2**29,  # bytes up to which all windows are cut and tokenised at once
+    ):
+        self.pairs, self.tokenizer, self.cfg, self.masker, self.width = pairs, tokenizer, cfg, Masker(tokenizer, seed, share), pairs.store.width
+        self.most = most_masked(cfg.max_tokens, share)
+        if len(pairs) * cfg.max_frames * self.width * 4 <= in_memory: pairs.preload(tokenizer, cfg)
+    def __len__(self): return len(self.pairs)
+    def batch(self, rows, epoch):
+        b = collate(self.pairs, self.tokenizer, self.cfg, rows, epoch, self.masker, fixed=True)
+        at, labels = masked_positions(b['labels'].numpy(), self.most)
+        return b | {'masked_at': torch.from_numpy(at), 'labels': torch.from_numpy(labels)}
+
+# %% ../nbs/05_teacher.ipynb #c51eed85
+@torch.no_grad()
+def embed_pairs(
+    model: VideoTeacher,
+    data: PairBatches,
+    batch: int = 256,
+):                     # (N, H) caption vectors, (N, H) clip vectors, of unit length
+    "Each caption as the mean of its tokens' directions, unmasked, and each clip's direction."
+    model.eval()
+    texts, clips = [], []
+    for rows in np.array_split(np.arange(len(data)), -(-len(data) // batch)):
+        b = collate(data.pairs, data.tokenizer, data.cfg, rows, fixed=True)
+        out = model(b['input_ids'], b['attention_mask'], b['video'], b['video_mask'])
+        texts.append(F.normalize(pool(F.normalize(out.text, dim=-1), ~b['special']), dim=-1)); clips.append(F.normalize(out.clip, dim=-1))
+    return torch.cat(texts).numpy(), torch.cat(clips).numpy()

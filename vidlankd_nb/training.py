@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['epoch_order', 'step_examples', 'Pieces', 'total_steps', 'learning_rate', 'make_optimizer', 'training_state',
-           'load_training_state', 'Checkpoints', 'save_checkpoint', 'load_checkpoint', 'Log', 'read_log', 'Progress',
-           'matmul_peak', 'TrainingStopped', 'make_accelerator', 'to_device', 'Watch', 'validate', 'train', 'hash_seed',
+           'load_training_state', 'Checkpoints', 'save_checkpoint', 'load_checkpoint', 'Log', 'read_log', 'matmul_peak',
+           'TrainingStopped', 'make_accelerator', 'to_device', 'Watch', 'validate', 'train', 'hash_seed',
            'stop_on_signal', 'optimizer_step', 'log_record']
 
 # %% ../nbs/08_training.ipynb #80c90e20
@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from .config import Training, UserError
+from .config import Progress, Training, UserError
 from .corpus import write_aside
 
 # %% ../nbs/08_training.ipynb #eaefc0e7
@@ -213,27 +213,6 @@ def read_log(
         try: records.append(json.loads(line))
         except ValueError: break
     return records
-
-# %% ../nbs/08_training.ipynb #daeae485
-class Progress:
-    "A bar in a terminal or notebook, a line every ten seconds elsewhere; both with rate and time left."
-    def __init__(self, what: str, total: int, start: int = 0, show: bool = True, unit: str = 'step'):
-        self.what, self.total, self.at, self.show, self.unit = what, total, start, show, unit
-        self.began, self.said, self.first, self.bar = time.time(), time.time(), start, None
-        if show and sys.stderr.isatty():
-            from tqdm.auto import tqdm
-            self.bar = tqdm(total=total, initial=start, desc=what, unit=unit, leave=False)
-    def advance(self, n: int = 1, **values):
-        self.at += n
-        if self.bar is not None:
-            self.bar.update(n)
-            if values: self.bar.set_postfix({k: f'{v:.3g}' for k, v in values.items()}, refresh=False)
-        elif self.show and time.time() - self.said > 10:
-            rate = (self.at - self.first) / (time.time() - self.began)
-            self.said = time.time()
-            print(f'{self.what}: {self.at:,} of {self.total:,} {self.unit}s, {rate:,.1f} a second, {(self.total - self.at) / max(rate, 1e-9):.0f} s left', flush=True)
-    def close(self):
-        if self.bar is not None: self.bar.close()
 
 # %% ../nbs/08_training.ipynb #6632acb6
 @lru_cache(maxsize=8)
