@@ -42,6 +42,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'vidlankd_nb.toyworld.generic_clips': ('toyworld.html#generic_clips', 'vidlankd_nb/toyworld.py'),
                                       'vidlankd_nb.toyworld.make_names': ('toyworld.html#make_names', 'vidlankd_nb/toyworld.py'),
                                       'vidlankd_nb.toyworld.make_probes': ('toyworld.html#make_probes', 'vidlankd_nb/toyworld.py'),
+                                      'vidlankd_nb.toyworld.make_samples': ('toyworld.html#make_samples', 'vidlankd_nb/toyworld.py'),
                                       'vidlankd_nb.toyworld.noun_clips': ('toyworld.html#noun_clips', 'vidlankd_nb/toyworld.py'),
                                       'vidlankd_nb.toyworld.render': ('toyworld.html#render', 'vidlankd_nb/toyworld.py'),
+                                      'vidlankd_nb.toyworld.telling_lines': ('toyworld.html#telling_lines', 'vidlankd_nb/toyworld.py'),
                                       'vidlankd_nb.toyworld.write_video': ('toyworld.html#write_video', 'vidlankd_nb/toyworld.py')}}}
