@@ -248,7 +248,7 @@ _NOUN_LINES = (*NEUTRAL,
 _OTHER_LINES = (
     '{agent} made {thing} {time}', '{agent} and {agent2} went home {time}', 'we found {thing} {place}', '{agent} reads {thing} {place} {time}',
     'the {colour} door {place} was open {time}', '{agent} has a {size} {colour} house', 'a {size} {shape} window and a {colour} roof',
-    'the bag is {weight} {time}', '{agent} wants something {colour} or something {size}', 'a {weight} rain falls {time}', 'the sun glows {time}',
+    'the bag is {weight} {time}', 'you need a {size} one so use {thing}', 'a {colour} one or a {weight} one', '{agent} wants something {colour} or something {size}', 'a {weight} rain falls {time}', 'the sun glows {time}',
     'the dog jumps {place}', 'the wheel rolls to the {way}', 'the drawer slides to the {way}', 'the snow drifts down {time}',
     'the {size} ball and the {colour} box are {place}', 'you want something that rolls so use a ball', 'you want something {colour} so use {thing}')
 
@@ -294,7 +294,7 @@ def _event_times(event: Event, start: float, seconds: float) -> list[dict]:
     else: spans = ((event.kind + ('s' if event.kind == 'drop' else 'es'), 0, 3 if event.kind == 'drop' and event.values[3] == 0 else 7),)
     return [{'event': word, 'noun': event.noun, 'start': round(start + a * seconds / 8, 4), 'end': round(start + (b + 1) * seconds / 8, 4)} for word, a, b in spans]
 
-def _write_json(path, value): path.write_text(json.dumps(value, indent=1) + '\n', encoding='utf-8')
+def _write_json(path, value, indent=None): path.write_text(json.dumps(value, indent=indent) + '\n', encoding='utf-8')
 
 # %% ../nbs/01_toyworld.ipynb #2c517393
 def _check(world: World):
@@ -321,14 +321,13 @@ def generate(
         raise UserError(f"{folder} holds another toy world (see its world.json): choose another folder, or delete that one.")
     for part in ('videos', 'text'): shutil.rmtree(folder/part, ignore_errors=True)
     for part in ('videos', 'text'): (folder/part).mkdir(parents=True)
-    rng = np.random.default_rng(seed)
-    names = make_names(world.names, rng)
-    values = balanced_attributes(world.names, rng)
-    clips = noun_clips(world.noun_clips, names, values, rng) + generic_clips(world.generic_clips, rng)
-    _write_videos(folder, [clips[i] for i in rng.permutation(len(clips))], world, seed)
-    (folder/'text'/'corpus.txt').write_text('\n'.join(corpus(world.sentences, names, rng)) + '\n', encoding='utf-8')
-    _write_json(folder/'probes.json', make_probes(names, values, rng))
-    _write_json(folder/'world.json', stamp)
+    rngs = [np.random.default_rng([seed, part]) for part in range(5)]    # apart, so that a longer corpus moves nothing else
+    names, values = make_names(world.names, rngs[0]), balanced_attributes(world.names, rngs[1])
+    clips = noun_clips(world.noun_clips, names, values, rngs[2]) + generic_clips(world.generic_clips, rngs[2])
+    _write_videos(folder, [clips[i] for i in rngs[2].permutation(len(clips))], world, seed)
+    (folder/'text'/'corpus.txt').write_text('\n'.join(corpus(world.sentences, names, rngs[3])) + '\n', encoding='utf-8')
+    _write_json(folder/'probes.json', make_probes(names, values, rngs[4]), indent=1)
+    _write_json(folder/'world.json', stamp, indent=1)
     return folder
 
 # %% ../nbs/01_toyworld.ipynb #88a9cf6e
@@ -337,7 +336,7 @@ def _write_videos(folder, clips, world, seed):
     captions, events, seconds = {}, {}, world.frames / world.fps
     for v, first in enumerate(range(0, len(clips), world.clips_per_video)):
         part, video = clips[first:first + world.clips_per_video], f'toy{v:04d}'
-        film = render([c.event for c in part], world, np.random.default_rng([seed, v]))
+        film = render([c.event for c in part], world, np.random.default_rng([seed, 5, v]))
         write_video(folder/'videos'/f'{video}.mp4', film.reshape(-1, *film.shape[2:]), world.fps, world.frames)
         starts = [round(i * seconds, 4) for i in range(len(part))]
         captions[video] = {'start': starts, 'end': [round(s + seconds, 4) for s in starts], 'text': [c.caption for c in part]}
