@@ -1,0 +1,168 @@
+"The toy world: formats, determinism, silence of the text, and what a user can get wrong."
+import json
+from itertools import combinations
+
+import av
+import numpy as np
+import pytest
+
+from vidlankd_nb.config import UserError, World
+from vidlankd_nb.toyworld import (ATTRIBUTES, SAMPLE, TELLING, Event, balanced_attributes, corpus, film_strip, generate, make_names,
+                                  noun_clips, render, telling_lines, write_video)
+
+TINY = World(names=8, noun_clips=60, generic_clips=33, sentences=200, clips_per_video=20)
+
+
+@pytest.fixture(scope='module')
+def world(tmp_path_factory): return generate(tmp_path_factory.mktemp('world')/'a', TINY, seed=3)
+
+
+def read(path): return json.loads(path.read_text(encoding='utf-8'))
+
+
+def decode(path):
+    with av.open(str(path)) as file: return np.stack([f.to_ndarray(format='rgb24') for f in file.decode(video=0)])
+
+
+def test_layout(world):
+    captions, events = read(world/'caption.json'), read(world/'events.json')
+    assert sorted(p.stem for p in (world/'videos').iterdir()) == sorted(captions) == sorted(events)
+    assert sum(len(c['text']) for c in captions.values()) == 93
+    for video, c in captions.items():
+        assert set(c) == {'start', 'end', 'text'} and len(c['start']) == len(c['end']) == len(c['text']) == len(events[video])
+        assert all(s < e for s, e in zip(c['start'], c['end']))
+        for s, e, happenings in zip(c['start'], c['end'], events[video]):
+            assert happenings and all(s <= h['start'] < h['end'] <= e for h in happenings)
+    assert len((world/'text'/'corpus.txt').read_text().splitlines()) == 200
+
+
+def test_videos_are_what_the_field_uses(world):
+    captions = read(world/'caption.json')
+    for path in sorted((world/'videos').iterdir()):
+        with av.open(str(path)) as file:
+            stream = file.streams.video[0]
+            assert (stream.codec_context.name, stream.pix_fmt, stream.average_rate) == ('h264', 'yuv420p', 8)
+            keys = [f.pts * f.time_base for f in file.decode(stream) if f.key_frame]
+        assert [float(k) for k in keys] == captions[path.stem]['start']   # a key frame opens each clip
+        assert len(decode(path)) == 8 * len(keys)
+
+
+def test_encoding_keeps_the_picture(tmp_path):
+    film = render([Event('wake', (c, s, 1, 0, 0), 'x') for c in range(4) for s in range(2)], TINY, np.random.default_rng(0)).reshape(-1, 32, 32, 3)
+    write_video(tmp_path/'x.mp4', film, 8, 8)
+    back = decode(tmp_path/'x.mp4')
+    pooled = lambda v: v.reshape(-1, 8, 4, 8, 4, 3).mean((2, 4))
+    assert np.abs(pooled(back) - pooled(film)).mean() < 4    # of 255: colours and places survive
+
+
+def test_same_seed_same_world(world, tmp_path):
+    again, other = generate(tmp_path/'b', TINY, seed=3), generate(tmp_path/'c', TINY, seed=4)
+    for name in ('caption.json', 'events.json', 'probes.json', 'text/corpus.txt', 'world.json'): assert (world/name).read_bytes() == (again/name).read_bytes()
+    for path in (world/'videos').iterdir(): assert np.array_equal(decode(path), decode(again/'videos'/path.name))
+    assert (world/'probes.json').read_bytes() != (other/'probes.json').read_bytes()
+
+
+def test_a_half_written_folder_is_made_anew(world, tmp_path):
+    folder = generate(tmp_path/'w', TINY, seed=3)
+    (folder/'world.json').unlink()
+    (folder/'videos'/'toy0000.mp4').write_bytes(b'half')
+    (folder/'videos'/'toy9999.mp4').write_bytes(b'left over')
+    generate(folder, TINY, seed=3)
+    assert sorted(p.name for p in (folder/'videos').iterdir()) == sorted(p.name for p in (world/'videos').iterdir())
+    assert np.array_equal(decode(folder/'videos'/'toy0000.mp4'), decode(world/'videos'/'toy0000.mp4'))
+
+
+def test_a_complete_world_is_left_alone(world):
+    before = (world/'caption.json').stat().st_mtime_ns
+    assert generate(world, TINY, seed=3) == world and (world/'caption.json').stat().st_mtime_ns == before
+    with pytest.raises(UserError, match='another toy world'): generate(world, TINY, seed=4)
+
+
+def test_text_never_tells(world):
+    names = set(read(world/'probes.json')['names'])
+    lines = [t for c in read(world/'caption.json').values() for t in c['text']] + (world/'text'/'corpus.txt').read_text().splitlines()
+    assert telling_lines(lines, names) == []
+    assert sum(bool(names & set(line.split())) for line in lines) > 150      # the check had something to read
+    assert telling_lines(['a man pushes the nader and it rolls'], ['nader'])
+    assert all(w in TELLING for v in ATTRIBUTES.values() for words in v for w in words.split())
+
+
+def test_captions_do_not_depend_on_attributes():
+    names = make_names(8, np.random.default_rng(0))
+    a, b = (noun_clips(80, names, balanced_attributes(8, np.random.default_rng(s)), np.random.default_rng(5)) for s in (1, 2))
+    assert [c.caption for c in a] == [c.caption for c in b]
+
+
+def test_generic_captions_describe_what_is_shown(world):
+    from vidlankd_nb.toyworld import generic_clips
+    for c in generic_clips(200, np.random.default_rng(0)):
+        words, seen = set(c.caption.split()), dict(zip(ATTRIBUTES, (v[i] for v, i in zip(ATTRIBUTES.values(), c.event.values))))
+        assert not words & set(ATTRIBUTES['colour']) - {seen['colour']} and not words & set(ATTRIBUTES['size']) - {seen['size']}
+        assert not words & {'heavy', 'light'} - {seen['weight']}
+        assert ('ball' in words) == (seen['shape'] == 'round') and ('rolls' in words) <= (seen['shape'] == 'round')
+        if c.event.kind == 'wake': assert seen['order'] in c.caption
+
+
+@pytest.mark.parametrize('n', [8, 16, 32, 64, 96])
+def test_attributes_are_balanced_in_pairs(n):
+    a = balanced_attributes(n, np.random.default_rng(n))
+    for p, q in combinations(range(5), 2):
+        _, counts = np.unique(a[:, [p, q]], axis=0, return_counts=True)
+        assert len(counts) == len(set(a[:, p])) * len(set(a[:, q])) and len(set(counts)) == 1
+    assert len(np.unique(a, axis=0)) == min(n, 64)
+
+
+def test_names():
+    names = make_names(96, np.random.default_rng(0))
+    assert len({x[:3] for x in names}) == 96 and all(len(x) == 5 for x in names)
+    with pytest.raises(UserError, match='world.names'): make_names(2000, np.random.default_rng(0))
+    lines = corpus(500, names, np.random.default_rng(0))
+    counts = [sum(x in line.split() for line in lines) for x in names]
+    assert min(counts) >= 3 and max(counts) - min(counts) <= 1      # every name equally often
+
+
+def test_probes(world):
+    p = read(world/'probes.json')
+    train, test = set(p['physical']['train']), set(p['physical']['test'])
+    assert not train & test and train | test == set(p['names']) and len(train) == len(test)
+    assert all('{x}' in s for s in [*p['neutral'], p['physical']['choice']])
+    for q in p['physical']['questions']: assert q['value'] in p['attributes'][q['attribute']]
+    captions = {w for c in read(world/'caption.json').values() for t in c['text'] for w in t.split()}
+    known = captions | set((world/'text'/'corpus.txt').read_text().split())
+    assert {w for q in p['physical']['questions'] for w in q['question'].split()} <= known
+
+
+@pytest.mark.parametrize('change', [dict(names=10), dict(noun_clips=5), dict(size=31), dict(frames=4), dict(clips_per_video=0), dict(fps=0)])
+def test_impossible_worlds(tmp_path, change):
+    with pytest.raises(UserError, match=f"world.{next(iter(change))}"): generate(tmp_path/'x', World(**{**dict(names=8, noun_clips=40), **change}))
+    assert not (tmp_path/'x').exists()
+
+
+def test_motion_shows_what_it_should():
+    "Centre of the object over time, from the pixels alone."
+    def path(kind, values):
+        film = render([Event(kind, values, 'x')], World(), np.random.default_rng(0))[0].astype(float)
+        red = np.clip(film[..., 0] - film[..., 1] - 60, 0, None)
+        grid = np.arange(32)
+        return (red.sum(1) @ grid) / red.sum((1, 2)), (red.sum(2) @ grid) / red.sum((1, 2))   # x, y over frames
+    x, _ = path('push', (0, 0, 0, 0, 0)); assert x[-1] - x[0] > 15
+    x, _ = path('push', (0, 1, 0, 0, 0)); assert 1 < x[-1] - x[0] < 6
+    _, heavy = path('drop', (0, 0, 0, 0, 0)); _, light = path('drop', (0, 0, 0, 1, 0))
+    assert heavy[3] > heavy[-1] - 1 and light[3] < light[-1] - 5
+    _, late = path('wake', (0, 0, 0, 0, 0)); _, early = path('wake', (0, 0, 0, 0, 1))
+    assert late.argmin() == 5 and early.argmin() == 2
+
+
+def test_shipped_sample():
+    from pathlib import Path
+    folder = Path(__file__).parents[1]/'data_samples'/'toyworld'
+    stamp = read(folder/'world.json')
+    assert World(**stamp['world']) == SAMPLE and stamp['seed'] == 0
+    captions = read(folder/'caption.json')
+    assert sum(len(c['text']) for c in captions.values()) == SAMPLE.noun_clips + SAMPLE.generic_clips
+    assert sorted(captions) == sorted(p.stem for p in (folder/'videos').iterdir())
+
+
+def test_film_strip_labels_each_frame():
+    ax = film_strip(np.zeros((3, 4, 6, 3), np.uint8), [0, .5, 1])
+    assert [t.get_text() for t in ax.get_xticklabels()] == ['0', '0.5', '1'] and ax.images[0].get_array().shape == (4, 3*7 - 1, 3)
