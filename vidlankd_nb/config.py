@@ -85,10 +85,11 @@ class World:
 class Features:
     "How video files become feature rows."
     backbone: str = 'pixels'              # 'pixels', 'resnet152', 'clip', 'videomae', 'vjepa2', 'resnext3d', or a Hugging Face name or folder
-    weights: str | None = None            # folder or file with the backbone's weights, instead of the hub
+    weights: str | None = None            # folder or file with the backbone's weights instead of the hub's; 'random': untrained, to try a pipeline
     fps: float | None = None              # feature rows per second of video; None: the backbone's own rate
-    batch: int = 64                       # frames or windows through the model at once
+    batch: int = 64                       # rows (pictures or windows of 16) through the model at once
     workers: int = 0                      # decoding processes beside the model
+    device: str = 'auto'                  # where the model runs: 'auto', 'cpu', 'cuda', 'cuda:1'
 
 # %% ../nbs/00_config.ipynb #887f59c6
 @dataclass

@@ -1,0 +1,457 @@
+"Odd files, decoding by the clock, backbones and the store."
+import json, math, os, signal, subprocess, sys, time
+from fractions import Fraction
+
+import av, datasets, numpy as np, pyarrow as pa, pytest, torch
+
+from vidlankd_nb import video as V
+from vidlankd_nb.config import Features, UserError
+
+
+def picture(k, h=48, w=64):
+    "A picture that says its number: a grey level, with a white square in the top left corner."
+    x = np.full((h, w, 3), 40 + 8*(k % 20), np.uint8)
+    x[:h//4, :w//4] = 255
+    return x
+
+
+def write(path, frames, times, codec='libx264', fmt='yuv420p', base=Fraction(1, 1000), rotate=0, audio=False, rate=30, **options):
+    "Frames at times (s), in a clock of `base`; skips the test where the build has no such encoder."
+    if codec not in av.codecs_available: pytest.skip(f'this build of FFmpeg has no {codec}')
+    with av.open(str(path), 'w') as out:
+        s = out.add_stream(codec, rate=rate, options=options)
+        s.height, s.width, s.pix_fmt = *frames[0].shape[:2], fmt
+        s.codec_context.time_base = s.time_base = base
+        s.codec_context.thread_count = 1
+        if rotate: s.set_display_rotation(rotate)
+        if audio: a = out.add_stream('aac', rate=16000)
+        if audio:
+            sound = av.AudioFrame.from_ndarray(np.zeros((1, 16000), np.float32), 'fltp', 'mono')
+            sound.sample_rate, sound.pts, sound.time_base = 16000, 0, Fraction(1, 16000)
+            out.mux(a.encode(sound)); out.mux(a.encode())
+        for f, t in zip(frames, times):
+            v = av.VideoFrame.from_ndarray(f, 'rgb24')
+            v.pts, v.time_base = round(t/base), base
+            out.mux(s.encode(v))
+        out.mux(s.encode())
+    return path
+
+
+def numbers(frames):
+    "Which pictures these are, from their grey level."
+    return [round((float(f[f.shape[0]//2:, f.shape[1]//2:].mean()) - 40)/8) for f in frames]
+
+
+def test_constant_rate_at_every_rate(tmp_path):
+    p = write(tmp_path/'a.mp4', [picture(k) for k in range(20)], np.arange(20)/10)
+    assert numbers(V.decode(p).frames) == list(range(20))
+    c = V.decode(p, fps=10)
+    assert numbers(c.frames) == list(range(20)) and np.allclose(c.times, np.arange(20)/10)
+    c = V.decode(p, fps=2)
+    assert numbers(c.frames) == [0, 5, 10, 15] and np.allclose(c.times, [0, .5, 1, 1.5])
+    assert numbers(V.decode(p, fps=20).frames) == [k for k in range(20) for _ in range(2)]
+    assert numbers(V.decode(p, fps=.1).frames) == [0]
+    assert numbers(V.decode(p, start=.5, end=.8).frames) == [5, 6, 7]
+
+
+@pytest.mark.parametrize('name', ['a.mp4', 'a.mkv', 'a.webm'])
+def test_variable_rate_shows_what_is_on_the_screen(tmp_path, name):
+    times = [0, .1, .2, .9, 1.0, 3.5, 3.6, 5.0]
+    p = write(tmp_path/name, [picture(k) for k in range(8)], times, codec='libvpx-vp9' if name.endswith('webm') else 'libx264', **({'lag-in-frames': '0'} if name.endswith('webm') else {}))
+    naive = [max(i for i, t in enumerate(times) if t <= g + 1e-6) for g in np.arange(0, 5.01, .5)]
+    c = V.decode(p, fps=2)
+    assert numbers(c.frames)[:11] == naive and np.allclose(c.times, np.arange(len(c))/2)
+
+
+def test_millisecond_clock_loses_and_doubles_no_frame(tmp_path):
+    "Matroska writes 33 ms for 1/30 s: at 30 fps each frame must still come once."
+    p = write(tmp_path/'a.mkv', [picture(k % 20) for k in range(60)], np.arange(60)/30)
+    c = V.decode(p, fps=30)
+    assert numbers(c.frames) == [k % 20 for k in range(60)]
+
+
+@pytest.mark.parametrize('late', [5, 100])
+def test_first_timestamp_above_zero(tmp_path, late):
+    p = write(tmp_path/'a.mp4', [picture(k) for k in range(10)], late + np.arange(10)/10)
+    c = V.decode(p, fps=2)
+    assert numbers(c.frames) == [0, 5] and np.allclose(c.times, [0, .5])
+    with V.VideoReader(p) as v: assert v.offset == pytest.approx(late, abs=.01)
+
+
+def test_video_that_begins_after_its_sound_keeps_its_time(tmp_path):
+    p = write(tmp_path/'a.mkv', [picture(k) for k in range(10)], 2 + np.arange(10)/10, audio=True, rate=10)
+    assert V.decode(p).times[0] == pytest.approx(2, abs=.03)
+    rows = V.extract(p)
+    assert rows.start == pytest.approx(2, abs=.03) and len(rows.window(0, 2)[0]) == 0 and len(rows.window(2, 2.5)[0]) == 5
+
+
+@pytest.mark.parametrize('degrees,corner', [(90, (1, 0)), (180, (1, 1)), (-90, (0, 1))])
+def test_rotation_is_undone(tmp_path, degrees, corner):
+    "The white square turns counterclockwise with the picture."
+    p = write(tmp_path/'a.mp4', [picture(3)]*5, np.arange(5)/10, rotate=degrees)
+    f = V.decode(p).frames[0]
+    assert f.shape[:2] == ((64, 48) if abs(degrees) == 90 else (48, 64))
+    h, w = f.shape[:2]
+    assert f[-4 if corner[0] else 3, -4 if corner[1] else 3].min() > 230 and f[h//2, w//2].max() < 100
+    assert V.decode(p, size=24).frames.shape[1:3] == ((32, 24) if abs(degrees) == 90 else (24, 32))
+
+
+@pytest.mark.parametrize('codec,fmt,name', [('libx264', 'yuv420p10le', 'a.mp4'), ('libx265', 'yuv420p10le', 'a.mp4'), ('libx265', 'yuv420p', 'a.mp4'),
+                                            ('libvpx-vp9', 'yuv420p', 'a.webm'), ('libsvtav1', 'yuv420p', 'a.mp4'), ('libsvtav1', 'yuv420p10le', 'a.mkv'), ('mpeg4', 'yuv420p', 'a.avi')])
+def test_codecs(tmp_path, codec, fmt, name):
+    options = {'x265-params': 'log-level=none'} if codec == 'libx265' else {'preset': '12', 'svtav1-params': 'lookahead=0'} if codec == 'libsvtav1' else {}
+    base = Fraction(1, 10) if name.endswith('avi') else Fraction(1, 1000)
+    p = write(tmp_path/name, [picture(k, 64, 64) for k in range(10)], np.arange(10)/10, codec, fmt, base, **options)
+    assert numbers(V.decode(p, fps=5).frames) == [0, 2, 4, 6, 8]
+
+
+def test_timestamps_that_run_backwards(tmp_path, monkeypatch):
+    p = write(tmp_path/'a.mp4', [picture(k) for k in range(10)], np.arange(10)/10)
+    real = V.VideoReader._decoded
+    def shuffled(self, change):
+        for k, f in enumerate(real(self)): f.pts = None if (t := change(k)) is None else round(t/f.time_base); yield f
+    monkeypatch.setattr(V.VideoReader, '_decoded', lambda self: shuffled(self, lambda k: (k - 2 if k == 5 else k)/10))
+    c = V.decode(p)
+    assert numbers(c.frames) == [0, 1, 2, 3, 4, 6, 7, 8, 9] and '1 frames left out whose time is not after' in c.note
+    assert (np.diff(c.times) > 0).all()
+    monkeypatch.setattr(V.VideoReader, '_decoded', lambda self: shuffled(self, lambda k: k/10 + (1e5 if k < 5 else 0)))
+    c = V.decode(p)
+    assert numbers(c.frames) == list(range(10)) and np.allclose(np.diff(c.times), .1) and '1 leaps of the clock' in c.note
+    monkeypatch.setattr(V.VideoReader, '_decoded', lambda self: shuffled(self, lambda k: None))
+    c = V.decode(p)
+    assert numbers(c.frames) == list(range(10)) and (np.diff(c.times) > 0).all() and '10 frames without a time' in c.note
+
+
+def test_no_duration_in_the_file(tmp_path):
+    "A live WebM or a raw stream declares no length; its frames count all the same."
+    p = write(tmp_path/'a.h264', [picture(k) for k in range(10)], np.arange(10)/10, bf='0')
+    c = V.decode(p)
+    assert numbers(c.frames) == list(range(10)) and (np.diff(c.times) > 0).all()
+
+
+def test_broken_in_the_middle_keeps_the_beginning(tmp_path):
+    p = write(tmp_path/'a.mp4', [picture(k) for k in range(40)], np.arange(40)/10, g='5', bf='0')
+    data = bytearray(p.read_bytes())
+    at = data.index(b'mdat') + 4
+    size = data.index(b'moov') - at
+    data[at + size//2:at + size*3//4] = bytes([255])*(size*3//4 - size//2)
+    p.write_bytes(data)
+    c = V.decode(p)
+    n = len(c)
+    assert 5 < n < 40 and numbers(c.frames)[:5] == list(range(5)) and c.note
+    (tmp_path/'videos').mkdir(); p.rename(tmp_path/'videos'/'a.mp4')
+    report = V.extract_folder(tmp_path/'videos', tmp_path/'videos'/'out', progress=False)
+    assert [x['file'] for x in report['partial']] == ['a.mp4'] and report['partial'][0]['reason'] == c.note
+    with pytest.raises(UserError, match='a.mp4'): V.extract_folder(tmp_path/'videos', tmp_path/'out2', strict=True, progress=False)
+
+
+def test_a_file_cut_off_is_partial_and_says_where(tmp_path):
+    p = write(tmp_path/'a.mkv', [picture(k) for k in range(100)], np.arange(100)/10, g='5')
+    p.write_bytes(p.read_bytes()[:p.stat().st_size//2])
+    c = V.decode(p)
+    assert 10 < len(c) < 90 and 'ends at' in c.note and 'of 9.' in c.note
+
+
+def test_mid_stream_change_of_size(tmp_path):
+    "Two streams behind each other: all pictures come in the size of the first."
+    a = write(tmp_path/'a.ts', [picture(k) for k in range(5)], np.arange(5)/10, base=Fraction(1, 90000), bf='0')
+    b = write(tmp_path/'b.ts', [picture(k, 96, 128) for k in range(5)], .5 + np.arange(5)/10, base=Fraction(1, 90000), bf='0')
+    (tmp_path/'c.ts').write_bytes(a.read_bytes() + b.read_bytes())
+    c = V.decode(tmp_path/'c.ts')
+    assert c.frames.shape[1:] == (48, 64, 3) and len(c) >= 9
+
+
+@pytest.mark.parametrize('make,reason', [
+    (lambda p: p.touch(), 'empty'), (lambda p: p.write_text('not a video at all\n'*50), 'cannot be opened'), (lambda p: None, 'no such file')])
+def test_what_is_no_video_says_why(tmp_path, make, reason):
+    p = tmp_path/'a.mp4'
+    make(p)
+    with pytest.raises(UserError, match=reason): V.decode(p)
+
+
+def test_audio_only_and_cover_pictures_are_no_video(tmp_path):
+    with av.open(str(tmp_path/'a.m4a'), 'w') as out:
+        a = out.add_stream('aac', rate=16000)
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 16000), np.float32), 'fltp', 'mono')
+        sound.sample_rate, sound.pts, sound.time_base = 16000, 0, Fraction(1, 16000)
+        out.mux(a.encode(sound)); out.mux(a.encode())
+    with pytest.raises(UserError, match='no video stream'): V.decode(tmp_path/'a.m4a')
+
+
+def test_only_sampled_frames_are_converted(tmp_path, monkeypatch):
+    p = write(tmp_path/'a.mp4', [picture(k % 20) for k in range(50)], np.arange(50)/25)
+    calls, real = [], V.VideoReader._rgb
+    monkeypatch.setattr(V.VideoReader, '_rgb', lambda self, f: calls.append(f.pts) or real(self, f))
+    assert len(V.decode(p, fps=1)) == 2 == len(calls)
+    assert len(V.decode(p, fps=100)) == 200 and len(calls) == 2 + 50   # a frame that stays is converted once
+
+
+def test_fps_must_be_positive(tmp_path):
+    with pytest.raises(UserError, match='above 0'): V.decode(tmp_path/'a.mp4', fps=0)
+
+
+def test_windows_fill_with_the_last_picture(tmp_path):
+    p = write(tmp_path/'a.mp4', [picture(k) for k in range(10)], np.arange(10)/10)
+    with V.VideoReader(p) as v: x = np.concatenate(list(V.windows(v, 4, chunk=2)))
+    assert x.shape[:2] == (3, 4) and [numbers(r) for r in x] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 9, 9]]
+
+
+def test_pixels_against_a_loop(tmp_path):
+    x = np.random.default_rng(0).integers(0, 256, (3, 1, 32, 32, 3), np.uint8)
+    grid = np.stack([[f[i*4:i*4+4, j*4:j*4+4].reshape(-1, 3).mean(0)/127.5 - 1 for i in range(8) for j in range(8)] for f in x[:, 0].astype(float)]).reshape(3, -1)
+    b = V.Pixels()
+    got = b(x).numpy()
+    assert np.allclose(got, grid, atol=1e-6)
+    full = b.finish(got)
+    assert full.shape == (3, b.width) and (full[0, 192:] == 0).all() and np.allclose(full[1:, 192:], np.diff(grid, axis=0), atol=1e-6)
+
+
+def test_a_clip_window_holds_its_frames_and_no_neighbour(tmp_path):
+    "Clips of 8 frames at 8 fps behind each other, as in the toy world."
+    p = write(tmp_path/'v.mp4', [picture(k//8*3, 32, 32) for k in range(40)], np.arange(40)/8, base=Fraction(1, 8))
+    rows = V.extract(p)
+    assert rows.rate == 8 and len(rows) == 40
+    for k in range(5):
+        values, times = rows.window(float(k), float(k + 1))
+        assert np.allclose(times, k + np.arange(8)/8) and (values[0, 192:] == 0).all()
+        if k: assert np.abs(rows.values[8*k, 192:]).max() > .05     # in the store, the difference does cross
+        assert np.abs(values[:, 192:]).max() < .05                   # in the window, nothing of the clip before is left
+
+
+def test_rows_between_tolerates_rounded_captions():
+    for k in range(200):
+        a, b = round(k*1.0, 2), round((k + 1)*1.0, 2)
+        assert V.rows_between(a, b, 0., 8., 1600) == (8*k, 8*k + 8)
+        a, b = round(k/3, 2), round((k + 1)/3, 2)
+        assert V.rows_between(a, b, 0., 24., 4800) == (8*k, 8*k + 8)
+    assert V.rows_between(-5, -1, 0., 1., 10) == (0, 0) and V.rows_between(20, 30, 0., 1., 10) == (10, 10)
+
+
+# -- backbones --
+
+def test_resnet152_and_clip_untrained_at_full_size():
+    x = np.random.default_rng(0).integers(0, 256, (2, 1, 224, 224, 3), np.uint8)
+    b = V.load_backbone(Features(backbone='resnet152', weights='random', device='cpu'))
+    assert (b.width, b.fps, b.window, b.size, b.crop) == (2048, 1., 1, 256, 224)
+    assert b(x).shape == (2, 2048) and sum('.layer.' in k and k.endswith('convolution.weight') for k in b.model.state_dict()) == 3*(3 + 8 + 36 + 3)
+    hand = (x[0, 0].astype(np.float64)/255 - [.485, .456, .406])/[.229, .224, .225]
+    assert np.allclose(b.pixels(x)[0, 0].permute(1, 2, 0).numpy(), hand, atol=1e-5)
+    c = V.load_backbone(Features(backbone='clip', weights='random', device='cpu'))
+    assert (c.width, c.crop) == (512, 224) and c(x).shape == (2, 512)
+    hand = (x[0, 0].astype(np.float64)/255 - [.48145466, .4578275, .40821073])/[.26862954, .26130258, .27577711]
+    assert np.allclose(c.pixels(x)[0, 0].permute(1, 2, 0).numpy(), hand, atol=1e-5)
+    with torch.inference_mode(): assert torch.allclose(c(x), c.model.get_image_features(pixel_values=c.pixels(x)[:, 0]).pooler_output, atol=1e-5)
+
+
+def test_videomae_untrained_at_full_size():
+    b = V.load_backbone(Features(backbone='videomae', weights='random', device='cpu'))
+    assert (b.width, b.fps, b.window, b.crop) == (768, 8., 16, 224)
+
+
+def test_vjepa2_at_full_size_without_its_memory():
+    "ViT-L is built on the meta device: shapes are computed, numbers are not."
+    from transformers import AutoConfig, AutoModel
+    with torch.device('meta'):
+        b = object.__new__(V.Pretrained)
+        b.window, b.model = 16, AutoModel.from_config(AutoConfig.for_model(**V.HUB['vjepa2'][1]))
+        assert b.forward(torch.zeros(2, 16, 3, 256, 256)).shape == (2, 1024)
+    g = V.geometry(V.usual(b.model.config))
+    assert (g['resize'], g['crop']) == (292, 256)
+
+
+def test_resnext3d_reads_the_published_layout(tmp_path):
+    torch.manual_seed(1)
+    model = V.ResNeXt3D()
+    state = {f'module.{k}': v for k, v in model.state_dict().items() if 'num_batches' not in k} | {'module.fc.weight': torch.zeros(400, 2048), 'module.fc.bias': torch.zeros(400)}
+    assert {'module.conv1.weight', 'module.layer1.0.conv1.weight', 'module.layer3.22.bn3.running_var', 'module.layer4.0.downsample.1.weight'} <= set(state)
+    assert state['module.layer1.0.conv2.weight'].shape == (128, 4, 3, 3, 3) and state['module.conv1.weight'].shape == (64, 3, 7, 7, 7)
+    torch.save(dict(arch='resnext-101', epoch=10, state_dict=state, optimizer={}), tmp_path/'x.pth')
+    b = V.load_backbone(Features(backbone='resnext3d', weights=str(tmp_path/'x.pth'), device='cpu'))
+    assert (b.width, b.fps, b.window, b.size, b.crop) == (2048, 24., 16, 112, 112)
+    assert all(torch.equal(v, model.state_dict()[k]) for k, v in b.model.state_dict().items())
+    x = np.full((1, 16, 112, 112, 3), 200, np.uint8)
+    assert np.allclose(b.pixels(x)[0, 5, :, 7, 9].numpy(), 200 - np.array([110.6, 103.2, 96.3]), atol=1e-4)
+    del state['module.layer2.0.bn1.weight']
+    torch.save(state, tmp_path/'bad.pth')
+    with pytest.raises(UserError, match='layer2.0.bn1.weight'): V.load_resnext3d(V.ResNeXt3D(), tmp_path/'bad.pth')
+
+
+def test_nothing_is_unpickled(tmp_path):
+    import pickle
+    class Evil:
+        def __reduce__(self): return (os.system, (f'touch {tmp_path}/ran',))
+    (tmp_path/'x.pth').write_bytes(pickle.dumps(Evil()))
+    torch.save(dict(state_dict=Evil()), tmp_path/'y.pth')
+    for name in 'xy':
+        with pytest.raises(UserError, match='cannot be read'): V.load_resnext3d(V.ResNeXt3D((1, 1, 1, 1)), tmp_path/f'{name}.pth')
+    assert not (tmp_path/'ran').exists()
+
+
+@pytest.fixture
+def small_videomae(tmp_path):
+    from transformers import VideoMAEConfig, VideoMAEModel
+    torch.manual_seed(0)
+    config = VideoMAEConfig(image_size=32, patch_size=16, num_frames=16, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
+    VideoMAEModel(config).save_pretrained(tmp_path/'mae')
+    (tmp_path/'mae'/'preprocessor_config.json').write_text(json.dumps(dict(size=dict(shortest_edge=40), crop_size=dict(height=32, width=32), do_center_crop=True, resample=2, image_mean=[.5]*3, image_std=[.5]*3)))
+    return str(tmp_path/'mae')
+
+
+def test_local_folder_with_its_own_preprocessor(tmp_path, small_videomae):
+    b = V.load_backbone(Features(backbone=small_videomae, device='cpu'))
+    assert (b.width, b.window, b.fps, b.size, b.crop, b.interpolation) == (16, 16, 8., 40, 32, 'BILINEAR')
+    assert b.pixels(np.full((1, 16, 32, 32, 3), 255, np.uint8)).unique().tolist() == pytest.approx([1.], abs=1e-5)
+    p = write(tmp_path/'a.mp4', [picture(k) for k in range(40)], np.arange(40)/10)
+    rows = V.extract(p, b)
+    assert rows.values.shape == (2, 16) and rows.rate == .5
+    frames = V.decode(p, fps=8, size=40).frames[:, 4:36, 10:42]      # 40 × 53, the middle 32 × 32
+    with V.reader(p, b) as v: assert (np.concatenate(list(V.windows(v, 16))).reshape(-1, 32, 32, 3)[:32].astype(int) - frames[:32]).__abs__().mean() < 3
+
+
+def test_scaling_is_close_to_pillow(tmp_path):
+    "swscale's bicubic against Pillow's antialiased bicubic, on a picture with edges."
+    from PIL import Image
+    rng = np.random.default_rng(0)
+    big = np.asarray(Image.fromarray(rng.integers(0, 256, (24, 32, 3), np.uint8)).resize((640, 480), Image.BICUBIC))
+    p = write(tmp_path/'a.mp4', [big]*3, np.arange(3)/10, crf='1')
+    full = V.decode(p).frames[0]
+    with V.VideoReader(p, size=256, interpolation='BICUBIC') as v: small = next(iter(v))[1]
+    want = np.asarray(Image.fromarray(full).resize((341, 256), Image.BICUBIC))
+    assert np.abs(small.astype(int) - want).mean() < 2.5
+
+
+def test_missing_weights_and_wrong_names_are_sentences(tmp_path, monkeypatch):
+    monkeypatch.setenv('HF_HUB_OFFLINE', '1')
+    with pytest.raises(UserError, match="did you mean 'resnet152'"): V.load_backbone(Features(backbone='resnet125'))
+    with pytest.raises(UserError, match='features.weights'): V.load_backbone(Features(backbone='resnext3d'))
+    (tmp_path/'empty').mkdir()
+    with pytest.raises(UserError, match='cannot be loaded'): V.load_backbone(Features(backbone='videomae', weights=str(tmp_path/'empty')))
+
+
+# -- a whole folder --
+
+@pytest.fixture
+def folder(tmp_path):
+    d = tmp_path/'videos'
+    d.mkdir()
+    for i in range(5): write(d/f'v{i}.mp4', [picture(k + i) for k in range(20 + i)], np.arange(20 + i)/10)
+    (d/'sub').mkdir()
+    write(d/'sub'/'deep.mkv', [picture(k) for k in range(10)], np.arange(10)/10)
+    write(d/'v0.mkv', [picture(k) for k in range(10)], np.arange(10)/10)
+    (d/'empty.mp4').touch()
+    (d/'notes.txt').write_text('hello')
+    return d
+
+
+def test_every_file_is_in_the_report(tmp_path, folder):
+    r = V.extract_folder(folder, tmp_path/'out', progress=False)
+    assert r['done'] == ['sub/deep.mkv', 'v0.mkv', 'v1.mp4', 'v2.mp4', 'v3.mp4', 'v4.mp4'] and not r['partial']
+    assert {x['file'] for x in r['skipped']} == {'empty.mp4', 'notes.txt', 'v0.mp4'}
+    assert 'also that of v0.mkv' in {x['file']: x['reason'] for x in r['skipped']}['v0.mp4']
+    assert json.loads((tmp_path/'out'/'report.json').read_text()) == r
+    again = V.extract_folder(folder, tmp_path/'out', progress=False)
+    assert again['frames'] == 0 and all(again[k] == r[k] for k in ('done', 'partial', 'skipped'))
+
+
+@pytest.mark.parametrize('batch,workers', [(7, 0), (64, 2), (3, 2)])
+def test_batches_and_workers_change_nothing(tmp_path, folder, small_videomae, batch, workers):
+    one = {p.stem: V.extract(p, V.load_backbone(Features(backbone=small_videomae, fps=2, device='cpu'))).values for p in folder.glob('v[1-4].mp4')}
+    V.extract_folder(folder, tmp_path/'out', Features(backbone=small_videomae, fps=2, batch=batch, workers=workers, device='cpu'), progress=False)
+    store = V.FeatureStore(tmp_path/'out')
+    for k, v in one.items(): np.testing.assert_allclose(store[k].values.astype(float), v.astype(float), atol=2e-3)
+    assert store['v1'].rate == 2 and store['v1'].values.shape[0] == math.ceil(2.1*2)
+
+
+def test_captions_choose_the_videos(tmp_path, folder):
+    caps = {'v1': {}, 'ghost': {}}
+    (tmp_path/'c.json').write_text(json.dumps(caps))
+    r = V.extract_folder(folder, tmp_path/'out', captions=tmp_path/'c.json', progress=False)
+    assert r['done'] == ['v1.mp4'] and r['no_video'] == ['ghost'] and len(r['skipped']) == 8
+
+
+def test_settings_of_a_folder_cannot_change(tmp_path, folder):
+    V.extract_folder(folder, tmp_path/'out', progress=False)
+    with pytest.raises(UserError, match='fps is None there, 2.0 now'): V.extract_folder(folder, tmp_path/'out', Features(fps=2.), progress=False)
+    with pytest.raises(UserError, match='no folder'): V.extract_folder(tmp_path/'nowhere', tmp_path/'out2', progress=False)
+
+
+def test_numbers_that_are_not_finite_are_no_features(tmp_path, folder, monkeypatch):
+    real = V.Pixels.__call__
+    monkeypatch.setattr(V.Pixels, '__call__', lambda self, x: real(self, x) + (math.nan if len(x) == 21 else 0))
+    r = V.extract_folder(folder, tmp_path/'out', Features(batch=1), progress=False)
+    assert not any('finite' in x['reason'] for x in r['skipped'])
+    monkeypatch.setattr(V.Pixels, '__call__', lambda self, x: real(self, x)*math.nan)
+    r = V.extract_folder(folder, tmp_path/'out2', progress=False)
+    assert not r['done'] and sum('finite' in x['reason'] for x in r['skipped']) == 6
+    with pytest.raises(UserError, match='finite|empty|id'): V.extract_folder(folder, tmp_path/'out3', strict=True, progress=False)
+
+
+def test_killed_at_any_moment_it_goes_on(tmp_path, folder):
+    "A process that is killed after each shard ends, with the same command, where an uninterrupted one does."
+    code = f"""
+import os, signal
+from vidlankd_nb import video as V
+kill, real = int(os.environ['KILL']), V.StoreWriter.flush
+def flush(self):
+    global kill
+    if self.rows and kill == 0: open(self.folder/'features-99999.arrow.part', 'w').write('half'); os.kill(os.getpid(), signal.SIGKILL)
+    kill -= bool(self.rows)
+    real(self)
+V.StoreWriter.flush = flush
+add = V.StoreWriter.add
+def each(self, *a, **k): add(self, *a, **k); self.flush()
+V.StoreWriter.add = each
+V.extract_folder({str(folder)!r}, {str(tmp_path/'out')!r}, progress=False)
+"""
+    for kill in (0, 2, 99):
+        r = subprocess.run([sys.executable, '-c', code], env={**os.environ, 'KILL': str(kill)}, capture_output=True, text=True)
+        assert r.returncode == (0 if kill == 99 else -signal.SIGKILL), r.stderr
+    V.extract_folder(folder, tmp_path/'whole', progress=False)
+    a, b = V.FeatureStore(tmp_path/'out'), V.FeatureStore(tmp_path/'whole')
+    assert a.ids == b.ids and not list((tmp_path/'out').glob('*.part'))
+    for i in a.ids: assert np.array_equal(a[i].values, b[i].values)
+
+
+# -- the store --
+
+def test_store_reads_back_across_shards_and_after_growing(tmp_path):
+    rng, meta = np.random.default_rng(0), dict(width=3, backbone='noise')
+    rows = {f'id{i}': rng.normal(size=(i % 4 + 1, 3)).astype(np.float16) for i in range(25)}
+    w = V.StoreWriter(tmp_path, meta, shard_bytes=60)
+    for k in list(rows)[:20]: w.add(k, f'{k}.mp4', rows[k], 2., 1.)
+    w.flush()
+    s = V.FeatureStore(tmp_path, opened=2)
+    assert len(V.shards(tmp_path)) > 3 and len(s) == 20 and 'id24' not in s
+    w = V.StoreWriter(tmp_path, meta)
+    for k in list(rows)[20:]: w.add(k, f'{k}.mp4', rows[k], 2., 1.)
+    w.flush()
+    s = V.FeatureStore(tmp_path, opened=2)
+    assert s.ids == sorted(rows) and len(s.maps) <= 2
+    for k, v in rows.items():
+        assert np.array_equal(s[k].values, v) and s[k].rate == 2 and s[k].start == 1
+    with pytest.raises(KeyError): s['nobody']
+    with pytest.raises(ValueError): w.add('x', 'x.mp4', np.zeros((2, 4)), 1.)
+    d = datasets.Dataset.from_file(str(V.shards(tmp_path)[0]))
+    assert d[0]['id'] == 'id0' and np.allclose(d[0]['values'], rows['id0'].ravel().astype(float))
+
+
+def test_store_without_store_and_damaged_shard(tmp_path):
+    with pytest.raises(UserError, match='store.json'): V.FeatureStore(tmp_path)
+    w = V.StoreWriter(tmp_path, dict(width=1))
+    w.add('a', 'a.mp4', np.ones((2, 1)), 1.); w.flush()
+    p = V.shards(tmp_path)[0]
+    p.write_bytes(p.read_bytes()[:100])
+    with pytest.raises(UserError, match='delete it'): V.FeatureStore(tmp_path)
+
+
+def test_id_hash_is_the_same_everywhere():
+    assert V.id_hash('xHr8X2Wpmno') == V.id_hash('xHr8X2Wpmno') and 0 <= V.id_hash('a') < 2**63
+    out = subprocess.run([sys.executable, '-c', "from vidlankd_nb.video import id_hash; print(id_hash('xHr8X2Wpmno'))"], env={**os.environ, 'PYTHONHASHSEED': '7'}, capture_output=True, text=True)
+    assert int(out.stdout) == V.id_hash('xHr8X2Wpmno')
+
+
+@pytest.mark.parametrize('n,most', [(5, 8), (8, 8), (9, 8), (100, 8), (7, 3), (1000, 384)])
+def test_even_is_even(n, most):
+    k = V.even(n, most)
+    assert len(k) == min(n, most) and len(set(k)) == len(k) and 0 <= k[0] and k[-1] < n
+    if n > most: assert np.diff(k).max() - np.diff(k).min() <= 1
