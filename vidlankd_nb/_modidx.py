@@ -67,6 +67,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'vidlankd_nb.config.parse_run': ('config.html#parse_run', 'vidlankd_nb/config.py'),
                                     'vidlankd_nb.config.presets': ('config.html#presets', 'vidlankd_nb/config.py'),
                                     'vidlankd_nb.config.run_parser': ('config.html#run_parser', 'vidlankd_nb/config.py'),
+                                    'vidlankd_nb.config.samples': ('config.html#samples', 'vidlankd_nb/config.py'),
                                     'vidlankd_nb.config.to_yaml': ('config.html#to_yaml', 'vidlankd_nb/config.py')},
             'vidlankd_nb.corpus': { 'vidlankd_nb.corpus.Examples': ('corpus.html#examples', 'vidlankd_nb/corpus.py'),
                                     'vidlankd_nb.corpus.Examples.__getitem__': ( 'corpus.html#examples.__getitem__',

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CONFIGS', 'UserError', 'nearest', 'Progress', 'Data', 'World', 'Features', 'Pairs', 'Corpus', 'Encoder', 'Training',
-           'Teacher', 'Distillation', 'Student', 'Evaluation', 'Run', 'presets', 'config_file', 'field_docs', 'dotted',
-           'run_parser', 'parse_run', 'explain', 'load_run', 'to_yaml', 'differences']
+           'Teacher', 'Distillation', 'Student', 'Evaluation', 'Run', 'samples', 'presets', 'config_file', 'field_docs',
+           'dotted', 'run_parser', 'parse_run', 'explain', 'load_run', 'to_yaml', 'differences']
 
 # %% ../nbs/00_config.ipynb #2da67c4a
 import difflib, inspect, json, re, sys, time
@@ -202,6 +202,12 @@ class Run:
     students: dict[str, Distillation] = field(default_factory=dict)   # name -> what that student receives
     controls: dict[str, Distillation] = field(default_factory=dict)   # students that must not learn what the videos show
     evaluation: Evaluation = field(default_factory=Evaluation)
+
+# %% ../nbs/00_config.ipynb #86251689
+def samples() -> Path:
+    "The folder of sample data: beside the package in a checkout, inside it when installed from a wheel."
+    here = Path(str(files('vidlankd_nb')))
+    return next(p for p in (here/'data_samples', here.parent/'data_samples') if p.is_dir())
 
 # %% ../nbs/00_config.ipynb #3530b2fd
 CONFIGS = files('vidlankd_nb')/'configs'
