@@ -252,7 +252,7 @@ def dotted(
 def run_parser(**kwargs):
     "A `jsonargparse` parser of `Run`: one option for every dotted key, `--config` for YAML."
     from jsonargparse import ActionConfigFile, ArgumentParser
-    parser = ArgumentParser(exit_on_error=False, **kwargs)
+    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, **kwargs)
     parser.add_argument('--config', action=ActionConfigFile, help='a preset, or a YAML file; several are layered')
     parser.add_class_arguments(Run)
     docs = dotted(Run)
