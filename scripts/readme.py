@@ -1,4 +1,5 @@
 """README.md from nbs/index.ipynb, by nbconvert: prose and displayed pictures, no code cells of the notebook's own."""
+import re
 import sys
 from pathlib import Path
 
@@ -14,7 +15,8 @@ def readme() -> str:
     nb.cells = [c for c in nb.cells if not ''.join(c.source).lstrip().startswith('#|')]
     config = Config({'MarkdownExporter': {'exclude_input': True, 'exclude_output': True}})
     text, _ = MarkdownExporter(config=config).from_notebook_node(nb)
-    return '<!-- Made from nbs/index.ipynb by scripts/readme.py: edit the notebook. -->\n' + text.strip().replace('](images/', '](nbs/images/') + '\n'
+    text = re.sub(r'\]\((?=images/|\d\d_)', '](nbs/', text)  # links of the notebook are relative to nbs/
+    return '<!-- Made from nbs/index.ipynb by scripts/readme.py: edit the notebook. -->\n' + text.strip() + '\n'
 
 
 if __name__ == '__main__':

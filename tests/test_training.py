@@ -99,9 +99,78 @@ def test_everything_that_should_move_moves(prepared):
         if 'model.video' in k: assert torch.equal(captions[0][k], captions[1][k]), k
 
 
-def run_students(folder, prepared, students, *more, processes=1):
+def weights(folder, kind):
+    return torch.cat([v.flatten() for _, v in sorted(load_file(folder/kind/'model.safetensors').items())])
+
+
+def agree(a, b, bound=2e-5):
+    "Largest and mean deviation between two trainings, shown when the bound is exceeded."
+    apart = (a - b).abs()
+    print(f'largest deviation {apart.max():.1e}, mean {apart.mean():.1e}')
+    assert apart.max() < bound, f'largest deviation {apart.max():.1e}, mean {apart.mean():.1e}'
+
+
+ALL = '{text_only: {objective: none}, l2: {objective: l2, weight: 5}, nst: {objective: nst, weight: 100}, infonce: {objective: infonce}, crd: {objective: crd, weight: 0.3, options: {queue: 64}}, soft: {objective: soft_label}}'
+
+
+def students(folder, prepared, accumulate=1, processes=1, some=ALL):
+    "Train students in a copy of `prepared`, dropout off, and return the folder."
     shutil.copytree(prepared, folder)
-    for f in ('config.yaml',): (folder/f).unlink()
-    words = [w for w in TEN]
-    start = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', processes, '--master-port', 29500 + os.getpid() % 1000, '-m', 'vidlankd_nb.cli'] if processes > 1 else CLI
-    return call(*start, 'student', *words, '--student.text.dropout', '0', '--students', students, *more, '--out', folder)
+    words = [*TEN, '--student.text.dropout', '0', '--student.accumulate', accumulate, '--students', some]
+    own = yaml_of(words)
+    (folder/'config.yaml').write_text(own)
+    for record in (folder/'stages').iterdir():  # the earlier stages do not depend on the students' settings
+        assert record.stem in ('world', 'features', 'pairs', 'corpus', 'teacher')
+    call(*launch(processes), 'student', *words, '--out', folder)
+    return folder/'students'
+
+
+def yaml_of(words):
+    from vidlankd_nb.config import parse_run, to_yaml
+    return to_yaml(parse_run(list(map(str, words)))[0])
+
+
+def launch(processes):
+    if processes == 1: return CLI
+    return [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', processes, '--master-port', 29500 + os.getpid() % 1000, '-m', 'vidlankd_nb.cli']
+
+
+@pytest.fixture(scope='module')
+def alone(prepared, tmp_path_factory):
+    return students(tmp_path_factory.mktemp('runs')/'alone', prepared)
+
+
+@pytest.mark.parametrize('name', ['text_only', 'l2', 'nst', 'infonce', 'crd', 'soft'])
+def test_two_processes_are_one(name, alone, pair_of_processes):
+    agree(weights(alone, name), weights(pair_of_processes, name))
+
+
+@pytest.fixture(scope='module')
+def pair_of_processes(prepared, tmp_path_factory):
+    return students(tmp_path_factory.mktemp('runs')/'two', prepared, processes=2)
+
+
+@pytest.mark.parametrize('name', ['text_only', 'l2', 'soft'])
+def test_four_pieces_are_one(name, alone, in_pieces):
+    agree(weights(alone, name), weights(in_pieces, name))
+
+
+@pytest.fixture(scope='module')
+def in_pieces(prepared, tmp_path_factory):
+    return students(tmp_path_factory.mktemp('runs')/'pieces', prepared, accumulate=4, some='{text_only: {objective: none}, l2: {objective: l2, weight: 5}, soft: {objective: soft_label}}')
+
+
+def test_a_coupled_loss_is_not_computed_in_pieces(prepared, tmp_path):
+    folder = tmp_path/'run'
+    shutil.copytree(prepared, folder)
+    words = [*TEN, '--students', '{nst: {objective: nst}}']
+    (folder/'config.yaml').write_text(yaml_of(words))
+    assert 'set accumulate to 1' in call(*CLI, 'student', *words, '--out', folder, code=2).stderr
+
+
+def test_two_processes_train_the_same_teacher(prepared, tmp_path):
+    folder = tmp_path/'run'
+    shutil.copytree(prepared, folder)
+    shutil.rmtree(folder/'teachers'); (folder/'stages'/'teacher.json').unlink()
+    call(*launch(2), 'teacher', *TEN, '--out', folder)
+    agree(weights(prepared/'teachers', 'video'), weights(folder/'teachers', 'video'))
