@@ -76,6 +76,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'vidlankd_nb.pairs.overlap': ('pairs.html#overlap', 'vidlankd_nb/pairs.py'),
                                    'vidlankd_nb.pairs.read_captions': ('pairs.html#read_captions', 'vidlankd_nb/pairs.py'),
                                    'vidlankd_nb.pairs.repeated': ('pairs.html#repeated', 'vidlankd_nb/pairs.py'),
+                                   'vidlankd_nb.pairs.show_pair': ('pairs.html#show_pair', 'vidlankd_nb/pairs.py'),
+                                   'vidlankd_nb.pairs.timeline': ('pairs.html#timeline', 'vidlankd_nb/pairs.py'),
                                    'vidlankd_nb.pairs.unit': ('pairs.html#unit', 'vidlankd_nb/pairs.py'),
                                    'vidlankd_nb.pairs.without_overlap': ('pairs.html#without_overlap', 'vidlankd_nb/pairs.py')},
             'vidlankd_nb.toyworld': { 'vidlankd_nb.toyworld.Clip': ('toyworld.html#clip', 'vidlankd_nb/toyworld.py'),

@@ -54,6 +54,7 @@ class VideoReader:
         self.container, self.stream = open_video(path)
         self.nominal = self._rate()                                                 # frames per second the file claims
         self.offset = (self.container.start_time or 0)/1e6                          # the file's own clock at time zero, s
+        self.tick = float(self.stream.time_base or 0)                               # the clock's resolution, s
         self.frames, self.end, self.error = 0, 0., None                             # decoded, end of the last one (s), why it stopped
         self.damaged = self.backwards = self.jumps = self.untimed = 0
         self._convert = VideoReformatter()
@@ -86,8 +87,8 @@ def _timed(self):
         if last is not None and not -1 <= t - last <= 600: self.jumps += 1; shift += last + step - t; t = last + step
         elif last is not None and t <= last: self.backwards += 1; continue
         if last is not None: step = t - last
-        last, self._tail = t, f.duration
-        self.end = last + (float(f.duration*f.time_base) if f.duration and f.time_base else step)
+        last = t
+        self.end = last + (f.duration*self.tick or step)
         yield t, f
 
 VideoReader._decoded, VideoReader._timed = _decoded, _timed
@@ -120,7 +121,7 @@ VideoReader._shape, VideoReader._rgb = _shape, _rgb
 def _iterate(self):
     "The pictures asked for, with their times."
     if self.fps is None: yield from ((t, self._rgb(f)) for t, f in self._timed()); return
-    slack = .51*float(self.stream.time_base or 0)
+    slack = .51*self.tick
     start, k, picture, on_screen = None, 0, None, None
     for t, f in self._timed():
         if start is None: start = t
