@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np, pyarrow as pa, torch
 
 from .config import Pairs, UserError
-from .video import FeatureRows, FeatureStore, decode, even, film_strip, id_hash, write_json
+from .video import FeatureRows, FeatureStore, MappedTable, decode, even, film_strip, id_hash, is_finite, write_json
 
 # %% ../nbs/03_pairs.ipynb #ad6f96a2
 def read_captions(
@@ -332,7 +332,7 @@ def _usable(video, s, rows, store, cfg, log):
     if s.end - s.start < cfg.min_seconds - 1e-6: return log.skip(video, None, f'shorter than {cfg.min_seconds} s at {s.start:.2f} s', 'shorter than min_seconds')
     values, _ = rows.window(s.start, s.end)
     if not len(values): return log.skip(video, None, f'no feature row at {s.start:.2f} s', 'no feature row')
-    if not np.isfinite(values).all(): return log.skip(video, None, f'features that are not finite at {s.start:.2f} s', 'features that are not finite')
+    if not is_finite(values): return log.skip(video, None, f'features that are not finite at {s.start:.2f} s', 'features that are not finite')
     return True
 
 # %% ../nbs/03_pairs.ipynb #f8625685
@@ -398,10 +398,10 @@ class Pair:
 
 class PairSet:
     "Pairs of one split, by number; memory-mapped."
-    def __init__(self, store, table, normalise=False):
-        self.store, self.table, self.normalise, self.ready = store, table, normalise, None
-        self.batches = [(b['video'], b['start'].to_numpy(), b['end'].to_numpy(), b['text']) for b in table.to_batches()]
-    def __len__(self): return self.table.num_rows
+    def __init__(self, store, path, normalise=False):
+        self.store, self.file, self.normalise, self.ready = store, MappedTable(path), normalise, None
+        self.batches = [(b['video'], b['start'].to_numpy(), b['end'].to_numpy(), b['text']) for b in self.file.table.to_batches()]
+    def __len__(self): return self.file.table.num_rows
     def __repr__(self): return f"PairSet({len(self):,} pairs, {self.store})"
 
     @classmethod
@@ -417,12 +417,13 @@ class PairSet:
         if store is None:
             store = open_features(folder/meta['features'], meta['rates'][0])
             if meta['features_3d'] is not None: store = Aligned(store, open_features(folder/meta['features_3d'], meta['rates'][1]))
-        return cls(store, pa.ipc.open_stream(pa.memory_map(str(folder/f'{split}.arrow'))).read_all(), meta['cfg'].get('normalise', False))
+        return cls(store, folder/f'{split}.arrow', meta['cfg'].get('normalise', False))
 
 # %% ../nbs/03_pairs.ipynb #42f9e69e
 def _meta(self, i):
     "(video, start, end, text) of pair `i`."
     if not -len(self) <= i < len(self): raise IndexError(i)
+    self.file.read()
     b, r = divmod(i % len(self), PIECE)
     video, start, end, text = self.batches[b]
     return video[r].as_py(), float(start[r]), float(end[r]), text[r].as_py()
