@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['HUB', 'IMAGENET', 'SCHEMA', 'NO_CAPTIONS', 'open_video', 'VideoReader', 'Clip', 'decode', 'film_strip', 'even',
-           'FeatureRows', 'rows_between', 'Pixels', 'windows', 'reader', 'extract', 'as_rows', 'usual', 'geometry',
-           'Backbone', 'Pretrained', 'ResNeXtBlock', 'ResNeXt3D', 'ResNeXt3DBackbone', 'load_resnext3d',
-           'load_backbone', 'StoreWriter', 'shards', 'same_settings', 'write_json', 'id_hash', 'FeatureStore',
-           'extract_folder', 'settings']
+           'FeatureRows', 'rows_between', 'Pixels', 'windows', 'reader', 'extract', 'is_finite', 'as_rows', 'usual',
+           'geometry', 'Backbone', 'Pretrained', 'ResNeXtBlock', 'ResNeXt3D', 'ResNeXt3DBackbone', 'load_resnext3d',
+           'load_backbone', 'StoreWriter', 'shards', 'same_settings', 'write_json', 'MappedTable', 'id_hash',
+           'FeatureStore', 'extract_folder', 'settings']
 
 # %% ../nbs/02_video.ipynb #f0d6aae1
-import base64, hashlib, io, itertools, json, math, os, time
+import base64, hashlib, io, itertools, json, math, mmap, os, time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -54,6 +54,7 @@ class VideoReader:
         self.container, self.stream = open_video(path)
         self.nominal = self._rate()                                                 # frames per second the file claims
         self.offset = (self.container.start_time or 0)/1e6                          # the file's own clock at time zero, s
+        self.tick = float(self.stream.time_base or 0)                               # the clock's resolution, s
         self.frames, self.end, self.error = 0, 0., None                             # decoded, end of the last one (s), why it stopped
         self.damaged = self.backwards = self.jumps = self.untimed = 0
         self._convert = VideoReformatter()
@@ -86,8 +87,8 @@ def _timed(self):
         if last is not None and not -1 <= t - last <= 600: self.jumps += 1; shift += last + step - t; t = last + step
         elif last is not None and t <= last: self.backwards += 1; continue
         if last is not None: step = t - last
-        last, self._tail = t, f.duration
-        self.end = last + (float(f.duration*f.time_base) if f.duration and f.time_base else step)
+        last = t
+        self.end = last + (f.duration*self.tick or step)
         yield t, f
 
 VideoReader._decoded, VideoReader._timed = _decoded, _timed
@@ -120,7 +121,7 @@ VideoReader._shape, VideoReader._rgb = _shape, _rgb
 def _iterate(self):
     "The pictures asked for, with their times."
     if self.fps is None: yield from ((t, self._rgb(f)) for t, f in self._timed()); return
-    slack = .51*float(self.stream.time_base or 0)
+    slack = .51*self.tick
     start, k, picture, on_screen = None, 0, None, None
     for t, f in self._timed():
         if start is None: start = t
@@ -325,10 +326,17 @@ def extract(
         values = as_rows(backbone.finish(np.concatenate(values)), path)
         return FeatureRows(values, video.fps/backbone.window, video.start, backbone.difference, video.note)
 
+def is_finite(
+    x,               # array of floats
+) -> bool:
+    "No NaN and no infinity in `x`; in float16 those are the numbers whose five exponent bits are all set."
+    if x.dtype == np.float16: return not ((np.ascontiguousarray(x).view(np.uint16) & 0x7c00) == 0x7c00).any()
+    return bool(np.isfinite(x).all())
+
 def as_rows(values, path):
     "(T, D) float16; raises `UserError` when a number is not finite."
-    values = values.astype(np.float16)
-    if not np.isfinite(values).all(): raise UserError(f"{Path(path).name}: the backbone gave numbers that are not finite in float16.")
+    with np.errstate(over='ignore'): values = values.astype(np.float16)
+    if not is_finite(values): raise UserError(f"{Path(path).name}: the backbone gave numbers that are not finite in float16.")
     return values
 
 # %% ../nbs/02_video.ipynb #10f6e961
@@ -580,6 +588,24 @@ def _flush(self):
 
 StoreWriter.flush = _flush
 
+# %% ../nbs/02_video.ipynb #faa36bba
+class MappedTable:
+    "An Arrow stream file, memory-mapped; raises `UserError` when it is damaged."
+    def __init__(self,
+        path: str | Path,    # written by `StoreWriter` or `make_pairs`
+        every: int = 1000,   # reads after which touched pages are given back
+    ):
+        self.every, self.reads = every, 0
+        try:
+            with open(path, 'rb') as f: self.map = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
+            self.table = pa.ipc.open_stream(pa.BufferReader(pa.py_buffer(self.map))).read_all()
+        except (pa.ArrowInvalid, OSError, ValueError) as e: raise UserError(f"{path} cannot be read ({e}); delete it and make it again.") from None
+
+    def read(self):
+        "Count a read."
+        self.reads += 1
+        if self.reads % self.every == 0 and hasattr(self.map, 'madvise') and hasattr(mmap, 'MADV_DONTNEED'): self.map.madvise(mmap.MADV_DONTNEED)
+
 # %% ../nbs/02_video.ipynb #5b0ac222
 def id_hash(
     video: str,      # video id
@@ -605,10 +631,7 @@ def _index(folder):
     except OSError: pass  # a read-only folder: the index stays in memory
     return index
 
-def _table(path):
-    "A shard, memory-mapped."
-    try: return pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
-    except (pa.ArrowInvalid, OSError) as e: raise UserError(f"{path} cannot be read as a shard of features ({e}); delete it and extract again.") from None
+def _table(path): return MappedTable(path).table
 
 # %% ../nbs/02_video.ipynb #ce94a0ba
 class FeatureStore:
@@ -630,13 +653,14 @@ class FeatureStore:
 
 # %% ../nbs/02_video.ipynb #46599e5c
 def _shard(self, s):
-    "(ids, rates, starts, notes, offsets, values) of shard `s`: the numbers as NumPy views of the file."
+    "(ids, rates, starts, notes, offsets, values, map) of shard `s`: the numbers as NumPy views of the file."
     if s not in self.maps:
         if len(self.maps) >= self.opened: self.maps.pop(next(iter(self.maps)))
-        t = _table(self.files[s])
-        column = {n: t[n].chunk(0) for n in t.column_names}
+        m = MappedTable(self.files[s])
+        column = {n: m.table[n].chunk(0) for n in m.table.column_names}
         self.maps[s] = (column['id'], column['rate'].to_numpy(), column['start'].to_numpy(), column['note'],
-                        column['values'].offsets.to_numpy(), column['values'].values.to_numpy())
+                        column['values'].offsets.to_numpy(), column['values'].values.to_numpy(), m)
+    self.maps[s][-1].read()
     return self.maps[s]
 
 def _find(self, video):
@@ -652,7 +676,7 @@ def _get(self, video):
     "`FeatureRows` of a video id; raises KeyError when there is none."
     found = self._find(video)
     if found is None: raise KeyError(video)
-    (_, rate, start, note, offsets, values), r = found
+    (_, rate, start, note, offsets, values, _), r = found
     return FeatureRows(values[offsets[r]:offsets[r+1]].reshape(-1, self.width), float(rate[r]), float(start[r]), self.difference, note[r].as_py())
 
 FeatureStore._shard, FeatureStore._find, FeatureStore.__getitem__ = _shard, _find, _get
@@ -736,7 +760,7 @@ def extract_folder(
     began, decoded = time.monotonic(), 0
     loader = torch.utils.data.DataLoader(_Work([videos/f for f in files], backbone, cfg.batch), batch_size=None, num_workers=min(cfg.workers, len(files)))
     bar = _bar(len(todo), len(todo) - len(files), progress)
-    for end, values in _computed(loader, backbone, cfg.batch):
+    for end, values in _alive(_computed(loader, backbone, cfg.batch), cfg):
         file, reason = files[end['file']], end.get('error')
         if not reason:
             try: values = as_rows(backbone.finish(np.concatenate(values)), file)
@@ -752,6 +776,13 @@ def extract_folder(
     return _reported(out, report, decoded, time.monotonic() - began)
 
 # %% ../nbs/02_video.ipynb #18a897a5
+def _alive(results, cfg):
+    "The results; a decoding process that died is a `UserError`."
+    try: yield from results
+    except RuntimeError as e:
+        if 'DataLoader worker' not in str(e): raise
+        raise UserError(f"A decoding process died ({str(e).splitlines()[0]}). What is done is kept; the same command with features.workers=0 stops at the file that does it.") from None
+
 NO_CAPTIONS = 'no captions for it'
 
 def _wanted(captions):
