@@ -485,11 +485,14 @@ class Sum(Objective):
         super().__init__()
         self.parts, self.weights = nn.ModuleDict({n.replace('.', '_'): o for n, o in parts.items()}), {n.replace('.', '_'): float(w) for n, w in (weights or {}).items()}
         every = list(self.parts.values())
-        self.separable = all(o.separable for o in every) and len({o.counts for o in every}) == 1
+        self.separable = all(o.separable for o in every) and len({(o.counts, o.positions) for o in every}) == 1
         self.counts = every[0].counts
         self.reads, self.positions = ('+'.join(sorted({getattr(o, a) for o in every})) for a in ('reads', 'positions'))
 
-    def count(self, mask): return next(iter(self.parts.values())).count(next(iter(mask.values())) if isinstance(mask, dict) else mask)
+    def count(self, mask):
+        "What the first part counts; only a separable sum is split by it, and there all parts count the same."
+        part = next(iter(self.parts.values()))
+        return part.count(mask[part.positions] if isinstance(mask, dict) else mask)
 
     def forward(self, student, teacher, mask, ids=None):
         "As `Objective.forward`; `student`, `teacher` and `mask` may be dictionaries by what a part reads and where."
