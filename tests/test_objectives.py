@@ -1,5 +1,5 @@
 "Mechanism of the objectives: poison, precision, edges, device reads, several processes, resume, errors. The lessons are in nbs/06_objectives.ipynb."
-import copy, itertools
+import contextlib, copy, itertools
 
 import numpy as np
 import pytest
@@ -395,3 +395,16 @@ def test_wrong_shapes_are_named():
 
 def test_every_name_is_covered():
     assert {name for name, _ in CASES.values()} >= set(OBJECTIVES)
+
+
+@each
+def test_everything_stays_on_the_device_of_the_states(case, monkeypatch):
+    "The meta device stands in for a GPU: a CPU tensor among its tensors is an error, and so is reading one."
+    monkeypatch.setattr(torch, 'autocast', lambda *a, **k: contextlib.nullcontext())        # meta has none
+    objective, (s, t, mask, ids) = make(case).to('meta'), (x.to('meta') for x in data(case))
+    s.requires_grad_()
+    loss, log = objective(s, t, mask, ids)
+    loss.backward()
+    assert all(x.device.type == 'meta' for x in [loss, s.grad, *log.values(), *objective.state_dict().values()])
+    for bad in (lambda: s + torch.ones(3, 1, 1, 1), lambda: loss.item(), lambda: s[mask]):
+        with pytest.raises((RuntimeError, NotImplementedError)): bad()
