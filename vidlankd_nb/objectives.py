@@ -6,7 +6,7 @@
 __all__ = ['OBJECTIVES', 'real', 'Objective', 'positive', 'SoftLabel', 'unit', 'projection', 'L2', 'poly_mmd', 'gaussian_mmd',
            'linear_mmd', 'world', 'together', 'gather', 'NST', 'spread', 'chosen', 'InfoNCE', 'NTXent', 'critic',
            'log_mean_exp', 'CRD', 'scatter_draws', 'CRDBank', 'Voken', 'Sum', 'find_objective', 'parse_sum',
-           'make_objective', 'build']
+           'make_objective', 'build', 'Catalogue']
 
 # %% ../nbs/06_objectives.ipynb #067b21a9
 import difflib, importlib, importlib.util, inspect, math, re, sys
@@ -35,6 +35,7 @@ class Objective(nn.Module):
     positions = 'real'   # which tokens the mask holds: 'real' (neither padding nor special) or 'masked' (those of the masked-LM loss)
     separable = True     # True: a sum over sequences divided by `count`; False: couples the batch, and gathers over processes by itself
     counts = 'tokens'    # what `count` counts; parts of a sum can be split together only if they count the same
+    blind_to = ()        # changes of the student's states (token order and rotation: of both sides) that leave the loss as it is
     cost = '0'           # matrix-product FLOPs of forward and backward, in B, L, M=B*L, D, K=min(max_tokens, M), Q, E (embedding), V
     def __init__(self, student_width=None, teacher_width=None):
         super().__init__()
@@ -94,7 +95,7 @@ def positive(
 # %% ../nbs/06_objectives.ipynb #3725aa52
 class SoftLabel(Objective):
     "Temperature-softened KL divergence between vocabulary predictions (Hinton et al. 2015)."
-    reads, cost = 'logits', '0'
+    reads, positions, cost, blind_to = 'logits', 'masked', '0', ('token order', 'offset')
     def __init__(
         self,
         student_width=None,          # not used: logits have the vocabulary's width
@@ -129,7 +130,7 @@ def projection(
 # %% ../nbs/06_objectives.ipynb #97faecdf
 class L2(Objective):
     "Squared distance between normalised states of the same token."
-    cost = '0'
+    blind_to = 'token order', 'scale', 'token scale', 'offset'
     def __init__(
         self,
         student_width: int,             # D_s
@@ -220,7 +221,7 @@ def gather(
 # %% ../nbs/06_objectives.ipynb #ce32d184
 class NST(Objective):
     "Neuron selectivity transfer: the same distribution of activation patterns over tokens (Huang & Wang 2017)."
-    cost = '12*M*D**2 if 3*D < 2*M else 8*M**2*D'
+    cost, blind_to = '12*M*D**2 if 3*D < 2*M else 8*M**2*D', ('token order', 'neuron order', 'neuron signs', 'scale', 'neuron scale')
     def __init__(
         self,
         student_width: int,          # D_s
@@ -278,7 +279,7 @@ def chosen(
 # %% ../nbs/06_objectives.ipynb #8f1dd854
 class InfoNCE(Objective):
     "Each token finds its own teacher state among those of the batch, and the other way round."
-    separable, cost = False, '4*K**2*D'
+    separable, cost, blind_to = False, '4*K**2*D', ('token order', 'rotation', 'scale', 'token scale')
     def __init__(
         self,
         student_width: int,          # D_s
@@ -302,7 +303,7 @@ class InfoNCE(Objective):
 # %% ../nbs/06_objectives.ipynb #f262361b
 class NTXent(Objective):
     "At each position, a state finds its partner among both sides' states of the batch (the released code's contrast)."
-    separable, cost = False, '12*B*M*D'
+    separable, cost, blind_to = False, '12*B*M*D', ('rotation', 'scale', 'token scale')
     def __init__(
         self,
         student_width: int,          # D_s
@@ -345,7 +346,7 @@ def log_mean_exp(
 # %% ../nbs/06_objectives.ipynb #e85db349
 class CRD(Objective):
     "Contrastive representation distillation (Tian et al. 2020) of tokens: in-batch negatives and a queue."
-    separable, cost = False, '10*K*D*E + 6*K**2*E + 8*K*Q*E'
+    separable, cost, blind_to = False, '10*K*D*E + 6*K**2*E + 8*K*Q*E', ('token order',)
     def __init__(
         self,
         student_width: int,           # D_s
@@ -405,7 +406,7 @@ def scatter_draws(
 # %% ../nbs/06_objectives.ipynb #9a0f91d9
 class CRDBank(Objective):
     "CRD with a memory bank of blocks, as in its paper; an example is a block, its state the mean of its tokens."
-    separable, counts, cost = False, 'sequences', '10*B*D*E + 8*B*N*E'
+    separable, counts, cost, blind_to = False, 'sequences', '10*B*D*E + 8*B*N*E', ('token order',)
     def __init__(
         self,
         student_width: int,           # D_s
@@ -456,7 +457,7 @@ class CRDBank(Objective):
 # %% ../nbs/06_objectives.ipynb #34511216
 class Voken(Objective):
     "Cross-entropy on the id of the clip that the teacher retrieved for the token (Tan & Bansal 2020)."
-    reads, cost = 'vokens', '6*M*D*V'
+    reads, cost, blind_to = 'vokens', '6*M*D*V', ('token order',)
     def __init__(
         self,
         student_width: int,     # D_s
@@ -484,11 +485,14 @@ class Sum(Objective):
         super().__init__()
         self.parts, self.weights = nn.ModuleDict({n.replace('.', '_'): o for n, o in parts.items()}), {n.replace('.', '_'): float(w) for n, w in (weights or {}).items()}
         every = list(self.parts.values())
-        self.separable = all(o.separable for o in every) and len({o.counts for o in every}) == 1
+        self.separable = all(o.separable for o in every) and len({(o.counts, o.positions) for o in every}) == 1
         self.counts = every[0].counts
         self.reads, self.positions = ('+'.join(sorted({getattr(o, a) for o in every})) for a in ('reads', 'positions'))
 
-    def count(self, mask): return next(iter(self.parts.values())).count(next(iter(mask.values())) if isinstance(mask, dict) else mask)
+    def count(self, mask):
+        "What the first part counts; only a separable sum is split by it, and there all parts count the same."
+        part = next(iter(self.parts.values()))
+        return part.count(mask[part.positions] if isinstance(mask, dict) else mask)
 
     def forward(self, student, teacher, mask, ids=None):
         "As `Objective.forward`; `student`, `teacher` and `mask` may be dictionaries by what a part reads and where."
@@ -566,3 +570,15 @@ def build(name, student_width, teacher_width, options, sizes):
     missing = [k for k in takes if k not in given and known[k].default is inspect.Parameter.empty and known[k].kind not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)]
     if missing: raise UserError(f"Objective '{name}' needs {', '.join(missing)}.")
     return cls(student_width, teacher_width, **given)
+
+# %% ../nbs/06_objectives.ipynb #c57b7fe3
+class Catalogue:
+    "All objectives, as a table."
+    sizes = dict(B=32, L=128, M=4096, D=512, K=1024, Q=4096, E=64, V=512, N=4096)   # for the last column: a usual batch at the default options
+    def __repr__(self): return self._repr_markdown_()
+    def _repr_markdown_(self):
+        rows = ['| name | reads | positions | separable | blind to | FLOPs of matrix products | at B=32, L=128, D=512 |', '|---|---|---|---|---|---|---|']
+        for name, c in OBJECTIVES.items():
+            separable = 'over sequences' if c is NST else 'yes' if c.separable else 'no'
+            rows.append(f"| `{name}` | {c.reads} | {c.positions} | {separable} | {', '.join(c.blind_to)} | `{c.cost}` | {eval(c.cost, {}, self.sizes):.1e} |")
+        return '\n'.join(rows)
