@@ -108,7 +108,7 @@ def demo(args):
     print(f"\nreport: {out/'report.html'}\n{headline(report)}")
 
 # %% ../nbs/13_cli.ipynb #90f9f226
-BENCHMARKS = {'objectives': ('bench.objectives', 'bench_objectives')}
+BENCHMARKS = {'objectives': ('bench.objectives', 'bench_objectives'), 'data': ('bench.data', 'bench_data')}
 
 def bench(args):
     "Measure one part of the package and write `NAME.json` into the folder --out."
@@ -119,8 +119,10 @@ def bench(args):
     parser.add_argument('--out', default='benchmarks', help='folder of the results')
     parser.add_argument('--threads', type=int, default=2, help='processor threads')
     space = parser.parse_args(args)
+    import torch
+    torch.set_num_threads(space.threads)
     module, name = BENCHMARKS[space.what]
-    getattr(importlib.import_module(f'vidlankd_nb.{module}'), name)(out=space.out, threads=space.threads)
+    getattr(importlib.import_module(f'vidlankd_nb.{module}'), name)(out=space.out)
     print(f"written: {Path(space.out)/(space.what + '.json')}")
 
 # %% ../nbs/13_cli.ipynb #1fa27168

@@ -273,7 +273,7 @@ def probe_folder(
     is_teacher = json.loads((folder/'config.json').read_text())['model_type'] == 'vidlankd-teacher'
     model = VideoTeacher.from_pretrained(folder).text if is_teacher else AutoModelForMaskedLM.from_pretrained(folder)
     found = probe(model.base_model, load_tokenizer(folder), probes, run.evaluation, run.seed)
-    return {'property': found['property']['mean'], 'per_attribute': found['property']['per_attribute'], 'permutation': found['property']['permutation'], 'physical': found['physical']['mean'], 'order': found['order']['mean']}
+    return {'property': found['property']['mean'], 'per_attribute': found['property']['per_attribute'], 'permutation': found['property']['permutation'], 'physical': found['physical']['accuracy'], 'order': found['order']['accuracy']}
 
 # %% ../nbs/12_experiments.ipynb #05a60018
 def retrieval(x: Experiment) -> dict:
