@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['STAGES', 'COLOURS', 'STYLE', 'Stage', 'Experiment', 'stage_key', 'stage_record', 'chain', 'do', 'sources',
            'train_teacher', 'save_model', 'teacher_encoder', 'train_student', 'model_card', 'validation_loss',
-           'probe_folder', 'retrieval', 'ground_pair', 'spread', 'collect', 'stage_seconds', 'verdicts', 'headline',
-           'plot_properties', 'plot_losses', 'table', 'picture', 'page', 'make_report', 'run_world', 'run_worlds']
+           'probe_folder', 'retrieval', 'ground_pair', 'clip_frames', 'spread', 'collect', 'stage_seconds', 'verdicts',
+           'headline', 'plot_properties', 'plot_losses', 'table', 'picture', 'page', 'make_report', 'run_world',
+           'run_worlds']
 
 # %% ../nbs/12_experiments.ipynb #fb78f99c
 import fcntl, hashlib, json, os, shutil, time
@@ -294,27 +295,46 @@ def ground_pair(
     teacher,          # a `VideoTeacher`
     data,             # `PairBatches`
     i: int,           # number of the pair
-    videos: Path | None = None,   # folder of the video files, for the film strip
-):                    # (words, (L, F) similarity, frames or None, times)
-    "Cosine of each word of a caption with each frame of its clip."
+):                    # (words, (L, F) cosines)
+    "Cosine of each word of a caption, in its context, with each frame of its clip."
     import torch
-    from vidlankd_nb.grounding import join_pieces, similarity
+    from vidlankd_nb.grounding import similarity, word_states
     from vidlankd_nb.pairs import collate
-    from vidlankd_nb.video import decode, find_video
-    b, pair = collate(data.pairs, data.tokenizer, data.cfg, [i]), data.pairs[i]
-    with torch.no_grad(): out = teacher.eval()(b['input_ids'], b['attention_mask'], b['video'], b['video_mask'])
-    words, sim = join_pieces(data.tokenizer, b['input_ids'][0], similarity(out.text[0], out.frames[0]))
-    return words, sim, pair
+    b = collate(data.pairs, data.tokenizer, data.cfg, [i])
+    words, states = word_states(teacher.text, data.tokenizer, data.pairs[i].text)
+    with torch.no_grad(): frames, _ = teacher.eval().video(b['video'], b['video_mask'])
+    return words, similarity(states, frames[0])
 
 # %% ../nbs/12_experiments.ipynb #c2830cf7
-def _ground(x: Experiment):
+def _ground(x: Experiment, pictures: int = 3):
     import matplotlib.pyplot as plt
     from vidlankd_nb.corpus import load_tokenizer
     from vidlankd_nb.grounding import heat_map
     from vidlankd_nb.pairs import PairSet
     from vidlankd_nb.teacher import PairBatches, VideoTeacher
-    teacher = VideoTeacher.from_pretrained(x.path('teachers', 'video'))
     data = PairBatches(PairSet.load(x.path('pairs'), 'valid'), load_tokenizer(x.path('corpus', 'tokenizer')), x.run.pairs)
+    teacher, videos = VideoTeacher.from_pretrained(x.path('teachers', 'video')), sources(x)['videos']
+    x.path('figures').mkdir(exist_ok=True)
+    for k in range(min(pictures, len(data))):
+        i = k * len(data) // pictures
+        pair, (words, sim) = data.pairs[i], ground_pair(teacher, data, i)
+        if (frames := clip_frames(videos, pair) if videos else None) is not None:
+            ax = heat_map(sim, words, frames, pair.times - pair.start)
+            ax.figure.savefig(x.path('figures', f'grounding-{k}.png'), dpi=140, bbox_inches='tight'); plt.close(ax.figure)
+        write_aside(x.path('figures', f'grounding-{k}.json'), json.dumps({'video': pair.video, 'start': pair.start, 'end': pair.end, 'text': pair.text, 'words': words, 'times': [float(t) for t in pair.times], 'cosine': [[round(float(v), 4) for v in row] for row in sim]}))
+
+# %% ../nbs/12_experiments.ipynb #58db86b6
+def clip_frames(
+    videos: Path,     # folder of video files
+    pair,             # a `Pair`
+):                    # (F, h, w, 3) uint8, or None when the file is not there
+    "The pictures of a pair's clip, one for each feature row."
+    import numpy as np
+    from vidlankd_nb.video import decode
+    found = [f for f in Path(videos).rglob(f'{pair.video}.*')]
+    if not found: return None
+    clip = decode(found[0])
+    return clip.frames[[int(np.abs(clip.times - t).argmin()) for t in pair.times]]
 
 # %% ../nbs/12_experiments.ipynb #18ce5d3c
 def _report(x: Experiment):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OBJECTIVES', 'real', 'Objective', 'positive', 'SoftLabel', 'unit', 'projection', 'L2', 'poly_mmd', 'gaussian_mmd',
            'linear_mmd', 'world', 'together', 'gather', 'NST', 'spread', 'chosen', 'InfoNCE', 'NTXent', 'critic',
-           'log_mean_exp', 'CRD', 'scatter_draws', 'CRDBank', 'Voken', 'Sum', 'find_objective', 'parse_sum',
+           'log_mean_exp', 'push', 'CRD', 'scatter_draws', 'CRDBank', 'Voken', 'Sum', 'find_objective', 'parse_sum',
            'make_objective', 'build', 'Catalogue']
 
 # %% ../nbs/06_objectives.ipynb #067b21a9
@@ -295,9 +295,8 @@ class InfoNCE(Objective):
         index, valid = spread(gather(mask), self.max_tokens)
         s, t = chosen(lambda x: unit(self.project(x)), s, index, valid), chosen(unit, t, index, valid)     # (K, D)
         z = (s @ t.T / self.temperature).masked_fill(~(valid[:, None] & valid), torch.finfo(s.dtype).min)   # (K, K)
-        own, n = z.diagonal(), valid.sum().clamp_min(1)
-        loss = (z.logsumexp(0) + z.logsumexp(1))/2 - own
-        found = valid & (own >= z.max(1).values)
+        loss, n = -(z.log_softmax(0) + z.log_softmax(1)).diagonal()/2, valid.sum().clamp_min(1)
+        found = valid & (z.diagonal() >= z.amax(1))
         return torch.where(valid, loss, 0).sum()/n, {'found': found.sum()/n}
 
 # %% ../nbs/06_objectives.ipynb #f262361b
@@ -320,8 +319,7 @@ class NTXent(Objective):
         low, pair = torch.finfo(s.dtype).min, v[:, :, None] & v[:, None]
         other = pair & ~torch.eye(v.shape[1], dtype=torch.bool, device=v.device)
         ss, tt, st = ss.masked_fill(~other, low), tt.masked_fill(~other, low), st.masked_fill(~pair, low)
-        rows = [torch.cat(x, -1).logsumexp(-1) for x in ((ss, st), (tt, st.mT))]               # two of (L, B)
-        loss = sum(rows)/2 - st.diagonal(0, 1, 2)
+        loss = -sum(torch.cat(x, -1).log_softmax(-1).diagonal(0, 1, 2) for x in ((st, ss), (st.mT, tt)))/2   # (L, B)
         alone = (v & (v.sum(1, keepdim=True) < 2)).sum()
         return self.mean(loss, v), {'alone': alone.float()}
 
@@ -329,24 +327,47 @@ class NTXent(Objective):
 def critic(
     own: torch.Tensor,      # (K,) scores of the true pairs
     others: torch.Tensor,   # (K, N) scores of negatives
-    valid: torch.Tensor,    # bool, broadcastable to (K, N): which negatives exist
     shift: torch.Tensor,    # log N·m̄
 ) -> torch.Tensor:          # (K,)
     "−log h of the true pair − Σ log(1 − h) of its negatives, in log space."
-    return F.softplus(shift - own) + torch.where(valid, F.softplus(others - shift), 0).sum(1)
+    return F.softplus(shift - own) + F.softplus(others - shift).sum(1)
 
 def log_mean_exp(
-    z: torch.Tensor,        # scores
+    z: torch.Tensor,        # (rows, columns) scores
     valid: torch.Tensor,    # bool of the same shape
 ) -> torch.Tensor:
     "log of the mean of e^z over valid scores; 0 if there is none."
-    n = valid.sum()
-    return torch.where(n > 0, z.masked_fill(~valid, torch.finfo(z.dtype).min).flatten().logsumexp(0) - n.clamp_min(1).to(z.dtype).log(), 0)
+    z, n = z.masked_fill(~valid, torch.finfo(z.dtype).min), valid.sum()
+    rows = z.amax(1) - z.log_softmax(1).amax(1)                                           # logsumexp of each row
+    return torch.where(n > 0, rows.logsumexp(0) - n.clamp_min(1).to(z.dtype).log(), 0)
 
 # %% ../nbs/06_objectives.ipynb #e85db349
+class _Push(torch.autograd.Function):
+    "Σ_j softplus(a_i·b_j + bias_j); keeps σ for the way back and nothing else of that size."
+    @staticmethod
+    def forward(ctx, a, b, bias):
+        u = F.linear(a, b, bias)                                                          # (K, N)
+        ctx.save_for_backward(a, b, u.sigmoid())
+        return F.softplus(u).sum(1)
+    @staticmethod
+    def backward(ctx, g):
+        a, b, σ = ctx.saved_tensors
+        with torch.autocast(g.device.type, enabled=False):
+            return g[:, None] * (σ @ b), σ.T @ (g[:, None] * a) if ctx.needs_input_grad[1] else None, None
+
+def push(
+    a: torch.Tensor,        # (K, E) anchors, divided by the temperature
+    b: torch.Tensor,        # (N, E) what they should stay away from
+    valid: torch.Tensor,    # (N,) bool: which of `b` exist
+    shift: torch.Tensor,    # log N·m̄
+) -> torch.Tensor:          # (K,)
+    "−Σ_j log(1 − h) of each anchor."
+    return _Push.apply(a, b, torch.where(valid, -shift, -80.))     # e^-80 adds nothing, and does not underflow
+
+# %% ../nbs/06_objectives.ipynb #1164be2a
 class CRD(Objective):
     "Contrastive representation distillation (Tian et al. 2020) of tokens: in-batch negatives and a queue."
-    separable, cost, blind_to = False, '10*K*D*E + 6*K**2*E + 8*K*Q*E', ('token order',)
+    separable, cost, blind_to = False, '10*K*D*E + 8*K**2*E + 8*K*Q*E', ('token order',)
     def __init__(
         self,
         student_width: int,           # D_s
@@ -354,7 +375,7 @@ class CRD(Objective):
         dim: int = 64,                # E: width of the embeddings
         temperature: float = 0.07,    # τ
         queue: int = 4096,            # Q: embeddings remembered of each side
-        max_tokens: int = 1024,       # tokens of the (global) batch that take part, evenly spaced
+        max_tokens: int = 512,        # tokens of the (global) batch that take part, evenly spaced
     ):
         super().__init__(student_width, teacher_width)
         self.temperature, self.max_tokens = positive('crd', 'temperature', temperature), int(positive('crd', 'max_tokens', max_tokens))
@@ -366,19 +387,16 @@ class CRD(Objective):
     def compare(self, s, t, mask, ids):
         index, valid = spread(gather(mask), self.max_tokens)
         s, t = (chosen(lambda x: unit(f(x)), x, index, valid) for f, x in ((self.embed_s, s), (self.embed_t, t)))  # (K, E)
-        z, to_t, to_s = (a @ b.T / self.temperature for a, b in ((s, t), (s, self.queue_t.clone()), (t, self.queue_s.clone())))
-        n, pair = valid.sum(), valid[:, None] & valid
-        log_mean = torch.where(self.ready, self.log_mean, log_mean_exp(z.detach(), pair))
+        n, pair, old = valid.sum(), valid[:, None] & valid, torch.arange(len(self.queue_s), device=s.device) < self.filled
+        log_mean = torch.where(self.ready, self.log_mean, log_mean_exp(s.detach() @ t.detach().T / self.temperature, pair))
         negatives = (n - 1 + self.filled).clamp_min(1).to(s.dtype)
-        shift, old = log_mean + negatives.log(), torch.arange(len(self.queue_s), device=s.device) < self.filled
-        others = pair & ~torch.eye(len(valid), dtype=torch.bool, device=s.device)
-        inside = torch.where(others, F.softplus(z - shift), 0).sum(1)            # the same pairs in both directions
-        loss = 2*inside + critic(z.diagonal(), to_t, old, shift) + critic(z.diagonal(), to_s, old, shift)
+        shift, a, b = log_mean + negatives.log(), s/self.temperature, t/self.temperature
+        own = (a * t).sum(1) - shift                                                     # u_ii, the logit of h of the true pair
+        loss = 2*(push(a, t, valid, shift) - own)                                         # the same pairs in both directions
+        loss = loss + push(a, self.queue_t.clone(), old, shift) + push(b, self.queue_s.clone(), old, shift)
         loss = torch.where(valid, loss, 0).sum() / n.clamp_min(1)
         if self.training: self.remember(s.detach(), t.detach(), valid, log_mean, torch.isfinite(loss.detach()) & (n > 0))
-        return loss, {'negatives': negatives.float(), 'log_mean': log_mean, 'own': self.average(z.diagonal() - shift, valid)}
-
-    def average(self, logit, valid): return torch.where(valid, logit.sigmoid(), 0).sum() / valid.sum().clamp_min(1)
+        return loss, {'negatives': negatives, 'log_mean': log_mean, 'own': torch.where(valid, own.sigmoid(), 0).sum() / n.clamp_min(1)}
 
     @torch.no_grad()
     def remember(self, s, t, valid, log_mean, ok):
@@ -440,7 +458,7 @@ class CRDBank(Objective):
             own, others = (x*bank[ids]).sum(1)/self.temperature, torch.einsum('be,bne->bn', x, bank[draws])/self.temperature
             z = torch.cat([own[:, None], others], 1).detach()
             log_means.append(torch.where(self.ready, self.log_mean[i], log_mean_exp(z, valid[:, None].expand_as(z))))
-            each = critic(own, others, valid[:, None], log_means[i] + math.log(self.negatives))
+            each = critic(own, others, log_means[i] + math.log(self.negatives))
             loss = loss + torch.where(valid, each, 0).sum() / valid.sum().clamp_min(1)
         loss, log_mean = torch.where(known, loss, float('nan')), torch.stack(log_means)
         if self.training: self.remember(s.detach(), t.detach(), ids, valid, log_mean, torch.isfinite(loss.detach()) & valid.any())
@@ -574,11 +592,13 @@ def build(name, student_width, teacher_width, options, sizes):
 # %% ../nbs/06_objectives.ipynb #c57b7fe3
 class Catalogue:
     "All objectives, as a table."
-    sizes = dict(B=32, L=128, M=4096, D=512, K=1024, Q=4096, E=64, V=512, N=4096)   # for the last column: a usual batch at the default options
+    sizes = dict(B=32, L=128, M=4096, D=512, Q=4096, V=512, N=4096)   # for the last column: a usual batch at the default options
     def __repr__(self): return self._repr_markdown_()
     def _repr_markdown_(self):
         rows = ['| name | reads | positions | separable | blind to | FLOPs of matrix products | at B=32, L=128, D=512 |', '|---|---|---|---|---|---|---|']
         for name, c in OBJECTIVES.items():
             separable = 'over sequences' if c is NST else 'yes' if c.separable else 'no'
-            rows.append(f"| `{name}` | {c.reads} | {c.positions} | {separable} | {', '.join(c.blind_to)} | `{c.cost}` | {eval(c.cost, {}, self.sizes):.1e} |")
+            default = {k: p.default for k, p in inspect.signature(c).parameters.items()}
+            sizes = self.sizes | dict(K=default.get('max_tokens'), E=default.get('dim'))
+            rows.append(f"| `{name}` | {c.reads} | {c.positions} | {separable} | {', '.join(c.blind_to)} | `{c.cost}` | {eval(c.cost, {}, sizes):.1e} |")
         return '\n'.join(rows)
