@@ -124,7 +124,7 @@ def test_physical_answers_when_embeddings_know(setting):
     words = model.get_input_embeddings().weight.data
     torch.manual_seed(0)
     taste = {v: .4 * torch.randn(32) for v in PROBES['attributes']['shape']}
-    only = dict(PROBES, physical=dict(PROBES['physical'], questions=[q for q in PROBES['physical']['questions'] if q['attribute'] == 'shape']))
+    only = dict(PROBES, physical=dict(PROBES['physical'], questions=[q for q in PROBES['physical']['questions'] if q['value'] == 'round']))
     cfg = Evaluation(finetune_steps=80)
     ignorant = physical_probe(model, tokenizer, only, cfg)['accuracy']
     for x in NAMES: words[tokenizer.convert_tokens_to_ids(x)] += taste[PROBES['names'][x]['shape']]
