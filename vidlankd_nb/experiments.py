@@ -429,7 +429,7 @@ def plot_properties(
         ax.plot([i] * len(p['per_seed']), p['per_seed'], 'o', color='black', ms=4)
         ax.text(i, 0.03, f"{p['mean']:.2f}", ha='center', color='white', weight='bold')
     chance = report['baseline']['property']['permutation']
-    ax.axhline(chance, color='0.3', ls='--', lw=1); ax.text(len(rows) - 0.5, chance + 0.01, 'chance (shuffled labels)', ha='right', fontsize=8)
+    ax.axhline(chance, color='0.2', ls='--', lw=1, label='chance (labels shuffled)'); ax.legend(frameon=False, loc='upper left', fontsize=8)
     ax.set(xticks=range(len(rows)), xticklabels=[n.replace('_', '\n') for n, *_ in rows], ylim=(0, 1), ylabel='held-out noun properties')
     ax.spines[['top', 'right']].set_visible(False)
     return ax
@@ -453,7 +453,8 @@ def plot_losses(
 # %% ../nbs/12_experiments.ipynb #03c08ec5
 def table(report: dict) -> str:
     "Students, controls and the teacher as an HTML table."
-    cell = lambda s: f"<td>{s['mean']:.3f} <small>± {s['sd']:.3f}</small></td>" if s else '<td>–</td>'
+    several = len(report['seeds']) > 1
+    cell = lambda s: f"<td>{s['mean']:.3f}{' <small>± %.3f</small>' % s['sd'] if several else ''}</td>" if s else '<td>–</td>'
     def row(name, r, kind): return f"<tr class={kind}><th>{name}</th>{''.join(cell(r.get(k)) for k in ('property', 'physical', 'order'))}<td>{r['mlm_loss']:.2f}</td></tr>" if r.get('mlm_loss') is not None else ''
     rows = [row(n, r, 'student') for n, r in report['students'].items()] + [row(f'control: {n}', r, 'control') for n, r in report['controls'].items()] + [row('the teacher itself', report['teacher'], 'teacher')]
     return f"<table><tr><th></th><th>property</th><th>physical</th><th>order</th><th>masked-LM loss</th></tr>{''.join(rows)}</table>"
@@ -481,8 +482,8 @@ def page(report: dict, pictures: dict) -> str:
     if 'baseline' in report: parts += [pictures.get('properties', ''), table(report),
         "<p><small>property: which colour, shape, size, weight and order a held-out noun's objects have, read off the noun's state by ridge regression. physical: two-choice questions about held-out nouns, chance 0.50. ± is the standard deviation over worlds.</small></p>",
         "<h2>In words</h2><ul>" + ''.join(f'<li>{html.escape(v)}</li>' for v in verdicts(report)) + '</ul>']
-    parts += [f"<h2>The teacher</h2><p>Among {t['candidates']} held-out clips it ranks a caption's own clip first in {t['r1']:.0%} of cases (chance {t['chance_r1']:.0%}), among the first five in {t['r5']:.0%}.</p>", *pictures.get('grounding', []),
-              "<p><small>Cosine of each word's state in its caption with the state of each frame.</small></p>", "<h2>What it costs</h2>", pictures.get('losses', ''),
+    parts += [f"<h2>The teacher</h2><p>Among {t['candidates']:.0f} held-out clips it ranks a caption's own clip first in {t['r1']:.0%} of cases (chance {t['chance_r1']:.0%}), among the first five in {t['r5']:.0%}.</p>", *pictures.get('grounding', []),
+              "<p><small>Cosine of each word's state in its caption with the state of each frame; the dot marks the nearest. The contrast compares words with whole clips, so a word's state sums up its caption, and which frame it points at is not trained.</small></p>", "<h2>What it costs</h2>", pictures.get('losses', ''),
               '<p>Seconds of each stage' + (', mean over worlds' if len(report['seeds']) > 1 else '') + ': ' + ', '.join(f'{k} {v:.0f}' for k, v in s.items() if k != 'total') + f"; in all {s['total']:.0f}.</p>",
               f"<h2>Configuration</h2><p>vidlankd_nb {report['version']}, seeds {report['seeds']}.</p><details><summary>everything</summary><pre>{html.escape(json.dumps(report['config'], indent=1))}</pre></details></html>"]
     return '\n'.join(parts)
