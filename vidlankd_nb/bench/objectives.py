@@ -218,7 +218,7 @@ def plot(
     import matplotlib.pyplot as plt
     fig, (a, b) = plt.subplots(1, 2, figsize=(10, 3.4), gridspec_kw=dict(width_ratios=[1, 2]))
     ratios = {'NST\nspeed': results['nst_poly']['speedup'], 'NST\nmemory': results['nst_poly']['memory_ratio'], 'NT-Xent\nspeed': results['ntxent']['speedup']}
-    a.bar(ratios.keys(), ratios.values()); a.set_yscale('log'); a.set_title('loop / fast form', fontsize=9)
+    a.bar(ratios.keys(), ratios.values()); a.set_yscale('log'); a.set_title('loop / fast form', fontsize=9); a.set_ylim(1, 3*max(ratios.values()))
     for i, v in enumerate(ratios.values()): a.text(i, v, f'{v:.0f}×', ha='center', va='bottom', fontsize=8)
     shares = dict(sorted(results['share_of_step'].items(), key=lambda x: x[1]))
     b.barh(list(shares), [100*v for v in shares.values()]); b.axvline(10, c='k', lw=.8, ls='--'); b.set_xscale('log'); b.set_xlabel('added to a distillation step, %', fontsize=8)
