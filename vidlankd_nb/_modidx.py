@@ -131,7 +131,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'vidlankd_nb.video.FeatureStore.ids': ('video.html#featurestore.ids', 'vidlankd_nb/video.py'),
                                    'vidlankd_nb.video.MappedTable': ('video.html#mappedtable', 'vidlankd_nb/video.py'),
                                    'vidlankd_nb.video.MappedTable.__init__': ('video.html#mappedtable.__init__', 'vidlankd_nb/video.py'),
-                                   'vidlankd_nb.video.MappedTable.read': ('video.html#mappedtable.read', 'vidlankd_nb/video.py'),
+                                   'vidlankd_nb.video.MappedTable.give_back': ('video.html#mappedtable.give_back', 'vidlankd_nb/video.py'),
                                    'vidlankd_nb.video.Pixels': ('video.html#pixels', 'vidlankd_nb/video.py'),
                                    'vidlankd_nb.video.Pixels.__call__': ('video.html#pixels.__call__', 'vidlankd_nb/video.py'),
                                    'vidlankd_nb.video.Pixels.__init__': ('video.html#pixels.__init__', 'vidlankd_nb/video.py'),

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np, pyarrow as pa, torch
 
 from .config import Pairs, UserError
-from .video import FeatureRows, FeatureStore, MappedTable, decode, even, film_strip, id_hash, is_finite, write_json
+from .video import READS, FeatureRows, FeatureStore, MappedTable, decode, even, film_strip, id_hash, is_finite, write_json
 
 # %% ../nbs/03_pairs.ipynb #ad6f96a2
 def read_captions(
@@ -399,7 +399,7 @@ class Pair:
 class PairSet:
     "Pairs of one split, by number; memory-mapped."
     def __init__(self, store, path, normalise=False):
-        self.store, self.file, self.normalise, self.ready = store, MappedTable(path), normalise, None
+        self.store, self.file, self.normalise, self.ready, self.reads = store, MappedTable(path), normalise, None, 0
         self.batches = [(b['video'], b['start'].to_numpy(), b['end'].to_numpy(), b['text']) for b in self.file.table.to_batches()]
     def __len__(self): return self.file.table.num_rows
     def __repr__(self): return f"PairSet({len(self):,} pairs, {self.store})"
@@ -423,7 +423,8 @@ class PairSet:
 def _meta(self, i):
     "(video, start, end, text) of pair `i`."
     if not -len(self) <= i < len(self): raise IndexError(i)
-    self.file.read()
+    self.reads += 1
+    if self.reads % READS == 0: self.file.give_back()
     b, r = divmod(i % len(self), PIECE)
     video, start, end, text = self.batches[b]
     return video[r].as_py(), float(start[r]), float(end[r]), text[r].as_py()
