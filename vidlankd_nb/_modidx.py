@@ -204,6 +204,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'vidlankd_nb.video.rows_between': ('video.html#rows_between', 'vidlankd_nb/video.py'),
                                    'vidlankd_nb.video.same_settings': ('video.html#same_settings', 'vidlankd_nb/video.py'),
                                    'vidlankd_nb.video.settings': ('video.html#settings', 'vidlankd_nb/video.py'),
+                                   'vidlankd_nb.video.settle': ('video.html#settle', 'vidlankd_nb/video.py'),
                                    'vidlankd_nb.video.shards': ('video.html#shards', 'vidlankd_nb/video.py'),
                                    'vidlankd_nb.video.usual': ('video.html#usual', 'vidlankd_nb/video.py'),
                                    'vidlankd_nb.video.windows': ('video.html#windows', 'vidlankd_nb/video.py'),

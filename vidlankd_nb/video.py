@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['HUB', 'IMAGENET', 'SCHEMA', 'READS', 'NO_CAPTIONS', 'open_video', 'VideoReader', 'Clip', 'decode', 'film_strip',
            'even', 'FeatureRows', 'rows_between', 'Pixels', 'windows', 'reader', 'extract', 'is_finite', 'as_rows',
-           'usual', 'geometry', 'Backbone', 'Pretrained', 'ResNeXtBlock', 'ResNeXt3D', 'ResNeXt3DBackbone',
+           'usual', 'geometry', 'Backbone', 'Pretrained', 'settle', 'ResNeXtBlock', 'ResNeXt3D', 'ResNeXt3DBackbone',
            'load_resnext3d', 'load_backbone', 'StoreWriter', 'shards', 'same_settings', 'write_json', 'MappedTable',
            'id_hash', 'FeatureStore', 'extract_folder', 'settings']
 
@@ -427,6 +427,14 @@ class Pretrained(Backbone):
         return h.mean((2, 3)) if h.ndim == 4 else h.mean(1)
 
 # %% ../nbs/02_video.ipynb #b743fd67
+def settle(
+    model,           # an untrained network
+):                   # the same one
+    "Halve the scale of batch normalisation: with its untrained 1, fifty residual blocks double the numbers past float16."
+    for m in model.modules():
+        if isinstance(m, torch.nn.modules.batchnorm._BatchNorm): torch.nn.init.constant_(m.weight, .5)
+    return model
+
 def _hub_model(name, source, known, untrained):
     "(configuration, model)"
     from transformers import AutoConfig, AutoModel
@@ -434,7 +442,7 @@ def _hub_model(name, source, known, untrained):
         if not known: raise UserError(f"weights='random' needs a known architecture: {', '.join([*HUB, 'resnext3d'])}.")
         config = AutoConfig.for_model(**known)
         torch.manual_seed(0)
-        return config, AutoModel.from_config(config)
+        return config, settle(AutoModel.from_config(config))
     try: model, info = AutoModel.from_pretrained(source, output_loading_info=True)
     except (OSError, ValueError, KeyError) as e:
         said = str(e).strip().split('\n')[0]
