@@ -199,6 +199,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'vidlankd_nb.video.is_finite': ('video.html#is_finite', 'vidlankd_nb/video.py'),
                                    'vidlankd_nb.video.load_backbone': ('video.html#load_backbone', 'vidlankd_nb/video.py'),
                                    'vidlankd_nb.video.load_resnext3d': ('video.html#load_resnext3d', 'vidlankd_nb/video.py'),
+                                   'vidlankd_nb.video.make_folder': ('video.html#make_folder', 'vidlankd_nb/video.py'),
                                    'vidlankd_nb.video.open_video': ('video.html#open_video', 'vidlankd_nb/video.py'),
                                    'vidlankd_nb.video.reader': ('video.html#reader', 'vidlankd_nb/video.py'),
                                    'vidlankd_nb.video.rows_between': ('video.html#rows_between', 'vidlankd_nb/video.py'),

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np, pyarrow as pa, torch
 
 from .config import Pairs, UserError
-from .video import READS, FeatureRows, FeatureStore, MappedTable, decode, even, film_strip, id_hash, is_finite, write_json
+from .video import READS, FeatureRows, FeatureStore, MappedTable, decode, even, film_strip, id_hash, is_finite, make_folder, write_json
 
 # %% ../nbs/03_pairs.ipynb #ad6f96a2
 def read_captions(
@@ -275,7 +275,7 @@ def make_pairs(
     if isinstance(features, Aligned): features, features_3d = features.frames, features.clips
     store = open_features(features, rates[0])
     if features_3d is not None: store = Aligned(store, open_features(features_3d, rates[1]))
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     limit = _limit(store, cfg.valid_share)
     log = _Log(out, strict)
     tables = {s: _TableWriter(out/f'{s}.arrow') for s in ('train', 'valid')}

@@ -6,8 +6,8 @@
 __all__ = ['HUB', 'IMAGENET', 'SCHEMA', 'READS', 'NO_CAPTIONS', 'open_video', 'VideoReader', 'Clip', 'decode', 'film_strip',
            'even', 'FeatureRows', 'rows_between', 'Pixels', 'windows', 'reader', 'extract', 'is_finite', 'as_rows',
            'usual', 'geometry', 'Backbone', 'Pretrained', 'settle', 'ResNeXtBlock', 'ResNeXt3D', 'ResNeXt3DBackbone',
-           'load_resnext3d', 'load_backbone', 'StoreWriter', 'shards', 'same_settings', 'write_json', 'MappedTable',
-           'id_hash', 'FeatureStore', 'extract_folder', 'settings']
+           'load_resnext3d', 'load_backbone', 'StoreWriter', 'shards', 'same_settings', 'make_folder', 'write_json',
+           'MappedTable', 'id_hash', 'FeatureStore', 'extract_folder', 'settings']
 
 # %% ../nbs/02_video.ipynb #f0d6aae1
 import base64, hashlib, io, itertools, json, math, mmap, os, time
@@ -435,6 +435,7 @@ def settle(
         if isinstance(m, torch.nn.modules.batchnorm._BatchNorm): torch.nn.init.constant_(m.weight, .5)
     return model
 
+# %% ../nbs/02_video.ipynb #206ff6d6
 def _hub_model(name, source, known, untrained):
     "(configuration, model)"
     from transformers import AutoConfig, AutoModel
@@ -543,7 +544,7 @@ class StoreWriter:
         seconds: float = 10.,      # … or when it has been open so long (later, 1 % of the time the run took so far)
     ):
         self.folder, self.meta, self.shard_bytes, self.seconds = Path(folder), meta, shard_bytes, seconds
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         for left in self.folder.glob('*.part'): left.unlink()
         same_settings(self.folder/'store.json', meta)
         self.rows, self.bytes, self.began, self.opened = [], 0, time.monotonic(), time.monotonic()
@@ -574,6 +575,11 @@ def same_settings(
     old = json.loads(path.read_text())
     if differ := [f"{k} is {old.get(k)!r} there, {meta.get(k)!r} now" for k in {**old, **meta} if old.get(k) != meta.get(k)]:
         raise UserError(f"{path.parent} holds features made with other settings ({'; '.join(differ)}); choose another folder or delete it.")
+
+def make_folder(folder):
+    "Make a folder; raises `UserError` where that is impossible."
+    try: Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as e: raise UserError(f"The folder {folder} cannot be made ({e.strerror}).") from None
 
 def write_json(path, value):
     "Write aside, then rename: a reader finds the old file or the new one, never half of one."
