@@ -31,6 +31,7 @@ def read_captions(
 
 class _Torn(ValueError): pass
 
+# %% ../nbs/03_pairs.ipynb #c1c64cfa
 def _items(f, piece):
     "The members of one large JSON object, without holding it."
     decoder, text, at, more = json.JSONDecoder(), '', 0, True
@@ -305,6 +306,7 @@ def _place(source, out):
     if source is None: return None
     return os.path.relpath(getattr(source, 'folder', source), out)
 
+# %% ../nbs/03_pairs.ipynb #e774b208
 def _spans(video, c, store, cfg, log):
     "The windows of one video."
     try: rows = store[video]

@@ -587,6 +587,7 @@ def write_json(path, value):
     part.write_text(json.dumps(value, indent=1, ensure_ascii=False))
     os.replace(part, path)
 
+# %% ../nbs/02_video.ipynb #824b2d7e
 def _flush(self):
     "Write what was added as one shard."
     if not self.rows: return
@@ -818,6 +819,7 @@ def _plan(videos, out, wanted):
         else: seen[f.stem] = f; todo.append(f)
     return todo, dict(skipped=skipped, no_video=sorted((wanted or set()) - set(seen)))
 
+# %% ../nbs/02_video.ipynb #fe10ec1b
 def _bar(total, initial, progress):
     from tqdm.auto import tqdm
     return tqdm(total=total, initial=initial, unit='video', disable=not progress)
