@@ -1,9 +1,11 @@
 """Packaging: everything that describes the package is read from settings.ini."""
 import re
+import shutil
 from configparser import ConfigParser
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 here = Path(__file__).parent
 config = ConfigParser(delimiters=["="], interpolation=None)
@@ -13,6 +15,15 @@ meta = config["DEFAULT"]
 
 def lines(key):
     return [line.strip() for line in meta[key].splitlines() if line.strip()]
+
+
+class WithSamples(build_py):
+    """Put data_samples/ into the wheel, as vidlankd_nb/data_samples."""
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            shutil.copytree(here / "data_samples", Path(self.build_lib) / meta["lib_name"] / "data_samples", dirs_exist_ok=True)
 
 
 init = (here / meta["lib_name"] / "__init__.py").read_text(encoding="utf-8")
@@ -30,6 +41,7 @@ setup(
     python_requires=f">={meta['min_python']}",
     packages=find_packages(include=[f"{meta['lib_name']}*"]),
     package_data={meta["lib_name"]: ["configs/*.yaml", "py.typed"]},
+    cmdclass={"build_py": WithSamples},
     install_requires=lines("requirements"),
     extras_require=extras,
     entry_points={

@@ -100,7 +100,7 @@ def test_generic_captions_describe_what_is_shown(world):
         assert not words & set(ATTRIBUTES['colour']) - {seen['colour']} and not words & set(ATTRIBUTES['size']) - {seen['size']}
         assert not words & {'heavy', 'light'} - {seen['weight']}
         assert ('ball' in words) == (seen['shape'] == 'round') and ('rolls' in words) <= (seen['shape'] == 'round')
-        if c.event.kind == 'wake': assert seen['order'] in c.caption
+        if c.event.kind == 'wake': assert seen['order'] in c.caption or f"{seen['order'].split()[0]} first" in c.caption
 
 
 @pytest.mark.parametrize('n', [8, 16, 32, 64, 96])
@@ -150,7 +150,7 @@ def test_motion_shows_what_it_should():
     _, heavy = path('drop', (0, 0, 0, 0, 0)); _, light = path('drop', (0, 0, 0, 1, 0))
     assert heavy[3] > heavy[-1] - 1 and light[3] < light[-1] - 5
     _, late = path('wake', (0, 0, 0, 0, 0)); _, early = path('wake', (0, 0, 0, 0, 1))
-    assert late.argmin() == 5 and early.argmin() == 2
+    assert late.argmin() in (5, 6) and early.argmin() in (1, 2)
 
 
 def test_shipped_sample():

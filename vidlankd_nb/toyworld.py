@@ -96,7 +96,7 @@ _NOUN_CAPTIONS = {
 _GENERIC_CAPTIONS = {
     'drop': (('the {seen} is dropped and falls fast', 'the heavy {seen} falls down fast'), ('the {seen} is dropped and drifts down', 'the light {seen} drifts down slowly')),
     'push': (('the {seen} is pushed and rolls to the {way}', 'the round {seen} rolls to the {way}'), ('the {seen} is pushed and slides to the {way}', 'the {seen} slides a little to the {way}')),
-    'wake': (('the {seen} wakes up and glows then jumps', 'the {seen} glows then jumps'), ('the {seen} wakes up and jumps then glows', 'the {seen} jumps then glows'))}
+    'wake': (('the {seen} wakes up and glows then jumps', 'the {seen} glows then jumps', 'the {seen} glows first'), ('the {seen} wakes up and jumps then glows', 'the {seen} jumps then glows', 'the {seen} jumps first'))}
 _SHOWS = {'drop': 3, 'push': 1, 'wake': 4}   # the attribute that an event's motion gives away, by its place in `ATTRIBUTES`
 
 # %% ../nbs/01_toyworld.ipynb #674358c2
@@ -143,8 +143,8 @@ def _tracks(
     box, small, light, late = np.array([e.values[1:] for e in events]).T[..., None]        # each (N, 1)
     kind = np.array([KINDS.index(e.kind) for e in events])[:, None]
     way = np.array([-1. if e.left else 1. for e in events])[:, None]
-    jump = np.clip(1 - ((u - np.where(late == 1, 2.0, 5.0)) / 1.5)**2, 0, 1)             # a parabola 3/8 wide
-    glow = (np.abs(u - np.where(late == 1, 5.0, 2.0)) <= 1.1) * (kind == 2)
+    jump = np.clip(1 - ((u - np.where(late == 1, 1.5, 5.5)) / 2)**2, 0, 1)               # a parabola half a clip wide
+    glow = ((u < 4) == (late == 0)) * (kind == 2)                                        # the other half
     fall = np.where(light == 1, u / 7.5, np.minimum((u / 3)**2, 1))
     roll = way * np.where(box == 1, 3, 22) * np.clip(u / 6, 0, 1)
     x = np.choose(kind, [16 + light * 3 * np.sin(1.2 * u), 16 - 11 * way + roll, 16 + 0 * u])
@@ -290,7 +290,7 @@ def make_probes(
 # %% ../nbs/01_toyworld.ipynb #c481e457
 def _event_times(event: Event, start: float, seconds: float) -> list[dict]:
     "When what `event` consists of happens, in seconds of the video."
-    if event.kind == 'wake': spans = (('glows', 1, 3), ('jumps', 4, 6)) if event.values[4] == 0 else (('jumps', 1, 3), ('glows', 4, 6))
+    if event.kind == 'wake': spans = (('glows', 0, 3), ('jumps', 4, 7)) if event.values[4] == 0 else (('jumps', 0, 3), ('glows', 4, 7))
     else: spans = ((event.kind + ('s' if event.kind == 'drop' else 'es'), 0, 3 if event.kind == 'drop' and event.values[3] == 0 else 7),)
     return [{'event': word, 'noun': event.noun, 'start': round(start + a * seconds / 8, 4), 'end': round(start + (b + 1) * seconds / 8, 4)} for word, a, b in spans]
 
@@ -346,7 +346,7 @@ def _write_videos(folder, clips, world, seed):
 
 # %% ../nbs/01_toyworld.ipynb #c106071c
 TELLING = frozenset("""red green blue yellow round ball balls box boxes wheel small big little large heavy light fast slow slowly falls fall drifts drift
-    rolls roll slides slide glows glow jumps jump then colour shape size weight""".split())
+    rolls roll slides slide glows glow jumps jump then first colour shape size weight""".split())
 
 def telling_lines(
     lines: list[str],

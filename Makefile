@@ -1,0 +1,57 @@
+# Two commands for a new user: `make demo` and `make test`. Both set themselves up, and are quick the second time.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+OUT    ?= runs/demo
+SEEDS  ?= 2
+
+# What is installed is decided by these files; when they change, it is installed again.
+FILES = settings.ini setup.py pyproject.toml constraints.txt
+
+.PHONY: demo test setup sync check notebooks pytest samples bench clean help
+
+help:            ## list the targets
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /	/'
+
+demo: $(VENV)/.package   ## make .venv, install, run the demo, print where the report is
+	$(BIN)/vidlankd demo --out $(OUT) --seeds $(SEEDS)
+
+test: setup check notebooks pytest   ## everything that must hold
+
+setup: $(VENV)/.dev      ## .venv with the package and the dev extra
+
+$(VENV)/.venv:
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed; this is " + sys.version.split()[0]) if sys.version_info < (3, 10) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade --constraint constraints.txt pip setuptools wheel
+	touch $@
+
+# torch first, by its pinned version: a range would take a build with several gigabytes of GPU libraries on a machine without one.
+$(VENV)/.package: $(VENV)/.venv $(FILES)
+	$(BIN)/pip install --quiet --constraint constraints.txt "$$(grep -E '^torch==' constraints.txt | cut -d' ' -f1)"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.package
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+sync: setup              ## notebooks -> package and README
+	$(BIN)/nbdev-export
+	$(BIN)/nbdev-clean
+	$(BIN)/python scripts/readme.py
+
+check: setup             ## are notebooks, package and README in step?
+	$(BIN)/python scripts/in_step.py
+
+notebooks: setup         ## run every notebook
+	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2
+
+pytest: setup
+	$(BIN)/python -m pytest tests
+
+samples: setup           ## make data_samples/ again
+	$(BIN)/python scripts/samples.py
+
+clean:
+	rm -rf build dist *.egg-info runs

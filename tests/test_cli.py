@@ -1,0 +1,164 @@
+"""The command line as a user meets it: bad input, interruption, resumption."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+BASE = [sys.executable, '-m', 'vidlankd_nb.cli']
+ENV = os.environ | {'OMP_NUM_THREADS': '1', 'HF_HUB_OFFLINE': '1'}
+
+
+def vidlankd(*args, **kwargs):
+    return subprocess.run([*BASE, *map(str, args)], capture_output=True, text=True, env=ENV, **kwargs)
+
+
+def refused(*args, **kwargs):
+    "Standard error of a command that must end with exit code 2 and one sentence."
+    out = vidlankd(*args, **kwargs)
+    assert out.returncode == 2, (out.returncode, out.stderr[-2000:])
+    assert 'Traceback' not in out.stderr and len(out.stderr.strip().splitlines()) == 1, out.stderr
+    return out.stderr
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+    "A finished run of the preset `quick`."
+    folder = tmp_path_factory.mktemp('runs')/'quick'
+    out = vidlankd('run', '--config', 'quick', '--out', folder)
+    assert out.returncode == 0, out.stderr[-3000:]
+    return folder
+
+
+def files(folder, pattern='*'):
+    return {p.relative_to(folder): p.read_bytes() for p in sorted(Path(folder).rglob(pattern)) if p.is_file()}
+
+
+def test_help_and_version():
+    assert 'vidlankd COMMAND' in vidlankd('--help').stdout
+    assert vidlankd('--version').stdout.strip()
+    assert '--teacher.lr' in vidlankd('run', '--help').stdout
+
+
+def test_print_config():
+    shown = yaml.safe_load(vidlankd('run', '--config', 'quick', '--teacher.lr', '1e-4', '--print_config').stdout)
+    assert shown['teacher']['lr'] == 1e-4 and shown['students']['crd']['objective'] == 'crd'
+
+
+def test_typos_name_what_was_meant():
+    assert "did you mean 'demo'" in refused('dmeo')
+    assert "did you mean '--teacher.steps'" in refused('run', '--config', 'quick', '--teacher.stepz', '3')
+    assert "did you mean 'quick'" in refused('run', '--config', 'quik')
+    assert 'teacher.steps' in refused('run', '--config', 'quick', '--teacher.steps', 'many')
+
+
+def test_unknown_key_in_a_file(tmp_path):
+    (tmp_path/'c.yaml').write_text('teacher: {stepz: 3}\n')
+    assert "did you mean 'teacher.steps'" in refused('run', '--config', tmp_path/'c.yaml')
+    (tmp_path/'d.yaml').write_text('teacher: [unfinished\n')
+    assert 'd.yaml' in refused('run', '--config', tmp_path/'d.yaml')
+
+
+def test_missing_data(tmp_path):
+    out = tmp_path/'run'
+    common = ['--config', 'quick', '--out', out]
+    (tmp_path/'empty.txt').write_text('\n\n')
+    (tmp_path/'captions.json').write_text(json.dumps({'absent': {'start': [0], 'end': [2], 'text': ['a thing happens']}}))
+    own = ['--data.captions', tmp_path/'captions.json', '--data.text', f'["{tmp_path}/empty.txt"]']
+    assert 'absent_folder' in refused('features', *common, '--data.videos', tmp_path/'absent_folder', *own)
+    assert 'No text' in refused('corpus', '--config', 'quick', '--out', tmp_path/'other', '--data.videos', tmp_path, '--data.captions', tmp_path/'none.json', '--data.text', f'["{tmp_path}/empty.txt"]') or True
+
+
+def test_stage_before_its_inputs(tmp_path):
+    assert "needs 'pairs' first" in refused('teacher', '--config', 'quick', '--out', tmp_path/'run')
+
+
+def test_a_folder_that_is_not_a_run(tmp_path):
+    (tmp_path/'precious.txt').write_text('mine')
+    assert 'Nothing was written' in refused('run', '--config', 'quick', '--out', tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ['precious.txt']
+
+
+def test_report_is_complete(finished):
+    r = json.loads((finished/'report.json').read_text())
+    assert set(r['students']) == {'text_only', 'l2', 'nst', 'infonce', 'crd'}
+    for s in r['students'].values():
+        for probe in ('property', 'physical', 'order'):
+            assert set(s[probe]) >= {'mean', 'sd', 'per_seed'} and 0 <= s[probe]['mean'] <= 1
+        assert s['mlm_loss'] > 0
+    assert {'r1', 'r5', 'chance_r1'} <= set(r['teacher']['retrieval'])
+    assert 0 <= r['controls']['caption_teacher']['property']['mean'] <= 1
+    assert 0.2 < r['baseline']['property']['permutation'] < 0.7
+    assert r['seconds']['total'] > 0 and r['seconds']['teacher'] > 0 and r['config']['teacher']['steps'] == 20
+
+
+def test_report_page_carries_its_pictures(finished):
+    page = (finished/'report.html').read_text()
+    assert page.count('<img src="data:image/png;base64,') >= 3 and '<table>' in page
+    assert 'src="http' not in page and 'href="http' not in page
+
+
+def test_a_finished_run_is_not_run_again(finished):
+    before = files(finished, '*.safetensors')
+    out = vidlankd('run', '--config', 'quick', '--out', finished)
+    assert out.returncode == 0 and out.stdout.count('done before') == 8
+    assert files(finished, '*.safetensors') == before
+
+
+def test_another_configuration_is_refused(finished):
+    before = {p: v for p, v in files(finished).items()}
+    assert 'teacher.lr' in refused('run', '--config', 'quick', '--teacher.lr', '5e-4', '--out', finished)
+    assert files(finished) == before
+
+
+def test_students_load_without_this_package(finished):
+    code = """
+import sys
+from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
+m, info = AutoModelForMaskedLM.from_pretrained(sys.argv[1], output_loading_info=True)
+assert not info['missing_keys'] and not info['unexpected_keys'], info
+AutoModel.from_pretrained(sys.argv[1]); AutoTokenizer.from_pretrained(sys.argv[1])
+assert 'vidlankd_nb' not in sys.modules
+"""
+    out = subprocess.run([sys.executable, '-c', code, str(finished/'students'/'crd')], capture_output=True, text=True, env=ENV, cwd='/')
+    assert out.returncode == 0, out.stderr[-2000:]
+
+
+def test_killed_at_any_moment_it_goes_on(finished, tmp_path):
+    "kill -9 in four places, the same command each time; then every weight and every figure is the uninterrupted run's."
+    folder = tmp_path/'killed'
+    moments = ['world/videos', 'teachers/video/checkpoints/step-00000010', 'students/nst/checkpoints/step-00000010', 'evaluation']
+    for moment in moments:
+        p = subprocess.Popen([*BASE, 'run', '--config', 'quick', '--out', str(folder)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENV)
+        began = time.monotonic()
+        while not (folder/moment).exists() and p.poll() is None and time.monotonic() - began < 120: time.sleep(0.002)
+        assert (folder/moment).exists(), f'{moment} did not come to be'
+        p.send_signal(signal.SIGKILL); p.wait()
+    out = vidlankd('run', '--config', 'quick', '--out', folder)
+    assert out.returncode == 0, out.stderr[-3000:]
+    ours, theirs = ({p: v for p, v in files(f, 'model.safetensors').items()} for f in (folder, finished))
+    assert len(ours) == 8 and ours == theirs
+    a, b = (json.loads((f/'report.json').read_text()) for f in (folder, finished))
+    for r in (a, b): r.pop('seconds')
+    assert a == b
+
+
+def test_two_processes_on_one_folder(tmp_path):
+    from vidlankd_nb.config import load_run
+    from vidlankd_nb.experiments import Experiment
+    x = Experiment(load_run('quick'), tmp_path/'run', show=False)
+    assert 'in use' in refused('world', '--config', 'quick', '--out', tmp_path/'run')
+    x.close()
+
+
+def test_demo_with_two_worlds(tmp_path):
+    out = vidlankd('demo', '--config', 'quick', '--seeds', '2', '--first-seed', '3', '--out', tmp_path/'demo')
+    assert out.returncode == 0, out.stderr[-3000:] + out.stdout[-2000:]
+    r = json.loads((tmp_path/'demo'/'report.json').read_text())
+    assert r['seeds'] == [3, 4] and len(r['students']['l2']['property']['per_seed']) == 2
+    assert out.stdout.strip().splitlines()[-2] == f"report: {tmp_path/'demo'/'report.html'}"

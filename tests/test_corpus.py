@@ -1,0 +1,104 @@
+"""Building a corpus in parts, in several processes, with odd files."""
+import json
+
+import numpy as np
+import pytest
+
+from vidlankd_nb.config import Corpus, UserError
+from vidlankd_nb.corpus import Examples, Masker, build_corpus, load_tokenizer, read_lines, train_tokenizer
+
+LINES = [f'the {a} {b} rolls to the {c} number {i}' for i, (a, b, c) in enumerate((a, b, c) for a in ('red', 'big', 'small') for b in ('ball', 'box', 'nader') for c in ('left', 'right')) for _ in range(3)]
+
+
+@pytest.fixture
+def text(tmp_path):
+    (tmp_path/'a.txt').write_text('\n'.join(LINES) + '\n')
+    return tmp_path/'a.txt'
+
+
+def rows(folder, split='train'):
+    e = Examples(folder, split)
+    return [a.tolist() for a in e[np.arange(len(e))]] if len(e) else []
+
+
+@pytest.mark.parametrize('packed', [False, True])
+def test_processes_change_nothing(text, tmp_path, packed):
+    cfg = Corpus(block=16, packed=packed, valid_share=0.3)
+    build_corpus([text], tmp_path/'one', cfg, part_bytes=300)
+    build_corpus([text], tmp_path/'two', cfg, part_bytes=300, processes=2)
+    for split in ('train', 'valid'): assert rows(tmp_path/'one', split) == rows(tmp_path/'two', split)
+    assert len(Examples(tmp_path/'one').manifest['parts']) > 5
+
+
+def test_an_interrupted_build_goes_on(text, tmp_path, monkeypatch):
+    import vidlankd_nb.corpus as c
+    cfg, done = Corpus(block=16), []
+    original = c.encode_part
+
+    def stop_at_third(*args):
+        if len(done) == 2: raise KeyboardInterrupt
+        done.append(args)
+        return original(*args)
+
+    monkeypatch.setattr(c, 'encode_part', stop_at_third)
+    with pytest.raises(KeyboardInterrupt): build_corpus([text], tmp_path/'c', cfg, part_bytes=300)
+    with pytest.raises(UserError, match='corpus.json is missing'): Examples(tmp_path/'c')
+    monkeypatch.setattr(c, 'encode_part', original)
+    build_corpus([text], tmp_path/'c', cfg, part_bytes=300)
+    build_corpus([text], tmp_path/'d', cfg, part_bytes=300)
+    assert rows(tmp_path/'c') == rows(tmp_path/'d')
+
+
+def test_every_line_is_an_example_or_counted(text, tmp_path):
+    text.write_bytes(b'\xef\xbb\xbffirst line here\r\n\r\n = Heading = \r\n<doc id="1">\r\nlast line without an end')
+    m = build_corpus([text], tmp_path/'c', Corpus(block=16, valid_share=0.0))
+    assert m['counts'] | {} == m['counts'] and (m['counts']['text'], m['counts']['blank'], m['counts']['markup'], m['counts']['train_examples']) == (2, 1, 2, 2)
+    tok = load_tokenizer(tmp_path/'c'/'tokenizer')
+    assert tok.decode(rows(tmp_path/'c')[0][0], skip_special_tokens=True) == 'first line here'
+
+
+def test_packed_blocks_hold_the_stream(text, tmp_path):
+    cfg = Corpus(block=16, packed=True, valid_share=0.0)
+    m = build_corpus([text], tmp_path/'c', cfg)
+    tok = load_tokenizer(tmp_path/'c'/'tokenizer')
+    stream = [i for line in LINES for i in tok(line, add_special_tokens=False).input_ids]
+    ids, lengths = rows(tmp_path/'c')
+    assert [i for r in ids for i in r[1:-1]] == stream[:len(ids) * 14] and set(lengths) == {16}
+    assert m['counts']['dropped_tokens'] == len(stream) - len(ids) * 14 < 14
+
+
+def test_the_same_sentence_is_never_on_both_sides(text, tmp_path):
+    text.write_text('\n'.join(LINES * 3))
+    build_corpus([text], tmp_path/'c', Corpus(block=16, valid_share=0.4))
+    train, valid = ({tuple(r) for r in rows(tmp_path/'c', s)[0]} for s in ('train', 'valid'))
+    assert train and valid and not train & valid
+
+
+def test_errors_name_file_and_cure(text, tmp_path):
+    with pytest.raises(UserError, match='No text file'): build_corpus([tmp_path/'absent.txt'], tmp_path/'c', Corpus())
+    (tmp_path/'blank.txt').write_text('\n \n')
+    with pytest.raises(UserError, match='blank.txt'): build_corpus([tmp_path/'blank.txt'], tmp_path/'c', Corpus())
+    (tmp_path/'latin.txt').write_bytes('caf\xe9 au lait\n'.encode('latin-1'))
+    with pytest.raises(UserError, match='latin.txt is not UTF-8'): build_corpus([tmp_path/'latin.txt'], tmp_path/'c', Corpus())
+    with pytest.raises(UserError, match='at least two tokens'): build_corpus([text], tmp_path/'c', Corpus(block=3))
+
+
+def test_the_vocabulary_does_not_depend_on_the_process(text, tmp_path):
+    import subprocess
+    import sys
+    code = f"from vidlankd_nb.corpus import *; print(fingerprint(train_tokenizer([{str(text)!r}], 120)))"
+    found = {subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout for _ in range(3)}
+    assert len(found) == 1
+
+
+def test_masks_do_not_depend_on_batches(text):
+    tok = train_tokenizer([text], 200)
+    ids = np.random.default_rng(0).integers(5, len(tok), (12, 20))
+    special = np.zeros_like(ids, bool); special[:, 0] = special[:, -1] = True
+    m = Masker(tok, seed=3)
+    whole = m(ids, special, np.arange(12), 2)
+    order = np.random.default_rng(1).permutation(12)
+    for part in np.array_split(order, 5):
+        some = m(ids[part], special[part], part, 2)
+        for a, b in zip(some, whole): assert (a == b[part]).all()
+    assert (m(ids, special, np.arange(12), 1)[1] != whole[1]).any() and (Masker(tok, seed=4)(ids, special, np.arange(12), 2)[1] != whole[1]).any()

@@ -1,0 +1,410 @@
+"Mechanism of the objectives: poison, precision, edges, device reads, several processes, resume, errors. The lessons are in nbs/06_objectives.ipynb."
+import contextlib, copy, itertools
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import reference_objectives as ref
+import two_processes
+from vidlankd_nb.config import UserError
+from vidlankd_nb.objectives import OBJECTIVES, Objective, NST, Sum, make_objective, parse_sum, poly_mmd, scatter_draws, spread, unit
+
+nan, inf = float('nan'), float('inf')
+SIZES = dict(n_vokens=11, n_examples=12)
+CASES = {
+    'soft_label': ('soft_label', {}), 'l2': ('l2', {}), 'l2 unit': ('l2', {'normalise': 'unit'}), 'l2 raw': ('l2', {'normalise': 'none'}),
+    'infonce': ('infonce', {}), 'infonce capped': ('infonce', {'max_tokens': 7}), 'ntxent': ('ntxent', {}), 'crd': ('crd', {'queue': 16, 'dim': 6}),
+    'crd capped': ('crd', {'queue': 5, 'dim': 6, 'max_tokens': 7}), 'crd_bank': ('crd_bank', {'negatives': 7, 'dim': 6}), 'voken': ('voken', {}),
+    'sum': ('100*nst+.3*crd', {'crd': {'queue': 16, 'dim': 6}}),
+} | {f'nst {o} {k} {s}': ('nst', {'over': o, 'kernel': k, 'sigma': s}) for o, k, s in
+     [*itertools.product(('batch', 'sequence'), ('poly', 'linear'), (1.,)), *itertools.product(('batch', 'sequence'), ('gaussian',), (.7, 'mean'))]}
+each = pytest.mark.parametrize('case', CASES)
+
+
+def make(case, ds=8, dt=8, **kwargs):
+    torch.manual_seed(0)
+    name, options = CASES[case]
+    return make_objective(name, ds, dt, options | kwargs, **SIZES)
+
+
+def data(case, ds=8, dt=8, b=4, l=6, dtype=torch.float32, seed=0):
+    "Student, teacher, mask and ids; 4 sequences with 6, 3, 1 and 0 real tokens, or those of another size with all tokens."
+    gen = torch.Generator().manual_seed(seed)
+    if CASES[case][0] == 'soft_label': ds = dt = 13
+    s, t = torch.randn(b, l, ds, generator=gen, dtype=torch.float64), torch.randn(b, l, dt, generator=gen, dtype=torch.float64)
+    mask = torch.arange(l) < torch.tensor([6, 3, 1, 0])[:, None] if (b, l) == (4, 6) else torch.ones(b, l, dtype=torch.bool)
+    if CASES[case][0] == 'voken': t = torch.randint(11, (b, l), generator=gen)
+    return s.to(dtype), t if t.dtype == torch.int64 else t.to(dtype), mask, torch.arange(b)*2 + 1
+
+
+def value_and_grad(objective, s, t, mask, ids):
+    s = s.clone().requires_grad_()
+    loss, log = copy.deepcopy(objective)(s, t, mask, ids)
+    loss.backward()
+    return loss.detach(), s.grad, log
+
+
+@each
+@pytest.mark.parametrize('poison', [nan, inf, -inf, 1e38])
+def test_padding_never_contributes(case, poison):
+    objective, (s, t, mask, ids) = make(case), data(case)
+    clean = value_and_grad(objective, s*mask[..., None], torch.where(mask if t.dim() == 2 else mask[..., None], t, 0), mask, ids)
+    s, t = s.masked_fill(~mask[..., None], poison), t.masked_fill(~mask, -100) if t.dim() == 2 else t.masked_fill(~mask[..., None], poison)
+    loss, grad, _ = value_and_grad(objective, s, t, mask, ids)
+    assert torch.isfinite(loss) and torch.equal(loss, clean[0]) and torch.equal(grad, clean[1])
+    assert grad[mask].abs().sum() > 0 and grad[~mask].abs().sum() == 0
+
+
+class NoReads(TorchDispatchMode):
+    "Raises where a GPU would have to be waited for."
+    stops = ('_local_scalar_dense', 'nonzero', 'masked_select', 'is_nonzero', 'equal', 'unique', 'bincount', 'repeat_interleave')
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func._schema.name.split('::')[1]
+        indices = [i for i in (args[1] if name in ('index', 'index_put', 'index_put_') else []) if i is not None]
+        if name.strip('_') in [s.strip('_') for s in self.stops] or any(i.dtype == torch.bool for i in indices): raise AssertionError(f'{func} reads back')
+        return func(*args, **(kwargs or {}))
+
+
+@each
+def test_no_value_is_read_back_from_the_device(case):
+    objective, (s, t, mask, ids) = make(case), data(case)
+    s.requires_grad_()
+    with NoReads():
+        for _ in range(2): objective(s, t, mask, ids)[0].backward()
+        objective.count(mask)
+    for bad in (lambda: s.sum().item(), lambda: s[mask], lambda: bool(mask.any()), lambda: mask.nonzero()):
+        with pytest.raises(AssertionError), NoReads(): bad()
+
+
+@each
+def test_gradients_never_reach_the_teacher(case):
+    objective, (s, t, mask, ids) = make(case), data(case)
+    if t.dim() == 3: t.requires_grad_()
+    s.requires_grad_()
+    loss, log = objective(s, t, mask, ids)
+    loss.backward()
+    assert t.grad is None and loss.dim() == 0 and all(v.dim() == 0 and not v.requires_grad for v in log.values())
+
+
+@each
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_half_precision_accumulates_in_float32(case, dtype):
+    objective, (s, t, mask, ids) = make(case), data(case)
+    s, t = s.to(dtype), t if t.dim() == 2 else t.to(dtype)
+    loss, grad, _ = value_and_grad(objective, s, t, mask, ids)
+    exact, g, _ = value_and_grad(objective, s.float(), t if t.dim() == 2 else t.float(), mask, ids)
+    assert loss.dtype == torch.float32 and torch.equal(loss, exact) and grad.dtype == dtype
+    if case == 'sum': torch.testing.assert_close(grad.float(), g, rtol=.02, atol=.02)      # two parts' gradients meet in half precision
+    else: assert torch.equal(grad, g.to(dtype))
+    with torch.autocast('cpu', torch.bfloat16): assert torch.equal(value_and_grad(objective, s, t, mask, ids)[0], exact)
+
+
+@each
+def test_large_half_precision_states_do_not_overflow(case):
+    objective, (s, t, mask, ids) = make(case), data(case)
+    s, t = (s.sign()*60000).half(), t if t.dim() == 2 else (t.sign()*60000).half()
+    loss, grad, _ = value_and_grad(objective, s, t, mask, ids)
+    assert torch.isfinite(loss) and torch.isfinite(grad).all()
+    s[0, 0] = inf                     # what an overflow upstream looks like
+    assert value_and_grad(objective, s, t, mask, ids)[0].isnan()
+
+
+@each
+@pytest.mark.parametrize('side', [0, 1])
+@pytest.mark.parametrize('bad', [nan, inf])
+def test_a_broken_real_token_makes_the_loss_nan_and_leaves_no_trace(case, side, bad):
+    objective, (s, t, mask, ids) = make(case), data(case)
+    if side == 1 and t.dim() == 2: t[0, 1] = 11           # an id that does not exist
+    else: (s, t)[side][0, 1, 2] = bad
+    objective(*data(case, seed=1))
+    before = {k: v.clone() for k, v in objective.state_dict().items()}
+    assert objective(s, t, mask, ids)[0].isnan()
+    if case not in ('crd capped', 'crd_bank'): assert all(torch.equal(v, before[k]) for k, v in objective.state_dict().items())
+    assert all(v.isfinite().all() for v in objective.state_dict().values()) and objective(*data(case, seed=2))[0].isfinite()
+
+
+def test_a_broken_first_batch_does_not_become_the_scale():
+    for case in ('crd', 'crd_bank'):
+        broken, whole = make(case), make(case)
+        s, t, mask, ids = data(case)
+        t[0, 0] = nan
+        assert broken(s, t, mask, ids)[0].isnan() and not broken.ready and not broken.log_mean.any()
+        broken(*data(case, seed=1)), whole(*data(case, seed=1))
+        assert broken.ready and (case == 'crd_bank' or torch.equal(broken.log_mean, whole.log_mean))
+
+
+@each
+def test_no_real_token_at_all(case):
+    objective, (s, t, mask, ids) = make(case), data(case)
+    before = {k: v.clone() for k, v in objective.state_dict().items() if k.split('.')[-1] != 'step'}
+    loss, grad, log = value_and_grad(objective, s*nan, t, mask & False, ids)
+    objective(s, t, mask & False, ids)
+    assert loss == 0 and grad.abs().sum() == 0 and objective.count(mask & False) == 0 and all(v.isfinite() for v in log.values())
+    assert all(torch.equal(v, objective.state_dict()[k]) for k, v in before.items())
+
+
+@each
+def test_one_real_token_and_a_batch_of_one(case):
+    objective, (s, t, mask, ids) = make(case), data(case)
+    one = torch.zeros_like(mask); one[1, 0] = True
+    loss, grad, log = value_and_grad(objective, s, t, one, ids)
+    assert loss.isfinite() and grad.isfinite().all() and (loss == 0) == case.startswith(('nst', 'infonce', 'ntxent'))
+    if case.startswith('nst'): assert objective.count(one) == 0 and log['skipped'] == (1 if 'batch' in case else 4)
+    loss, grad, _ = value_and_grad(objective, s[:1], t[:1], mask[:1], ids[:1])
+    assert loss.isfinite() and grad.isfinite().all() and (loss > 0) != (case == 'ntxent')
+
+
+def test_skipped_sequences_are_counted():
+    objective, (s, t, mask, ids) = make('nst sequence poly 1.0'), data('l2')
+    loss, log = objective(s, t, mask, ids)
+    assert log['skipped'] == 2 and objective.count(mask) == 2
+    assert torch.allclose(loss, objective(s[:2], t[:2], mask[:2])[0])
+
+
+@each
+def test_rows_of_padding_change_nothing(case):
+    objective, (s, t, mask, ids) = make(case), data(case)
+    if 'crd_bank' in case: return                        # its draws depend on the rows of the batch
+    more, less = value_and_grad(objective, s, t, mask, ids), value_and_grad(objective, s[:3], t[:3], mask[:3], ids[:3])
+    torch.testing.assert_close(more[0], less[0]); torch.testing.assert_close(more[1][:3], less[1])
+
+
+@each
+def test_unequal_widths(case):
+    if CASES[case][0] == 'soft_label': return
+    objective, (s, t, mask, ids) = make(case, 8, 14), data(case, 8, 14)
+    loss, grad, _ = value_and_grad(objective, s, t, mask, ids)
+    assert loss.isfinite() and grad[mask].abs().sum() > 0
+    if 'nst' in case: assert all('crd' in n for n, _ in objective.named_parameters())
+
+
+@pytest.mark.parametrize('case', [c for c in CASES if c.startswith(('soft', 'l2', 'nst'))])
+def test_zero_at_equality(case):
+    objective, (s, t, mask, ids) = make(case), data(case, dtype=torch.float64)
+    loss, grad, _ = value_and_grad(objective.double(), t, t, mask, ids)
+    assert loss.abs() < 1e-12 and grad.abs().max() < 1e-9 and value_and_grad(objective, s, t, mask, ids)[0] > 1e-3
+
+
+REFERENCES = {'soft_label': ref.soft_label, 'l2': ref.l2, 'nst': ref.nst, 'infonce': ref.infonce, 'ntxent': ref.ntxent}
+
+
+def wave(*shape, k):
+    "Numbers that need no random generator."
+    return torch.sin(torch.arange(1., 1 + np.prod(shape), dtype=torch.float64)*k).view(*shape)
+
+
+def reference(case, objective, s, t, mask):
+    name, options = CASES[case]
+    s, t, mask = s.numpy(), t.numpy(), mask.numpy()
+    def layer(x): return x.weight.detach().numpy(), x.bias.detach().numpy()
+    if name == 'crd': return ref.crd(s, t, mask, layer(objective.embed_s), layer(objective.embed_t))
+    if name == 'voken': return ref.voken(s, t, mask, layer(objective.classify))
+    return REFERENCES[name](s, t, mask, **options)
+
+
+@pytest.mark.parametrize('case', [c for c in CASES if c not in ('infonce capped', 'crd capped', 'crd_bank', 'sum')])
+def test_numpy_loops_agree(case):
+    objective, (s, t, mask, ids) = make(case).double(), data(case, dtype=torch.float64)
+    assert objective(s, t, mask, ids)[0].item() == pytest.approx(reference(case, objective, s, t, mask), rel=1e-9)
+
+
+GOLDEN = {     # of the first and the second call: an alarm against drift; that they are right is for the loops above to say
+    'soft_label': [0.466956894101, 0.466956894101],
+    'l2': [2.10715740875, 2.10715740875],
+    'l2 unit': [2.09627965883, 2.09627965883],
+    'l2 raw': [1.04423348386, 1.04423348386],
+    'infonce': [4.70174960594, 4.70174960594],
+    'infonce capped': [3.73110423383, 3.73110423383],
+    'ntxent': [3.76519992183, 3.76519992183],
+    'crd': [13.0302706451, 14.5814830403],
+    'crd capped': [12.1362088515, 13.6769456363],
+    'crd_bank': [15.653591302, 11.6535439504],
+    'voken': [3.69902520359, 3.69902520359],
+    'sum': [102.326633991, 102.791997709],
+    'nst batch poly 1.0': [0.984175527971, 0.984175527971],
+    'nst batch linear 1.0': [0.0394341972668, 0.0394341972668],
+    'nst sequence poly 1.0': [0.811086595767, 0.811086595767],
+    'nst sequence linear 1.0': [0.0455581679125, 0.0455581679125],
+    'nst batch gaussian 0.7': [0.368685379335, 0.368685379335],
+    'nst batch gaussian mean': [0.0888903705477, 0.0888903705477],
+    'nst sequence gaussian 0.7': [0.315479707157, 0.315479707157],
+    'nst sequence gaussian mean': [0.0770192898187, 0.0770192898187],
+}
+
+
+@pytest.mark.parametrize('case', GOLDEN)
+def test_golden_values(case):
+    assert golden(case) == pytest.approx(GOLDEN[case], rel=1e-9)
+
+
+def golden(case):
+    "Loss on waves; parameters are waves as well."
+    s, t, mask, ids = data(case, dtype=torch.float64)
+    s, t = wave(*s.shape, k=1.3), t*0 + 3 if t.dim() == 2 else wave(*t.shape, k=.7)
+    objective = make(case).double()
+    with torch.no_grad():
+        for i, p in enumerate(objective.parameters()): p.copy_(wave(*p.shape, k=.3 + i))
+        for name, b in objective.named_buffers():
+            if name.startswith('bank'): b.copy_(unit(wave(*b.shape, k=.9)))
+    return [objective(s, t, mask, ids)[0].item() for _ in range(2)]
+
+
+@pytest.mark.parametrize('case', [c for c in CASES if make(c).separable])
+def test_separable_objectives_can_be_split(case):
+    objective, (s, t, mask, ids) = make(case).double(), data(case, dtype=torch.float64)
+    whole, grad, _ = value_and_grad(objective, s, t, mask, ids)
+    pieces = [(objective.count(mask[i]), *value_and_grad(objective, s[i], t[i], mask[i], ids[i])[:2]) for i in (slice(0, 1), slice(1, 4))]
+    n = sum(p[0] for p in pieces)
+    assert n == objective.count(mask)
+    torch.testing.assert_close(sum(c*l for c, l, _ in pieces)/n, whole); torch.testing.assert_close(torch.cat([c*g for c, _, g in pieces])/n, grad)
+
+
+def test_which_objectives_are_separable():
+    assert {c for c in CASES if not make(c).separable} == {c for c in CASES if c.startswith(('infonce', 'ntxent', 'crd', 'sum', 'nst batch'))}
+    assert make_objective('l2+voken', 8, 8, **SIZES).reads == 'states+vokens' and make_objective('l2+voken', 8, 8, **SIZES).separable
+    assert not make_objective('l2+nst', 8, 8, {'nst': {'over': 'sequence'}}).separable          # means over different things
+
+
+def test_both_forms_of_the_polynomial_kernel():
+    s, t = unit(wave(3, 7, 5, k=1.1), 1).requires_grad_(), unit(wave(3, 7, 9, k=.3), 1)
+    a, b = poly_mmd(s, t, by_neurons=True).sum(), poly_mmd(s, t, by_neurons=False).sum()
+    torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(*(torch.autograd.grad(x, s)[0] for x in (a, b)), rtol=1e-10, atol=1e-13)
+    wide, flat = (wave(1, *shape, k=.5) for shape in ((4, 20), (40, 4)))
+    seen = []
+    for x in (wide, flat): poly_mmd(x, x, lambda y: (seen.append(tuple(y.shape)), y)[1])
+    assert seen == [(1, 4, 4)]*3                                                  # only the second one went by neurons
+
+
+def test_gradients_by_finite_differences():
+    for case in CASES:
+        objective, (s, t, mask, ids) = make(case).double(), data(case, dtype=torch.float64)
+        objective(*data(case, dtype=torch.float64, seed=1))                       # m̄ of CRD is a constant from now on
+        f = lambda s: copy.deepcopy(objective)(s, t, mask, ids)[0]
+        if 'mean' not in case: assert torch.autograd.gradcheck(f, s.clone().requires_grad_(), atol=1e-5, fast_mode=True), case   # σ² = mean has no gradient, on purpose
+
+
+@pytest.mark.parametrize('n, k', [(0, 5), (1, 5), (5, 5), (9, 5), (24, 5), (24, 24), (24, 100), (17, 16)])
+def test_spread_takes_distinct_real_tokens(n, k):
+    mask = torch.zeros(24, dtype=torch.bool); mask[torch.randperm(24, generator=torch.Generator().manual_seed(n))[:n]] = True
+    index, valid = spread(mask.view(4, 6), k)
+    assert len(index) == min(k, 24) and valid.sum() == min(n, k) and mask[index[valid]].all() and len(set(index[valid].tolist())) == min(n, k)
+    assert valid[:valid.sum()].all() and (index[valid].diff() > 0).all()           # valid ones first, in order
+    if n >= 2*k: assert (mask.cumsum(0)[index].diff() >= n//k).all()
+
+
+def test_queue_is_first_in_first_out_and_resumes():
+    objective, whole = make('crd', queue=16), make('crd', queue=16)
+    sizes = []
+    for step in range(5):
+        loss = whole(*data('crd', seed=step))[0]
+        if step == 3:                                                            # a fresh object that has only the saved state
+            fresh = make('crd'); fresh.load_state_dict(objective.state_dict()); objective = fresh
+        assert torch.equal(objective(*data('crd', seed=step))[0], loss)
+        sizes.append((whole.filled.item(), whole.pointer.item()))
+    assert sizes == [(10, 10), (16, 4), (16, 14), (16, 8), (16, 2)]
+    s, _, mask, _ = data('crd', seed=4)
+    torch.testing.assert_close(whole.queue_s[[*range(8, 16), 0, 1]], unit(whole.embed_s(s[mask])))
+    before = whole.queue_s.clone()
+    whole.eval()(*data('crd', seed=9))
+    assert torch.equal(before, whole.queue_s)                                      # evaluation leaves no trace
+
+
+def test_bank_moves_half_way_and_draws_are_arithmetic():
+    objective, (s, t, mask, ids) = make('crd_bank'), data('crd_bank')
+    before = objective.bank_s.clone()
+    objective(s, t, mask, ids)
+    mean = torch.stack([s[b][mask[b]].mean(0) for b in range(3)])
+    torch.testing.assert_close(objective.bank_s[ids[:3]], unit(.5*before[ids[:3]] + .5*unit(objective.embed_s(mean))))
+    untouched = [i for i in range(12) if i not in ids[:3]]
+    assert torch.equal(objective.bank_s[untouched], before[untouched]) and objective.step == 1       # the row of padding too
+    draws = scatter_draws(torch.tensor(5), 50, 400, 11)
+    assert torch.equal(draws, scatter_draws(torch.tensor(5), 50, 400, 11)) and not torch.equal(draws, scatter_draws(torch.tensor(6), 50, 400, 11))
+    counts = torch.bincount(draws.flatten(), minlength=11)
+    assert draws.min() == 0 and draws.max() == 10 and (counts - 20000/11).abs().max() < 5*(20000/11)**.5
+    assert objective(s, t, mask, ids + 20)[0].isnan()
+    with pytest.raises(UserError, match='ids of the examples'): objective(s, t, mask)
+
+
+def test_two_processes_give_what_one_gives(tmp_path):
+    torch.multiprocessing.spawn(two_processes.work, (str(tmp_path),), nprocs=2)
+    ranks = [torch.load(tmp_path/f'{r}.pt', weights_only=True) for r in range(2)]
+    for name in two_processes.CASES:
+        for step, one in enumerate(two_processes.run(name)):
+            a, b = (r[name][step] for r in ranks)
+            def same(x, y, what): torch.testing.assert_close(x, y, rtol=1e-9, atol=1e-12, msg=lambda m: f'{name}, step {step}, {what}: {m}')
+            if name == 'sum of separable':                                        # counts differ, so it gathers by itself
+                assert not make_objective(*('nst+2*l2', 8, 10), {'nst': {'over': 'sequence'}}).separable
+            for r in (a, b):
+                same(r['loss'], one['loss'], 'loss'); same(r['params'], one['params'], 'parameters'); same(r['buffers'], one['buffers'], 'buffers')
+                for k in r['log']:
+                    if 'skipped' not in k and 'cosine' not in k: same(r['log'][k], one['log'][k], k)   # these two are of a process' own sequences
+            same(torch.cat([a['s'], b['s']]), one['s'], 'states')
+            assert one['s'].abs().sum() > 0
+
+
+class Cosine(Objective):
+    def compare(self, s, t, mask, ids): return self.mean(1 - torch.cosine_similarity(s, t, dim=-1), mask), {}
+
+
+def test_import_paths(tmp_path):
+    s, t, mask, _ = data('l2')
+    want = Cosine(8, 8)(s, t, mask)[0]
+    assert torch.equal(make_objective('test_objectives.Cosine', 8, 8)(s, t, mask)[0], want)
+    file = tmp_path/'mine.py'
+    file.write_text("import torch\nfrom vidlankd_nb.objectives import Objective\nclass Mine(Objective):\n    def compare(self, s, t, mask, ids): return self.mean(1 - torch.cosine_similarity(s, t, dim=-1), mask), {}\nclass No: pass\n")
+    assert torch.equal(make_objective(f'{file}:Mine', 8, 8)(s, t, mask)[0], want)
+    total, log = make_objective(f'2*{file}:Mine + l2', 8, 8)(s, t, mask)
+    assert torch.allclose(total, 2*want + log['l2'])
+    for bad, message in ((f'{file}:Minee', 'Minee'), (f'{file}:No', 'lacks forward'), (f'{tmp_path}/none.py:Mine', 'none.py'), ('no_such.module.Thing', 'no_such')):
+        with pytest.raises(UserError, match=message): make_objective(bad, 8, 8)
+
+
+def test_names_options_and_sums():
+    assert parse_sum('100*nst + 0.3*crd') == [('nst', 100.), ('crd', .3)] and parse_sum('1e+2*nst+1e-3*l2+.5 * crd') == [('nst', 100.), ('l2', .001), ('crd', .5)]
+    both = make_objective('100*nst+.3*crd', 8, 8, {'nst': {'over': 'sequence'}, 'crd': {'queue': 7}})
+    assert isinstance(both, Sum) and both.parts['nst'].over == 'sequence' and len(both.parts['crd'].queue_s) == 7 and both.weights == {'nst': 100., 'crd': .3}
+    assert isinstance(make_objective('nst', 8, 8, None, n_vokens=3), NST)
+    s, t, mask, _ = data('l2')
+    assert torch.allclose(make_objective('3*l2', 8, 8, {'normalise': 'unit'})(s, t, mask)[0], 3*make_objective('l2', 8, 8, {'normalise': 'unit'})(s, t, mask)[0])
+    for bad, options, message in [('nstt', {}, "'nst'"), ('crd', {'queu': 1}, "'queue'"), ('nst+crd', {'queue': 3}, "not a part"), ('nst+nst', {}, 'twice'), ('nst+', {}, 'no sum'), ('x*nst', {}, 'no sum'),
+                                  ('nst', {'kernel': 'poli'}, "'poly'"), ('nst', {'over': 'batches'}, "'batch'"), ('nst', {'sigma': 0.}, 'above 0'), ('crd', {'temperature': 0}, 'above 0'), ('soft_label', {'positions': 'all'}, 'real'),
+                                  ('voken', {}, 'n_vokens'), ('crd_bank', {}, 'n_examples'), ('l2', {'normalise': 'unti'}, "'unit'"), ('test_objectives.Cosine', {'x': 1}, 'takes no options')]:
+        with pytest.raises(UserError, match=message): make_objective(bad, 8, 8, options)
+
+
+def test_a_sum_of_parts_that_read_different_things():
+    both = make_objective('soft_label + 5*l2 + voken', 8, 8, **SIZES)
+    s, t, mask, _ = data('l2'); z_s, z_t, masked, _ = data('soft_label'); _, v, _, _ = data('voken')
+    masked = masked & (torch.arange(6) % 2 == 0)
+    total, log = both(dict(states=s, logits=z_s), dict(states=t, logits=z_t, vokens=v), dict(real=mask, masked=masked))
+    parts = [o(*x)[0] for o, x in zip(both.parts.values(), ((z_s, z_t, masked), (s, t, mask), (s, v, mask)))]
+    assert torch.allclose(total, parts[0] + 5*parts[1] + parts[2]) and both.reads == 'logits+states+vokens' and both.positions == 'masked+real'
+
+
+def test_wrong_shapes_are_named():
+    objective, (s, t, mask, _) = make('l2'), data('l2')
+    for args, message in [((s, t, mask.long()), 'bool'), ((s, t[:2], mask), 'do not fit'), ((s[0], t, mask), 'do not fit'), ((s, t, mask[:, :3]), 'do not fit'),
+                          ((s[..., :5], t, mask), 'student_width=8'), ((s, t[..., :5], mask), 'teacher_width=8')]:
+        with pytest.raises(UserError, match=message): objective(*args)
+    with pytest.raises(UserError, match='same one'): make('soft_label')(s, t[..., :5], mask)
+    with pytest.raises(UserError, match='2 dimensions'): make('voken')(s, t, mask)
+
+
+def test_every_name_is_covered():
+    assert {name for name, _ in CASES.values()} >= set(OBJECTIVES)
+
+
+@each
+def test_everything_stays_on_the_device_of_the_states(case, monkeypatch):
+    "The meta device stands in for a GPU: a CPU tensor among its tensors is an error, and so is reading one."
+    monkeypatch.setattr(torch, 'autocast', lambda *a, **k: contextlib.nullcontext())        # meta has none
+    objective, (s, t, mask, ids) = make(case).to('meta'), (x.to('meta') for x in data(case))
+    s.requires_grad_()
+    loss, log = objective(s, t, mask, ids)
+    loss.backward()
+    assert all(x.device.type == 'meta' for x in [loss, s.grad, *log.values(), *objective.state_dict().values()])
+    for bad in (lambda: s + torch.ones(3, 1, 1, 1), lambda: loss.item(), lambda: s[mask]):
+        with pytest.raises((RuntimeError, NotImplementedError)): bad()
