@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np, pyarrow as pa, torch
 
 from .config import Pairs, UserError
-from .video import FeatureRows, FeatureStore, MappedTable, decode, even, film_strip, id_hash, is_finite, write_json
+from .video import READS, FeatureRows, FeatureStore, MappedTable, decode, even, film_strip, id_hash, is_finite, make_folder, write_json
 
 # %% ../nbs/03_pairs.ipynb #ad6f96a2
 def read_captions(
@@ -31,6 +31,7 @@ def read_captions(
 
 class _Torn(ValueError): pass
 
+# %% ../nbs/03_pairs.ipynb #c1c64cfa
 def _items(f, piece):
     "The members of one large JSON object, without holding it."
     decoder, text, at, more = json.JSONDecoder(), '', 0, True
@@ -275,7 +276,7 @@ def make_pairs(
     if isinstance(features, Aligned): features, features_3d = features.frames, features.clips
     store = open_features(features, rates[0])
     if features_3d is not None: store = Aligned(store, open_features(features_3d, rates[1]))
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     limit = _limit(store, cfg.valid_share)
     log = _Log(out, strict)
     tables = {s: _TableWriter(out/f'{s}.arrow') for s in ('train', 'valid')}
@@ -305,6 +306,7 @@ def _place(source, out):
     if source is None: return None
     return os.path.relpath(getattr(source, 'folder', source), out)
 
+# %% ../nbs/03_pairs.ipynb #e774b208
 def _spans(video, c, store, cfg, log):
     "The windows of one video."
     try: rows = store[video]
@@ -399,7 +401,7 @@ class Pair:
 class PairSet:
     "Pairs of one split, by number; memory-mapped."
     def __init__(self, store, path, normalise=False):
-        self.store, self.file, self.normalise, self.ready = store, MappedTable(path), normalise, None
+        self.store, self.file, self.normalise, self.ready, self.reads = store, MappedTable(path), normalise, None, 0
         self.batches = [(b['video'], b['start'].to_numpy(), b['end'].to_numpy(), b['text']) for b in self.file.table.to_batches()]
     def __len__(self): return self.file.table.num_rows
     def __repr__(self): return f"PairSet({len(self):,} pairs, {self.store})"
@@ -423,7 +425,8 @@ class PairSet:
 def _meta(self, i):
     "(video, start, end, text) of pair `i`."
     if not -len(self) <= i < len(self): raise IndexError(i)
-    self.file.read()
+    self.reads += 1
+    if self.reads % READS == 0: self.file.give_back()
     b, r = divmod(i % len(self), PIECE)
     video, start, end, text = self.batches[b]
     return video[r].as_py(), float(start[r]), float(end[r]), text[r].as_py()
