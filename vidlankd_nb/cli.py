@@ -122,7 +122,9 @@ def bench(args):
     import torch
     torch.set_num_threads(space.threads)
     module, name = BENCHMARKS[space.what]
-    getattr(importlib.import_module(f'vidlankd_nb.{module}'), name)(out=space.out)
+    module = importlib.import_module(f'vidlankd_nb.{module}')
+    result = getattr(module, name)(out=space.out)
+    if hasattr(module, 'summary'): print(module.summary(result))
     print(f"written: {Path(space.out)/(space.what + '.json')}")
 
 # %% ../nbs/13_cli.ipynb #1fa27168

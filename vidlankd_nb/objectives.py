@@ -4,21 +4,20 @@
 
 # %% auto #0
 __all__ = ['OBJECTIVES', 'real', 'check_shapes', 'Objective', 'positive', 'SoftLabel', 'unit', 'projection', 'L2', 'poly_mmd',
-           'gaussian_mmd', 'linear_mmd', 'world', 'together', 'gather', 'NST', 'spread', 'chosen', 'InfoNCE', 'NTXent',
-           'critic', 'log_mean_exp', 'push', 'enqueue', 'keep_first', 'CRD', 'scatter_draws', 'move_entries',
-           'bank_critic', 'CRDBank', 'Voken', 'Sum', 'find_objective', 'parse_sum', 'build_objective', 'make_objective',
-           'Catalogue']
+           'gaussian_mmd', 'linear_mmd', 'NST', 'spread', 'chosen', 'InfoNCE', 'NTXent', 'critic', 'log_mean_exp',
+           'push', 'enqueue', 'keep_first', 'CRD', 'scatter_draws', 'move_entries', 'bank_critic', 'CRDBank', 'Voken',
+           'Sum', 'find_objective', 'parse_sum', 'build_objective', 'make_objective', 'Catalogue']
 
 # %% ../nbs/06_objectives.ipynb #067b21a9
 import difflib, importlib, importlib.util, inspect, math, re, sys
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
 from .config import UserError, nearest
+from .processes import gather, rank, together, world
 
 # %% ../nbs/06_objectives.ipynb #402b1846
 def real(
@@ -193,36 +192,6 @@ def linear_mmd(
     "Linear MMD: squared distance between mean patterns."
     return reduce((s.mean(2) - t.mean(2)).square().sum(1))
 
-# %% ../nbs/06_objectives.ipynb #24edeb0b
-def world() -> int:
-    "How many processes share a batch."
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-class _Sum(torch.autograd.Function):
-    "All-reduce whose gradient is all-reduced as well."
-    @staticmethod
-    def forward(ctx, x):
-        x = x.clone().contiguous(); dist.all_reduce(x)
-        return x
-    @staticmethod
-    def backward(ctx, g): return _Sum.apply(g)
-
-def together(
-    x: torch.Tensor,     # the same shape on every process
-) -> torch.Tensor:
-    "Sum of `x` over processes, with gradient; `x` itself when there is only one."
-    return x if world() == 1 else _Sum.apply(x)
-
-def gather(
-    x: torch.Tensor,     # (B, …), the same shape on every process
-) -> torch.Tensor:       # (W·B, …) in the order of ranks
-    "Rows of all processes, with gradient."
-    if world() == 1: return x
-    parts = [torch.zeros_like(x) for _ in range(world())]
-    parts[dist.get_rank()] = x
-    if x.is_floating_point(): return together(torch.cat(parts))
-    return together(torch.cat(parts).to(torch.int64)).to(x.dtype)
-
 # %% ../nbs/06_objectives.ipynb #ce32d184
 class NST(Objective):
     "Neuron selectivity transfer: the same distribution of activation patterns over tokens (Huang & Wang 2017)."
@@ -277,7 +246,7 @@ def chosen(
 ) -> torch.Tensor:        # (k, E), the same on every process, zeros where not `valid`
     "`f` of chosen tokens, wherever they are."
     m = x.shape[0] * x.shape[1]
-    here = index - (dist.get_rank() * m if world() > 1 else 0)
+    here = index - rank() * m
     own = valid & (here >= 0) & (here < m)
     return together(torch.where(own[:, None], f(x.flatten(0, 1)[here.clamp(0, m - 1)]), 0))
 

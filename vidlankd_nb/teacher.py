@@ -4,15 +4,14 @@
 
 # %% auto #0
 __all__ = ['CONTRASTS', 'text_encoder', 'vocabulary_logits', 'states_of', 'take', 'mlm_sum', 'matmul_parameters', 'encoder_flops',
-           'VideoEncoder', 'pool', 'cosines', 'hinge_loss', 'infonce_loss', 'processes', 'together', 'gather',
-           'TeacherConfig', 'TeacherOutput', 'VideoTeacher', 'make_teacher', 'TeacherTask', 'PairBatches',
-           'embed_pairs']
+           'VideoEncoder', 'pool', 'cosines', 'hinge_loss', 'infonce_loss', 'TeacherConfig', 'TeacherOutput',
+           'VideoTeacher', 'make_teacher', 'TeacherTask', 'PairBatches', 'embed_pairs']
 
 # %% ../nbs/05_teacher.ipynb #54a6c96c
 from dataclasses import asdict, dataclass
 
 import numpy as np, torch
-import torch.distributed as dist, torch.nn.functional as F
+import torch.nn.functional as F
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, PretrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
@@ -20,6 +19,7 @@ from transformers.utils import ModelOutput
 from .config import Encoder, Pairs, Teacher, UserError, nearest
 from .corpus import Masker, masked_positions, most_masked
 from .pairs import collate
+from .processes import gather
 
 # %% ../nbs/05_teacher.ipynb #f1010a46
 _shape_names = {
@@ -179,38 +179,6 @@ def infonce_loss(
     back = torch.where(mask[..., None], back, 0)
     to_text = F.cross_entropy(back.transpose(1, 2), own, reduction='none')                        # over captions
     return torch.where(mask, to_clip + to_text, 0).sum() / (2 * mask.sum().clamp(min=1))
-
-# %% ../nbs/05_teacher.ipynb #6e09b3d7
-def processes() -> int:
-    "How many processes share a batch."
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-# %% ../nbs/05_teacher.ipynb #37caeb92
-class _Sum(torch.autograd.Function):
-    "All-reduce whose gradient is all-reduced as well."
-    @staticmethod
-    def forward(ctx, x):
-        x = x.clone().contiguous(); dist.all_reduce(x)
-        return x
-    @staticmethod
-    def backward(ctx, g): return _Sum.apply(g)
-
-def together(
-    x: torch.Tensor,     # the same shape on every process
-) -> torch.Tensor:
-    "Sum of `x` over processes, with gradient; `x` itself when there is only one."
-    return x if processes() == 1 else _Sum.apply(x)
-
-# %% ../nbs/05_teacher.ipynb #c1bf07e0
-def gather(
-    x: torch.Tensor,     # (B, …), the same shape on every process
-) -> torch.Tensor:       # (W·B, …) in the order of ranks
-    "Rows of all processes, with gradient."
-    if processes() == 1: return x
-    parts = [torch.zeros_like(x) for _ in range(processes())]
-    parts[dist.get_rank()] = x
-    if x.is_floating_point(): return together(torch.cat(parts))
-    return together(torch.cat(parts).to(torch.int64)).to(x.dtype)
 
 # %% ../nbs/05_teacher.ipynb #69ac3f7c
 class TeacherConfig(PretrainedConfig):
