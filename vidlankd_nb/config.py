@@ -145,7 +145,9 @@ class Training:
     workers: int = 0                      # data-loading processes
     log_every: int = 50                   # steps between log lines
     save_every: int = 300                 # steps between checkpoints
-    keep: int = 2                         # checkpoints kept
+    keep: int = 2                         # newest checkpoints kept; the best by held-out loss stays as well
+    stop_norm: float = 1e6                # a gradient norm above this stops the run: something is broken
+    trackers: list[str] = field(default_factory=lambda: ['tensorboard'])  # beside log.jsonl; others by accelerate's names
 
 # %% ../nbs/00_config.ipynb #40beeff3
 @dataclass

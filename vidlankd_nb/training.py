@@ -4,22 +4,23 @@
 
 # %% auto #0
 __all__ = ['epoch_order', 'step_examples', 'Pieces', 'total_steps', 'learning_rate', 'make_optimizer', 'training_state',
-           'load_training_state', 'Checkpoints', 'save_checkpoint', 'load_checkpoint', 'Log', 'read_log', 'matmul_peak',
-           'TrainingStopped', 'make_accelerator', 'to_device', 'Watch', 'validate', 'train', 'hash_seed',
-           'stop_on_signal', 'optimizer_step', 'log_record']
+           'load_training_state', 'Checkpoints', 'save_checkpoint', 'load_checkpoint', 'Log', 'open_tracker',
+           'read_log', 'matmul_peak', 'TrainingStopped', 'make_accelerator', 'to_device', 'Watch', 'validate', 'train',
+           'memory_named', 'hash_seed', 'stop_on_signal', 'optimizer_step', 'log_record']
 
 # %% ../nbs/08_training.ipynb #80c90e20
 import hashlib, json, math, os, shutil, signal, sys, time
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np, torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from .config import Progress, Training, UserError
+from .config import Progress, Training, UserError, nearest
 from .corpus import write_aside
 
 # %% ../nbs/08_training.ipynb #eaefc0e7
@@ -125,12 +126,16 @@ def load_training_state(
 
 # %% ../nbs/08_training.ipynb #71265c0d
 class Checkpoints:
-    "Numbered checkpoints in a folder: written aside, flushed, renamed; the last `keep` stay."
+    "Numbered checkpoints in a folder: written aside, flushed, renamed; the last `keep` stay, and the best."
     def __init__(self, folder: str | Path, keep: int = 2):
         self.folder, self.keep = Path(folder), keep
     def steps(self) -> list[int]:
         return sorted(int(p.name[5:]) for p in self.folder.glob('step-*') if p.name[5:].isdigit())
     def path(self, step): return self.folder/f'step-{step:08d}'
+    def best(self) -> int | None:
+        "The step with the lowest held-out loss, if any was measured."
+        scores = {s: json.loads((self.path(s)/'state.json').read_text()).get('score') for s in self.steps() if (self.path(s)/'state.json').exists()}
+        return min((v, s) for s, v in scores.items() if v is not None)[1] if any(v is not None for v in scores.values()) else None
 
 # %% ../nbs/08_training.ipynb #64533095
 def _fsync(path):
@@ -160,10 +165,10 @@ def save_checkpoint(
         for p in aside.iterdir(): _fsync(p)
         if self.path(step).exists(): shutil.rmtree(self.path(step))
         os.replace(aside, self.path(step)); _fsync(self.folder)
-    except OSError as e:
+    except (OSError, SafetensorError) as e:
         shutil.rmtree(aside, ignore_errors=True)
-        raise UserError(f"The checkpoint of step {step} could not be written to {self.folder} ({e.strerror or e}); the one before stands. Make room and run the same command again.") from None
-    for old in self.steps()[:-self.keep]: shutil.rmtree(self.path(old), ignore_errors=True)
+        raise UserError(f"The checkpoint of step {step} could not be written to {self.folder} ({getattr(e, 'strerror', None) or e}); the one before stands. Make room and run the same command again.") from None
+    for old in set(self.steps()[:-self.keep]) - {self.best()}: shutil.rmtree(self.path(old), ignore_errors=True)
 
 Checkpoints.save = save_checkpoint
 
@@ -179,29 +184,48 @@ def load_checkpoint(
             manifest = json.loads((p/'manifest.json').read_text())
             torn = [n for n, h in manifest.items() if _sha256(p/n) != h]
             if not torn: return load_file(p/'weights.safetensors'), load_file(p/'moments.safetensors'), json.loads((p/'state.json').read_text())
-        except (OSError, ValueError) as e: torn = [str(e)]
+        except (OSError, ValueError, SafetensorError) as e: torn = [str(e)]
         warn(f"Checkpoint {p} is damaged ({', '.join(torn)}): going back to the one before.")
 
 Checkpoints.load = load_checkpoint
 
 # %% ../nbs/08_training.ipynb #5b51b202
 class Log:
-    "`log.jsonl`, one line a record, and TensorBoard beside it; after a resume, lines beyond the checkpoint are taken back."
-    def __init__(self, folder: str | Path, step: int = 0, tensorboard: bool = True):
-        self.path, self.board = Path(folder)/'log.jsonl', None
+    "`log.jsonl`, one line a record, and trackers beside it; after a resume, lines beyond the checkpoint are taken back."
+    def __init__(self,
+        folder: str | Path,
+        step: int = 0,          # steps done before
+        trackers: list = (),    # 'tensorboard', and names that accelerate knows: 'wandb', 'mlflow', …
+    ):
+        self.path, self.board, self.others = Path(folder)/'log.jsonl', None, [open_tracker(t, folder) for t in trackers if t != 'tensorboard']
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.exists(): write_aside(self.path, ''.join(json.dumps(r) + '\n' for r in read_log(self.path) if r['step'] <= step))
-        if tensorboard:
+        if 'tensorboard' in trackers:
             from torch.utils.tensorboard import SummaryWriter
             self.board = SummaryWriter(str(Path(folder)/'tensorboard'), purge_step=step + 1)
     def write(self, record: dict):
         with open(self.path, 'a') as f: f.write(json.dumps(record) + '\n')
-        if self.board:
-            for k, v in record.items():
-                for name, x in (v.items() if isinstance(v, dict) else [('', v)]):
-                    if isinstance(x, (int, float)) and k != 'step': self.board.add_scalar(f'{k}/{name}'.rstrip('/'), x, record['step'])
+        flat = {f'{k}/{name}'.rstrip('/'): x for k, v in record.items() if k != 'step' for name, x in (v.items() if isinstance(v, dict) else [('', v)]) if isinstance(x, (int, float))}
+        for k, x in flat.items() if self.board else (): self.board.add_scalar(k, x, record['step'])
+        for t in self.others: t.log(flat, step=record['step'])
     def close(self):
         if self.board: self.board.close()
+        for t in self.others: t.finish()
+
+# %% ../nbs/08_training.ipynb #fb25df02
+def open_tracker(
+    name: str,        # as accelerate names it
+    folder: str | Path,
+):
+    "An experiment tracker by name; raises `UserError` when there is none of that name or its package is missing."
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+    known = {str(getattr(k, 'value', k)): c for k, c in LOGGER_TYPE_TO_CLASS.items()}
+    if name not in known: raise UserError(f"No tracker '{name}': {nearest(name, known)}")
+    try:
+        tracker = known[name]('vidlankd_nb', **({'logging_dir': str(folder)} if known[name].requires_logging_directory else {}))
+        if hasattr(tracker, 'start'): tracker.start()
+    except (ImportError, NameError) as e: raise UserError(f"The tracker '{name}' needs its package ({e}): install it, or take it off the list of trackers.") from None
+    return tracker
 
 # %% ../nbs/08_training.ipynb #25e762f3
 def read_log(
@@ -254,14 +278,16 @@ def to_device(batch: dict, device) -> dict:
 # %% ../nbs/08_training.ipynb #29de14d3
 class Watch:
     "Loss terms of the steps since the last look, kept on the device; looking finds the first value that is not finite."
-    def __init__(self, names: list[str], pieces: Pieces, acc: Accelerator):
-        self.names, self.pieces, self.acc, self.rows = [*names, 'gradient norm'], pieces, acc, []
+    def __init__(self, names: list[str], pieces: Pieces, acc: Accelerator, limit: float):
+        self.names, self.pieces, self.acc, self.limit, self.rows = [*names, 'gradient norm'], pieces, acc, limit, []
     def add(self, step: int, terms: list, norm): self.rows.append((step, torch.stack([*terms, norm])))
     def look(self) -> dict:   # mean of each value since the last look
         if not self.rows: return {}
         steps, values = [s for s, _ in self.rows], self.acc.reduce(torch.stack([v for _, v in self.rows]), 'mean').cpu()
         self.rows = []
-        bad = (~torch.isfinite(values)).nonzero()
+        wrong = ~torch.isfinite(values)
+        wrong[:, -1] |= values[:, -1] > self.limit
+        bad = wrong.nonzero()
         if len(bad):
             i, j = bad[0].tolist()
             rows = np.concatenate([self.pieces.examples(steps[i] * self.pieces.accumulate + a)[0] for a in range(self.pieces.accumulate)])
@@ -300,7 +326,6 @@ def train(
     identity: dict | None = None,  # what must not change between a checkpoint and its resumption
     show: bool = True,         # progress
     device: str | None = None,
-    tensorboard: bool = True,
 ) -> dict:                     # the last log record
     "Train until the configured number of steps is done, from the newest checkpoint in `out` if there is one."
     acc = make_accelerator(cfg, device)
@@ -314,16 +339,16 @@ def train(
         weights, moments, state = found
         if state['identity'] != (identity or {}): raise UserError(f"{out} holds checkpoints of another configuration: choose another folder.")
         load_training_state(task, optimizer, weights, moments); start = state['step']
-    log = Log(out, start, tensorboard) if main else None
+    log = Log(out, start, cfg.trackers) if main else None
     model, optimizer = acc.prepare(torch.compile(task) if cfg.compile else task, optimizer)
     loader = torch.utils.data.DataLoader(pieces, batch_size=None, sampler=range(start * cfg.accumulate, total * cfg.accumulate), num_workers=cfg.workers, pin_memory=acc.device.type == 'cuda')
-    watch, progress = Watch(list(task.weights), pieces, acc), Progress(name, total, start, show and main)
+    watch, progress = Watch(list(task.weights), pieces, acc, cfg.stop_norm), Progress(name, total, start, show and main)
     record, since, tokens, batches = {}, time.perf_counter(), 0, iter(loader)
     with stop_on_signal() as stop:
         for step in range(start, total):
             torch.manual_seed(hash_seed(seed, step, acc.process_index))
             micro = [to_device(next(batches), acc.device) for _ in range(cfg.accumulate)]
-            optimizer_step(acc, model, task, optimizer, micro, cfg, learning_rate(step, total, cfg), watch, step)
+            with memory_named(step, cfg, acc.num_processes): optimizer_step(acc, model, task, optimizer, micro, cfg, learning_rate(step, total, cfg), watch, step)
             tokens += sum(b['attention_mask'].numel() for b in micro)
             done = step + 1
             progress.advance()
@@ -333,17 +358,28 @@ def train(
                 if main: log.write(record)
                 since, tokens = time.perf_counter(), 0
             if done % cfg.save_every == 0 or done == total or stop.asked:
-                watch.look(); paused = time.perf_counter()
-                if valid is not None and (done == total or done % cfg.save_every == 0):
+                watch.look(); paused, score = time.perf_counter(), None
+                if valid is not None and not stop.asked:
                     record = {'step': done, 'valid': validate(task, valid, cfg.batch // acc.num_processes, acc.device)}
+                    score = sum(task.weights[k] * v for k, v in record['valid'].items())
                     if main: log.write(record)
-                if main: checkpoints.save(done, *training_state(task, optimizer), {'identity': identity or {}})
+                if main: checkpoints.save(done, *training_state(task, optimizer), {'identity': identity or {}, 'score': score})
                 acc.wait_for_everyone()
                 since += time.perf_counter() - paused
                 if stop.asked: raise SystemExit(stop.exit_code)
     progress.close()
     if main: log.close()
     return record
+
+# %% ../nbs/08_training.ipynb #06cb805f
+@contextmanager
+def memory_named(step: int, cfg: Training, processes: int):
+    "Turn running out of memory into a sentence that says what to change."
+    try: yield
+    except (torch.OutOfMemoryError, RuntimeError) as e:
+        if not isinstance(e, torch.OutOfMemoryError) and "can't allocate memory" not in str(e): raise
+        size = cfg.batch // (cfg.accumulate * processes)
+        raise TrainingStopped(f"Step {step + 1}: out of memory with {size} examples at a time. Set accumulate to {2 * cfg.accumulate}, so that half as many are computed at once, or choose a smaller batch; the last checkpoint stands.") from None
 
 # %% ../nbs/08_training.ipynb #499befd0
 def hash_seed(*numbers: int) -> int:
@@ -377,7 +413,7 @@ def optimizer_step(acc, model, task, optimizer, micro, cfg, lr, watch, step):
     norm = acc.clip_grad_norm_(model.parameters(), cfg.clip)
     for group in optimizer.param_groups: group['lr'] = lr
     inner = getattr(optimizer, 'optimizer', optimizer)
-    inner.grad_scale, inner.found_inf = None, (~torch.isfinite(norm)).float()  # fused AdamW leaves everything as it is where this is 1
+    inner.grad_scale, inner.found_inf = None, (~(norm <= cfg.stop_norm)).float()  # fused AdamW leaves everything as it is where this is 1
     optimizer.step(); optimizer.zero_grad(set_to_none=True)
     watch.add(step, [sums[k].float() for k in task.weights], norm)
 
