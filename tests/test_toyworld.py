@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vidlankd_nb.config import UserError, World
-from vidlankd_nb.toyworld import (ATTRIBUTES, SAMPLE, TELLING, Event, balanced_attributes, corpus, film_strip, generate, make_names,
+from vidlankd_nb.toyworld import (ATTRIBUTES, SAMPLE, TELLING, Event, balanced_attributes, corpus, film_strip, generate, make_names, make_samples,
                                   noun_clips, render, telling_lines, write_video)
 
 TINY = World(names=8, noun_clips=60, generic_clips=33, sentences=200, clips_per_video=20)
@@ -161,6 +161,12 @@ def test_shipped_sample():
     captions = read(folder/'caption.json')
     assert sum(len(c['text']) for c in captions.values()) == SAMPLE.noun_clips + SAMPLE.generic_clips
     assert sorted(captions) == sorted(p.stem for p in (folder/'videos').iterdir())
+
+
+def test_shipped_sample_is_what_the_code_makes(tmp_path):
+    from pathlib import Path
+    shipped, made = Path(__file__).parents[1]/'data_samples'/'toyworld', make_samples(tmp_path)
+    for name in ('caption.json', 'events.json', 'probes.json', 'text/corpus.txt', 'world.json'): assert (shipped/name).read_bytes() == (made/name).read_bytes(), name
 
 
 def test_film_strip_labels_each_frame():

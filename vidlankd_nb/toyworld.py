@@ -87,7 +87,7 @@ class Clip:
 
 # %% ../nbs/01_toyworld.ipynb #32d9089e
 KINDS = ('drop', 'push', 'wake')
-_TURNS = ('drop', 'wake', 'push', 'wake', 'drop')   # weight and order show in one kind of event each, so these are filmed twice as often
+_TURNS = ('drop', 'wake', 'push', 'wake', 'drop')   # falls and orders are harder to see than shapes, so they are filmed twice as often
 AGENTS = ('a child', 'a woman', 'a man', 'a boy', 'a girl', 'my father', 'my mother', 'my sister', 'our teacher', 'the farmer', 'the doctor', 'a friend')
 _NOUN_CAPTIONS = {
     'drop': ('{agent} drops the {x}', '{agent} lets go of the {x}', 'the {x} is dropped'),
