@@ -203,7 +203,7 @@ def test_pixels_against_a_loop(tmp_path):
     got = b(x).numpy()
     assert np.allclose(got, grid, atol=1e-6)
     full = b.finish(got)
-    assert full.shape == (3, b.width) and (full[0, 192:] == 0).all() and np.allclose(full[1:, 192:], np.diff(grid, axis=0), atol=1e-6)
+    assert full.shape == (3, b.width) and (full[0, 192:] == 0).all() and np.allclose(full[1:, 192:], 4*np.diff(grid, axis=0), atol=1e-6)
 
 
 def test_a_clip_window_holds_its_frames_and_no_neighbour(tmp_path):

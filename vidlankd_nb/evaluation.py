@@ -162,9 +162,12 @@ def physical_probe(
     "Fine-tune on two-choice questions about half of the names and answer them for the other half."
     task = probes['physical']
     names, n = task['train'] + task['test'], len(task['train'])
-    texts = [f"{q['question']} {task['choice'].format(x=x)}" for q in task['questions'] for x in names]
-    enc = tokenizer(texts, padding=True, return_tensors='pt').to(model.device)
     has = torch.tensor([[probes['names'][x][q['attribute']] == q['value'] for x in names] for q in task['questions']])   # (Q, n)
+    asked = [bool(h[:n].any() and not h[:n].all() and h[n:].any() and not h[n:].all()) for h in has]   # in a tiny world a half may lack a colour
+    if not any(asked): raise UserError(f"No question of the physical probe has a yes and a no among both halves of the {len(names)} names: make a world with more names.")
+    questions, has = [q for q, a in zip(task['questions'], asked) if a], has[torch.tensor(asked)]
+    texts = [f"{q['question']} {task['choice'].format(x=x)}" for q in questions for x in names]
+    enc = tokenizer(texts, padding=True, return_tensors='pt').to(model.device)
     devices = [model.device] if model.device.type == 'cuda' else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
@@ -180,7 +183,7 @@ def physical_probe(
         rows = torch.arange(len(texts)).split(256)
         scores = torch.cat([scorer(**{k: v[r.to(v.device)] for k, v in enc.items()}).cpu() for r in rows]).view(has.shape)
     found = pair_accuracy(scores[:, n:], has[:, n:])
-    by = {a: float(np.mean([f for f, q in zip(found.tolist(), task['questions']) if q['attribute'] == a])) for a in dict.fromkeys(q['attribute'] for q in task['questions'])}
+    by = {a: float(np.mean([f for f, q in zip(found.tolist(), questions) if q['attribute'] == a])) for a in dict.fromkeys(q['attribute'] for q in questions)}
     return {'accuracy': float(found.mean()), 'per_attribute': by, 'train': float(pair_accuracy(scores[:, :n], has[:, :n]).mean())}
 
 # %% ../nbs/09_evaluation.ipynb #921c4aab

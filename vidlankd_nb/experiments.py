@@ -166,6 +166,8 @@ def train_teacher(
     train_set, valid_set = (PairBatches(PairSet.load(x.path('pairs'), s), tok, run.pairs, run.seed, run.corpus.mask_share) for s in ('train', 'valid'))
     torch.manual_seed(hash_seed(run.seed, 'teacher'))
     task = TeacherTask(make_teacher(cfg, tok, train_set.width, run.pairs.max_frames), cfg)
+    first = train_set.batch(range(min(256, len(train_set))), 0)
+    task.model.video.calibrate(first['video'], first['video_mask'])
     train(task, train_set, cfg, out, run.seed, valid_set if len(valid_set) else None, name=f'teacher ({kind})', identity={'key': stage_key(x, STAGES['teacher']), 'kind': kind}, show=x.show)
     if x.main: save_model(lambda aside: (task.model.save_pretrained(aside), tok.save_pretrained(aside)), out)
 

@@ -118,13 +118,18 @@ class VideoEncoder(nn.Module):
     ):
         super().__init__()
         self.pooling = pooling
-        self.project = nn.Sequential(nn.LayerNorm(in_width), nn.Linear(in_width, hidden), nn.GELU(), nn.Linear(hidden, width))
+        self.register_buffer('scale', torch.ones(()))
+        self.project = nn.Sequential(nn.Linear(in_width, hidden), nn.GELU(), nn.Linear(hidden, width))
         self.positions = nn.Parameter(torch.randn(max_frames, width) * 0.3)
         layer = nn.TransformerEncoderLayer(width, heads, 4 * width, dropout, 'gelu', batch_first=True)
         self.layers = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
         self.out = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
+    def calibrate(self, video, mask): # once, on training features: (B, F, D), (B, F)
+        rows = torch.where(mask[..., None], video, 0).double()
+        self.scale.copy_(rows.square().sum().div(mask.sum() * video.shape[-1]).rsqrt())
+        return self
     def forward(self, video, mask):  # mask (B, F): True at real frames
-        x = self.project(torch.where(mask[..., None], video, 0)) + self.positions[:video.shape[1]]
+        x = self.project(torch.where(mask[..., None], video, 0) * self.scale) + self.positions[:video.shape[1]]
         x = self.layers(x, src_key_padding_mask=~mask)                                     # (B, F, H)
         return self.out(x), self.out(pool(x, mask, self.pooling))
 
@@ -172,12 +177,14 @@ def infonce_loss(
     temperature: float = 0.07, # τ
 ):                             # mean over real tokens and both directions, float32
     "Token-level InfoNCE between captions and clips of a batch (van den Oord et al. 2018)."
-    s = cosines(torch.where(mask[..., None], tokens, 0), clips) / temperature                     # (B, L, B)
-    own = torch.arange(len(clips), device=s.device)[:, None].expand(mask.shape)                   # (B, L)
+    B = len(clips)
+    s = cosines(torch.where(mask[..., None], tokens, 0), clips) / temperature                     # (B, L, C)
+    own = torch.arange(B, device=s.device)[:, None].expand(mask.shape)                            # (B, L)
     to_clip = F.cross_entropy(s.transpose(1, 2), own, reduction='none')                           # over clips
-    back = torch.where(mask.T[None], s.transpose(0, 2), -torch.inf)                               # (clip, L, caption)
-    back = torch.where(mask[..., None], back, 0)
-    to_text = F.cross_entropy(back.transpose(1, 2), own, reduction='none')                        # over captions
+    per_caption = torch.where(mask[..., None], s, -torch.inf).flatten(0, 1)                       # (B·L, C)
+    foreign = torch.arange(B, device=s.device).repeat_interleave(mask.shape[1])[:, None] != torch.arange(B, device=s.device)
+    others = torch.where(foreign, per_caption, -torch.inf).logsumexp(0)                           # (C,): tokens of other captions
+    to_text = F.softplus(others[:, None] - s.diagonal(dim1=0, dim2=2).T)                          # (B, L)
     return torch.where(mask, to_clip + to_text, 0).sum() / (2 * mask.sum().clamp(min=1))
 
 # %% ../nbs/05_teacher.ipynb #69ac3f7c
@@ -250,6 +257,9 @@ class TeacherTask(nn.Module):
         (B, L), K = batch['input_ids'].shape, batch['labels'].shape[1]
         video = 2 * matmul_parameters(self.model.video) * batch['video'].shape[1] / L if self.couples_batch else 0
         return 3 * (encoder_flops(self.model.text, L, K) + video)
+    def visible(self, batch): # (B, L): real tokens that were not hidden; a hidden one's state is a guess
+        hidden = torch.zeros_like(batch['special']).scatter(1, batch['masked_at'], batch['labels'] != -100)
+        return ~batch['special'] & ~hidden
     def contrast(self, tokens, real, clips):
         c = self.cfg
         if c.contrast == 'infonce': return infonce_loss(tokens, real, clips, c.temperature)
@@ -258,7 +268,7 @@ class TeacherTask(nn.Module):
         watching = self.couples_batch
         out = self.model(batch['input_ids'], batch['attention_mask'], batch['video'] if watching else None, batch['video_mask'] if watching else None)
         terms = {'mlm': mlm_sum(self.model.text, out.text, batch['masked_at'], batch['labels']) * scale['mlm']}
-        if watching: terms['contrast'] = self.contrast(*map(gather, (out.text, ~batch['special'], out.clip)))
+        if watching: terms['contrast'] = self.contrast(*map(gather, (out.text, self.visible(batch), out.clip)))
         return terms
 
 # %% ../nbs/05_teacher.ipynb #82490988

@@ -17,7 +17,7 @@ from pathlib import Path
 import av, numpy as np, pyarrow as pa, torch
 from av.video.reformatter import VideoReformatter
 
-from .config import Features, UserError, nearest
+from .config import Features, Progress, UserError, nearest
 
 # %% ../nbs/02_video.ipynb #f2d4f0e0
 def open_video(
@@ -283,8 +283,8 @@ class Pixels:
     def finish(self,
         values,      # (T, 192) float32: all rows of one video
     ):               # (T, 384)
-        "Add the difference from the row before; the first row has none."
-        return np.concatenate([values, np.diff(values, axis=0, prepend=values[:1])], 1)
+        "Add four times the difference from the row before; the first row has none."
+        return np.concatenate([values, 4*np.diff(values, axis=0, prepend=values[:1])], 1)
 
 # %% ../nbs/02_video.ipynb #b98a7264
 def windows(
@@ -776,7 +776,7 @@ def extract_folder(
     if strict and (bad := [x for x in report['skipped'] if x['reason'] != NO_CAPTIONS]): raise UserError('{file}: {reason}.'.format(**bad[0]))
     began, decoded = time.monotonic(), 0
     loader = torch.utils.data.DataLoader(_Work([videos/f for f in files], backbone, cfg.batch), batch_size=None, num_workers=min(cfg.workers, len(files)))
-    bar = _bar(len(todo), len(todo) - len(files), progress)
+    bar = Progress('features', len(todo), len(todo) - len(files), progress, 'video')
     for end, values in _alive(_computed(loader, backbone, cfg.batch), cfg):
         file, reason = files[end['file']], end.get('error')
         if not reason:
@@ -787,7 +787,7 @@ def extract_folder(
         else:
             writer.add(file.stem, file.as_posix(), values, end['rate'], end['start'], end['decoded'], end['note'])
             decoded += end['decoded']
-        bar.set_postfix_str(f"{decoded/(time.monotonic() - began):.0f} frames/s"); bar.update()
+        bar.advance(note=f"{decoded/(time.monotonic() - began):.0f} frames/s")
     bar.close()
     writer.flush()
     return _reported(out, report, decoded, time.monotonic() - began)
@@ -820,10 +820,6 @@ def _plan(videos, out, wanted):
     return todo, dict(skipped=skipped, no_video=sorted((wanted or set()) - set(seen)))
 
 # %% ../nbs/02_video.ipynb #fe10ec1b
-def _bar(total, initial, progress):
-    from tqdm.auto import tqdm
-    return tqdm(total=total, initial=initial, unit='video', disable=not progress)
-
 def _reported(out, report, decoded, seconds):
     "The report of everything in the store and everything that is not."
     done, partial, rows = [], [], 0
