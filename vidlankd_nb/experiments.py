@@ -244,7 +244,7 @@ A masked language model, {how} by vidlankd_nb {__version__}: {run.student.text.l
 def _evaluate(x: Experiment):
     x.path('evaluation').mkdir(exist_ok=True)
     probes = x.path('world', 'probes.json')
-    folders = {('teachers', p.name): p for p in sorted(x.path('teachers').iterdir()) if p.is_dir()}
+    folders = {('teachers', 'video'): x.path('teachers', 'video')}
     folders |= {(kind, n): x.path(kind, n) for kind in ('students', 'controls') for n in getattr(x.run, kind)}
     for (kind, name), folder in folders.items():
         out = x.path('evaluation', f'{kind}-{name}.json')
