@@ -1,0 +1,118 @@
+"""Every way of starting several processes that the documentation names, and a scheduler's warning to all of them."""
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+here = Path(__file__).parent
+EXPORTS = dict(line.split()[1].split('=', 1) for line in (here.parent/'scripts'/'train.slurm').read_text().splitlines() if line.startswith('export '))   # what it tells torchrun
+ENV = os.environ | {'OMP_NUM_THREADS': '1', 'HF_HUB_OFFLINE': '1'} | EXPORTS
+CLI = [sys.executable, '-m', 'vidlankd_nb.cli']
+# Ten steps, dropout off: dropout masks are drawn by each process for its own share. The only checkpoint is the last, or a signal's.
+TEN = ['--config', 'quick', '--world.sentences', '100', '--student.steps', '10', '--student.log_every', '1', '--student.save_every', '20', '--student.text.dropout', '0',
+       '--students', '{nst+crd: {objective: nst+crd, options: {crd: {queue: 64}}}}', '--controls', '{}', '--teacher.steps', '4']
+
+
+def call(*args, code=0):
+    out = subprocess.run(list(map(str, args)), capture_output=True, text=True, env=ENV, timeout=300)
+    assert out.returncode == code, (out.returncode, out.stdout[-1500:], out.stderr[-3000:])
+    return out
+
+
+@pytest.fixture(scope='module')
+def prepared(tmp_path_factory):
+    "A run of `TEN` up to the teacher."
+    folder = tmp_path_factory.mktemp('runs')/'prepared'
+    for stage in ('world', 'features', 'pairs', 'corpus', 'teacher'): call(*CLI, stage, *TEN, '--out', folder)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def alone(prepared, tmp_path_factory):
+    "The weights that one process trains."
+    folder = tmp_path_factory.mktemp('runs')/'alone'
+    shutil.copytree(prepared, folder)
+    call(*CLI, 'student', *TEN, '--out', folder)
+    return student(folder)
+
+
+@pytest.fixture
+def run(prepared, tmp_path):
+    "A run of its own to train in."
+    shutil.copytree(prepared, tmp_path/'run')
+    return tmp_path/'run'
+
+
+def student(folder):
+    return torch.cat([v.flatten() for _, v in sorted(load_file(folder/'students'/'nst+crd'/'model.safetensors').items())])
+
+
+def agree(a, b, bound=2e-5):
+    apart = (a - b).abs()
+    assert apart.max() < bound, f'largest deviation {apart.max():.1e}, mean {apart.mean():.1e}'
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
+
+
+def start(*args):
+    return subprocess.Popen(list(map(str, args)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENV, start_new_session=True)
+
+
+def torchrun(folder, *program, nodes=2, processes=1):
+    "`torchrun` agents, one a node, that meet at a port of this machine; signals are passed on as in scripts/train.slurm."
+    words = [sys.executable, '-m', 'torch.distributed.run', '--nnodes', nodes, '--nproc-per-node', processes, '--rdzv-backend', 'c10d', '--rdzv-endpoint', f'127.0.0.1:{free_port()}', '--rdzv-id', 'test',
+             *(program or ('-m', 'vidlankd_nb.cli')), 'student', *TEN, '--out', folder]
+    return [start(*words) for _ in range(nodes)]
+
+
+def finish(processes, seconds=240):
+    "Exit codes and outputs; whatever hangs is ended and told."
+    outputs, until = [], time.monotonic() + seconds
+    try:
+        for p in processes: outputs.append(p.communicate(timeout=max(1, until - time.monotonic()))[0])
+    finally:
+        for p in processes:
+            if p.poll() is None: os.killpg(p.pid, signal.SIGKILL)
+    return [p.returncode for p in processes], outputs
+
+
+def test_accelerate_launch(run, alone):
+    call(sys.executable, '-m', 'accelerate.commands.launch', '--cpu', '--num_processes', 2, '--num_machines', 1, '--mixed_precision', 'no', '--dynamo_backend', 'no',
+         '--main_process_port', free_port(), '-m', 'vidlankd_nb.cli', 'student', *TEN, '--out', run)
+    agree(student(run), alone)
+
+
+def test_torchrun_on_two_nodes(run, alone):
+    codes, outputs = finish(torchrun(run))
+    assert codes == [0, 0], outputs
+    agree(student(run), alone)
+
+
+WARNINGS = {'both agents at once': (2, 1, '0:4,1:4'), 'one agent earlier': (2, 1, '0:6,1:4'), 'one agent only': (2, 1, '1:4'), 'one agent of two processes': (1, 2, '0:4')}
+
+
+@pytest.mark.parametrize('who', WARNINGS)
+def test_a_warning_to_torchrun_saves_and_the_same_command_goes_on(who, run, alone):
+    nodes, processes, when = WARNINGS[who]
+    codes, outputs = finish(torchrun(run, here/'warned_at.py', when, nodes=nodes, processes=processes), seconds=90)
+    assert all(codes), (codes, outputs)
+    saved = [p.name for p in (run/'students'/'nst+crd'/'checkpoints').iterdir()]
+    assert len(saved) == 1 and 'step-00000005' <= saved[0] < 'step-00000010', (saved, outputs)
+    assert not (run/'students'/'nst+crd'/'model.safetensors').exists()
+    codes, outputs = finish(torchrun(run, nodes=nodes, processes=processes))
+    assert codes == [0] * nodes, outputs
+    assert [json.loads(line)['step'] for line in (run/'students'/'nst+crd'/'log.jsonl').read_text().splitlines() if 'terms' in line] == list(range(1, 11))
+    agree(student(run), alone)
