@@ -108,24 +108,26 @@ def demo(args):
     print(f"\nreport: {out/'report.html'}\n{headline(report)}")
 
 # %% ../nbs/13_cli.ipynb #90f9f226
-BENCHMARKS = {'objectives': ('bench.objectives', 'bench_objectives'), 'data': ('bench.data', 'bench_data')}
+BENCHMARKS = {'objectives': ('bench.objectives', 'bench_objectives'), 'data': ('bench.data', 'bench_data'), 'train': ('bench.training', 'bench_training')}
 
 def bench(args):
-    "Measure one part of the package and write `NAME.json` into the folder --out."
-    import argparse, importlib
+    "Measure one part of the package and write its figures as JSON into the folder --out."
+    import argparse, importlib, inspect
     if not args or args[0] not in (*BENCHMARKS, '-h', '--help'): raise UserError(f"'vidlankd bench' needs what to measure: {nearest(args[0], BENCHMARKS) if args else ', '.join(BENCHMARKS)}")
     parser = argparse.ArgumentParser(prog='vidlankd bench', description=bench.__doc__)
     parser.add_argument('what', choices=BENCHMARKS)
     parser.add_argument('--out', default='benchmarks', help='folder of the results')
     parser.add_argument('--threads', type=int, default=2, help='processor threads')
+    parser.add_argument('--config', default='small', choices=['small', 'base'], help="size of the model, for 'train'")
     space = parser.parse_args(args)
     import torch
     torch.set_num_threads(space.threads)
     module, name = BENCHMARKS[space.what]
     module = importlib.import_module(f'vidlankd_nb.{module}')
-    result = getattr(module, name)(out=space.out)
+    measure = getattr(module, name)
+    result = measure(out=space.out, **({'config': space.config} if 'config' in inspect.signature(measure).parameters else {}))
     if hasattr(module, 'summary'): print(module.summary(result))
-    print(f"written: {Path(space.out)/(space.what + '.json')}")
+    print(f"written: {Path(space.out)/(name.removeprefix('bench_') + '.json')}")
 
 # %% ../nbs/13_cli.ipynb #1fa27168
 COMMANDS = {

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['epoch_order', 'step_examples', 'Pieces', 'total_steps', 'learning_rate', 'make_optimizer', 'training_state',
            'load_training_state', 'Checkpoints', 'save_checkpoint', 'load_checkpoint', 'Log', 'open_tracker',
-           'read_log', 'matmul_peak', 'TrainingStopped', 'make_accelerator', 'to_device', 'Watch', 'validate', 'train',
-           'memory_named', 'hash_seed', 'stop_on_signal', 'optimizer_step', 'log_record']
+           'read_log', 'matmul_peak', 'TrainingStopped', 'make_accelerator', 'to_device', 'Watch', 'validate', 'resume',
+           'keep', 'train', 'Clock', 'memory_named', 'hash_seed', 'stop_on_signal', 'optimizer_step', 'log_record']
 
 # %% ../nbs/08_training.ipynb #80c90e20
 import hashlib, json, math, os, shutil, signal, sys, time
@@ -315,6 +315,33 @@ def validate(
     return {k: float(v / counts[k]) if k in counts else float(v / n) for k, v in sums.items()}
 
 # %% ../nbs/08_training.ipynb #ddf209a1
+def resume(
+    task: nn.Module,
+    optimizer,
+    checkpoints: Checkpoints,
+    identity: dict,     # of the configuration
+) -> int:               # steps done before
+    "Put back the newest whole checkpoint, if there is one; raises `UserError` when it belongs to another configuration."
+    found = checkpoints.load()
+    if not found: return 0
+    weights, moments, state = found
+    if state['identity'] != identity: raise UserError(f"{checkpoints.folder.parent} holds checkpoints of another configuration: choose another folder.")
+    load_training_state(task, optimizer, weights, moments)
+    return state['step']
+
+# %% ../nbs/08_training.ipynb #2c84e88b
+def keep(acc, task, optimizer, checkpoints, log, step, valid, batch, identity) -> dict:
+    "Measure the held-out loss, write a checkpoint; the log record, if there is held-out data."
+    record, score = {}, None
+    if valid is not None:
+        record = {'step': step, 'valid': validate(task, valid, batch, acc.device)}
+        score = sum(task.weights[k] * v for k, v in record['valid'].items())
+        if log: log.write(record)
+    if log: checkpoints.save(step, *training_state(task, optimizer), {'identity': identity, 'score': score})
+    acc.wait_for_everyone()
+    return record
+
+# %% ../nbs/08_training.ipynb #3a1b5a51
 def train(
     task: nn.Module,           # a task: `forward(batch, scale) -> terms`, `counts(batch)`, `weights`, `couples_batch`
     data,                      # has `len` and `batch(examples, epoch) -> dict of tensors`
@@ -325,51 +352,51 @@ def train(
     name: str = 'training',    # shown beside the progress
     identity: dict | None = None,  # what must not change between a checkpoint and its resumption
     show: bool = True,         # progress
-    device: str | None = None,
+    device: str | None = None, # 'cpu' keeps off the GPU
 ) -> dict:                     # the last log record
     "Train until the configured number of steps is done, from the newest checkpoint in `out` if there is one."
-    acc = make_accelerator(cfg, device)
-    total, main = total_steps(cfg, len(data)), acc.is_main_process
+    acc, total, identity = make_accelerator(cfg, device), total_steps(cfg, len(data)), identity or {}
     if cfg.accumulate > 1 and task.couples_batch: raise UserError("This loss compares the examples of a batch with each other, so a batch cannot be computed in pieces: set accumulate to 1 (use more processes, or a smaller batch).")
     pieces = Pieces(data, cfg.batch, cfg.accumulate, seed, acc.process_index, acc.num_processes)
-    task.to(acc.device)
-    optimizer = make_optimizer(task, cfg)
-    checkpoints, start = Checkpoints(Path(out)/'checkpoints', cfg.keep), 0
-    if found := checkpoints.load():
-        weights, moments, state = found
-        if state['identity'] != (identity or {}): raise UserError(f"{out} holds checkpoints of another configuration: choose another folder.")
-        load_training_state(task, optimizer, weights, moments); start = state['step']
-    log = Log(out, start, cfg.trackers) if main else None
+    optimizer, checkpoints = make_optimizer(task.to(acc.device), cfg), Checkpoints(Path(out)/'checkpoints', cfg.keep)
+    start = resume(task, optimizer, checkpoints, identity)
+    log = Log(out, start, cfg.trackers) if acc.is_main_process else None
     model, optimizer = acc.prepare(torch.compile(task) if cfg.compile else task, optimizer)
-    loader = torch.utils.data.DataLoader(pieces, batch_size=None, sampler=range(start * cfg.accumulate, total * cfg.accumulate), num_workers=cfg.workers, pin_memory=acc.device.type == 'cuda')
-    watch, progress = Watch(list(task.weights), pieces, acc, cfg.stop_norm), Progress(name, total, start, show and main)
-    record, since, tokens, batches = {}, time.perf_counter(), 0, iter(loader)
+    loader = iter(torch.utils.data.DataLoader(pieces, batch_size=None, sampler=range(start * cfg.accumulate, total * cfg.accumulate), num_workers=cfg.workers, pin_memory=acc.device.type == 'cuda'))
+    watch, progress = Watch(list(task.weights), pieces, acc, cfg.stop_norm), Progress(name, total, start, show and acc.is_main_process)
+    record, clock = {}, Clock()
     with stop_on_signal() as stop:
         for step in range(start, total):
             torch.manual_seed(hash_seed(seed, step, acc.process_index))
-            micro = [to_device(next(batches), acc.device) for _ in range(cfg.accumulate)]
+            micro = [to_device(next(loader), acc.device) for _ in range(cfg.accumulate)]
             with memory_named(step, cfg, acc.num_processes): optimizer_step(acc, model, task, optimizer, micro, cfg, learning_rate(step, total, cfg), watch, step)
-            tokens += sum(b['attention_mask'].numel() for b in micro)
             done = step + 1
-            progress.advance()
+            progress.advance(); clock.add(sum(b['attention_mask'].numel() for b in micro) * acc.num_processes)
             if done % cfg.log_every == 0 or done == total:
-                values, seconds = watch.look(), time.perf_counter() - since
-                record = log_record(done, total, cfg, task, values, tokens * acc.num_processes / seconds, task.flops_per_token(micro[0]), acc)
-                if main: log.write(record)
-                since, tokens = time.perf_counter(), 0
+                record = log_record(done, total, cfg, task, watch.look(), clock.rate(), task.flops_per_token(micro[0]), acc)
+                if log: log.write(record)
             if done % cfg.save_every == 0 or done == total or stop.asked:
-                watch.look(); paused, score = time.perf_counter(), None
-                if valid is not None and not stop.asked:
-                    record = {'step': done, 'valid': validate(task, valid, cfg.batch // acc.num_processes, acc.device)}
-                    score = sum(task.weights[k] * v for k, v in record['valid'].items())
-                    if main: log.write(record)
-                if main: checkpoints.save(done, *training_state(task, optimizer), {'identity': identity or {}, 'score': score})
-                acc.wait_for_everyone()
-                since += time.perf_counter() - paused
+                watch.look()
+                with clock.paused(): record = keep(acc, task, optimizer, checkpoints, log, done, None if stop.asked else valid, cfg.batch // acc.num_processes, identity) or record
                 if stop.asked: raise SystemExit(stop.exit_code)
     progress.close()
-    if main: log.close()
+    if log: log.close()
     return record
+
+# %% ../nbs/08_training.ipynb #b1a499eb
+class Clock:
+    "Tokens a second since the last question, pauses left out."
+    def __init__(self): self.tokens, self.since = 0, time.perf_counter()
+    def add(self, tokens): self.tokens += tokens
+    def rate(self):
+        rate = self.tokens / (time.perf_counter() - self.since)
+        self.tokens, self.since = 0, time.perf_counter()
+        return rate
+    @contextmanager
+    def paused(self):
+        began = time.perf_counter()
+        yield
+        self.since += time.perf_counter() - began
 
 # %% ../nbs/08_training.ipynb #06cb805f
 @contextmanager
