@@ -174,3 +174,21 @@ def test_two_processes_train_the_same_teacher(prepared, tmp_path):
     shutil.rmtree(folder/'teachers'); (folder/'stages'/'teacher.json').unlink()
     call(*launch(2), 'teacher', *TEN, '--out', folder)
     agree(weights(prepared/'teachers', 'video'), weights(folder/'teachers', 'video'))
+
+
+def test_a_full_disk_is_one_sentence(prepared, tmp_path):
+    "Files may not grow beyond 40 kB, which stops the checkpoint's weights half-way as a full disk does."
+    import resource
+    folder = tmp_path/'run'
+    shutil.copytree(prepared, folder)
+    limit = lambda: (signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000)))
+    out = subprocess.run([*CLI, 'student', *TEN, '--out', str(folder)], capture_output=True, text=True, env=ENV, preexec_fn=limit)
+    assert out.returncode == 2 and 'The checkpoint of step 4 could not be written' in out.stderr and 'Traceback' not in out.stderr, out.stderr[-2000:]
+    assert list((folder/'students'/'l2'/'checkpoints').iterdir()) == []
+
+
+def test_the_best_checkpoint_stays(tmp_path):
+    from vidlankd_nb.training import Checkpoints
+    c = Checkpoints(tmp_path, keep=2)
+    for step, score in enumerate((3.0, 1.0, 2.0, 2.5, 2.2), 1): c.save(step, {'w': torch.zeros(2)}, {}, {'identity': {}, 'score': score})
+    assert c.steps() == [2, 4, 5] and c.best() == 2

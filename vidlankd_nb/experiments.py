@@ -431,7 +431,7 @@ def plot_properties(
         ax.plot([i] * len(p['per_seed']), p['per_seed'], 'o', color='black', ms=4)
         ax.text(i, 0.03, f"{p['mean']:.2f}", ha='center', color='white', weight='bold')
     chance = report['baseline']['property']['permutation']
-    ax.axhline(chance, color='0.2', ls='--', lw=1, label='chance (labels shuffled)'); ax.legend(frameon=False, loc='upper left', fontsize=8)
+    ax.axhline(chance, color='0.2', ls='--', lw=1, label='chance (labels shuffled)'); ax.legend(frameon=False, loc='lower right', bbox_to_anchor=(1, 1), fontsize=8)
     ax.set(xticks=range(len(rows)), xticklabels=[n.replace('_', '\n') for n, *_ in rows], ylim=(0, 1), ylabel='held-out noun properties')
     ax.spines[['top', 'right']].set_visible(False)
     return ax
