@@ -503,7 +503,7 @@ def make_report(
     first = Path(folders[0])
     pictures = {'losses': picture(plot_losses(first).figure), 'grounding': [f'<img src="data:image/png;base64,{base64.b64encode(p.read_bytes()).decode()}">' for p in sorted((first/'figures').glob('grounding-*.png'))]}
     if 'baseline' in report:
-        (out/'figures').mkdir(exist_ok=True)
+        (out/'figures').mkdir(parents=True, exist_ok=True)
         fig = plot_properties(report).figure
         fig.savefig(out/'figures'/'properties.png', dpi=130)
         pictures['properties'] = picture(fig)
