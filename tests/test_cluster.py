@@ -2,13 +2,13 @@
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -68,7 +68,7 @@ def free_port():
 
 
 def start(*args):
-    return subprocess.Popen(list(map(str, args)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENV, start_new_session=True)
+    return subprocess.Popen(list(map(str, args)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENV)
 
 
 def torchrun(folder, *program, nodes=2, processes=1):
@@ -84,8 +84,9 @@ def finish(processes, seconds=240):
     try:
         for p in processes: outputs.append(p.communicate(timeout=max(1, until - time.monotonic()))[0])
     finally:
-        for p in processes:
-            if p.poll() is None: os.killpg(p.pid, signal.SIGKILL)
+        for p in processes:   # an agent's workers are not of its process group
+            if p.poll() is None:
+                for q in [*psutil.Process(p.pid).children(recursive=True), p]: q.kill()
     return [p.returncode for p in processes], outputs
 
 

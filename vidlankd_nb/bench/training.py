@@ -54,7 +54,7 @@ def package_step(
     task.to(acc.device).train()
     if task.teacher is not None: task.teacher.to(acc.device)
     model, optimizer = acc.prepare(torch.compile(task) if cfg.compile else task, make_optimizer(task, cfg))
-    watch = Watch(list(task.weights), None, acc)
+    watch = Watch(list(task.weights), None, acc, cfg.stop_norm)
     def step():
         optimizer_step(acc, model, task, optimizer, [to_device(batch, acc.device)], cfg, cfg.lr, watch, 0)
         return watch.rows.pop()[1]
@@ -79,7 +79,7 @@ def naive_terms(
     with torch.no_grad(): t = teacher(**words, output_hidden_states=True).hidden_states[-1]           # (B, L, H)
     t = torch.from_numpy(t.cpu().numpy()).to(words['input_ids'].device)
     out = student(**words, labels=dense_labels(batch), output_hidden_states=True)
-    return out.loss, nst_loop(head(out.hidden_states[-1]).float(), t, ~batch['special'])
+    return out.loss, nst_loop(head(out.hidden_states[-1]).to(t.dtype), t, ~batch['special'])
 
 # %% ../../nbs/bench/training.ipynb #01268cf4
 def naive_step(
