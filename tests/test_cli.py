@@ -65,13 +65,22 @@ def test_unknown_key_in_a_file(tmp_path):
 
 
 def test_missing_data(tmp_path):
-    out = tmp_path/'run'
-    common = ['--config', 'quick', '--out', out]
     (tmp_path/'empty.txt').write_text('\n\n')
-    (tmp_path/'captions.json').write_text(json.dumps({'absent': {'start': [0], 'end': [2], 'text': ['a thing happens']}}))
-    own = ['--data.captions', tmp_path/'captions.json', '--data.text', f'["{tmp_path}/empty.txt"]']
-    assert 'absent_folder' in refused('features', *common, '--data.videos', tmp_path/'absent_folder', *own)
-    assert 'No text' in refused('corpus', '--config', 'quick', '--out', tmp_path/'other', '--data.videos', tmp_path, '--data.captions', tmp_path/'none.json', '--data.text', f'["{tmp_path}/empty.txt"]') or True
+    captions = tmp_path/'captions.json'
+    captions.write_text(json.dumps({'absent': {'start': [0], 'end': [2], 'text': ['a thing happens']}}))
+    (tmp_path/'videos').mkdir()
+    def own(videos='videos', captions='captions.json', text='empty.txt'):
+        return ['--config', 'quick', '--out', tmp_path/f'run-{videos}-{captions}-{text}', '--data.videos', tmp_path/videos, '--data.captions', tmp_path/captions, '--data.text', f'["{tmp_path/text}"]']
+    assert 'absent_folder' in refused('features', *own('absent_folder'))
+    assert 'none.json' in refused('features', *own(captions='none.json'))
+    assert 'empty.txt' in refused('corpus', *own())
+    assert 'absent.txt' in refused('corpus', *own(text='absent.txt'))
+    assert vidlankd('features', *own()).returncode in (0, 2)
+    world = Path(__file__).parent.parent/'data_samples'/'toyworld'
+    few = tmp_path/'few'; few.mkdir(); (few/'toy0000.mp4').write_bytes((world/'videos'/'toy0000.mp4').read_bytes())
+    words = own('few')
+    assert vidlankd('features', *words).returncode == 0
+    assert 'No video-text pairs' in refused('pairs', *words)
 
 
 def test_stage_before_its_inputs(tmp_path):
@@ -162,3 +171,30 @@ def test_demo_with_two_worlds(tmp_path):
     r = json.loads((tmp_path/'demo'/'report.json').read_text())
     assert r['seeds'] == [3, 4] and len(r['students']['l2']['property']['per_seed']) == 2
     assert out.stdout.strip().splitlines()[-2] == f"report: {tmp_path/'demo'/'report.html'}"
+
+
+MINE = '''
+import torch
+from vidlankd_nb.objectives import Objective
+
+class Cosine(Objective):
+    "One minus the cosine of the two states of a token."
+    def __init__(self, student_width, teacher_width, power: float = 1.0):
+        super().__init__(student_width, teacher_width)
+        self.power = power
+    def compare(self, s, t, mask, ids):
+        return self.mean((1 - torch.cosine_similarity(s, t, dim=-1)) ** self.power, mask), {}
+'''
+
+
+def test_an_objective_of_ones_own(tmp_path):
+    (tmp_path/'mine.py').write_text(MINE)
+    words = ['--config', 'quick', '--out', tmp_path/'run', '--controls', '{}', '--students', f'{{mine: {{objective: "{tmp_path}/mine.py:Cosine", weight: 2, options: {{power: 2}}}}}}']
+    for stage in ('world', 'features', 'pairs', 'corpus', 'teacher', 'student'):
+        out = vidlankd(stage, *words)
+        assert out.returncode == 0, out.stderr[-2000:]
+    rows = [json.loads(line) for line in (tmp_path/'run'/'students'/'mine'/'log.jsonl').read_text().splitlines()]
+    losses = [r['terms']['distillation'] for r in rows if 'terms' in r]
+    assert losses[-1] < losses[0]
+    wrong = [w if not str(w).startswith('{mine') else w.replace('power: 2', 'pover: 2') for w in words[4:]]
+    assert "did you mean 'power'" in refused('run', '--config', 'quick', '--out', tmp_path/'other', *wrong[0:])

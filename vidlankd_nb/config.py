@@ -224,7 +224,11 @@ def config_file(
 ) -> str:               # path of the YAML file
     "The YAML file behind `name`; raises `UserError` when there is none."
     if str(name) in presets(): return str(CONFIGS/f'{name}.yaml')
-    if Path(name).is_file(): return str(name)
+    if Path(name).is_file():
+        try: content = yaml.safe_load(Path(name).read_text(encoding='utf-8'))
+        except (yaml.YAMLError, UnicodeDecodeError) as e: raise UserError(f"{name} is not valid YAML: {' '.join(str(e).split())}.") from None
+        if not isinstance(content, dict): raise UserError(f"{name} holds no configuration: a YAML mapping with sections such as 'teacher:' is expected.")
+        return str(name)
     raise UserError(f"No configuration '{name}': it is neither a file nor a preset; {nearest(str(name), presets())}")
 
 # %% ../nbs/00_config.ipynb #3ad29a17

@@ -130,7 +130,8 @@ def _pairs(x: Experiment):
     from vidlankd_nb.pairs import make_pairs
     d = x.run.data
     two, three = (d.features_2d, d.features_3d) if d.features_2d else (x.path('features'), None)
-    *_, report = make_pairs(two, sources(x)['captions'], x.run.pairs, x.path('pairs'), features_3d=three)
+    train, _, report = make_pairs(two, sources(x)['captions'], x.run.pairs, x.path('pairs'), features_3d=three)
+    if not len(train): raise UserError(f"No video-text pairs came out of {sources(x)['captions']}: {', '.join(f'{n:,} {k}' for k, n in report['skipped_counts'].items()) or 'it holds no captions'}. Captions and features are matched by video id; {x.path('pairs', 'report.json')} names each case.")
     x.say('pairs: ' + ', '.join(f'{v:,} {k}' for k, v in report.items() if isinstance(v, int)))
 
 # %% ../nbs/12_experiments.ipynb #6f642e72
@@ -138,7 +139,8 @@ def _corpus(x: Experiment):
     from vidlankd_nb.corpus import build_corpus
     captions = x.path('corpus')/'captions.txt'
     captions.parent.mkdir(exist_ok=True)
-    texts = [t for v in json.loads(sources(x)['captions'].read_text()).values() for t in v['text']]
+    from vidlankd_nb.pairs import read_captions
+    texts = [t for _, v in read_captions(sources(x)['captions']) for t in v['text']]
     write_aside(captions, '\n'.join(' '.join(str(t).split()) for t in texts) + '\n')
     m = build_corpus(sources(x)['text'], x.path('corpus'), x.run.corpus, extra_text=[captions])
     x.say(f"corpus: {m['counts']['train_examples']:,} examples, {m['counts'].get('valid_examples', 0):,} held out")
