@@ -71,7 +71,7 @@ def test_student_learns_from_a_bert_and_comes_back(architecture, text, teacher, 
     task = StudentTask(student, Distillation('l2', 5), teacher)
     before = {k: v.clone() for k, v in task.named_parameters()}
     theirs = {k: v.clone() for k, v in teacher.state_dict().items()}
-    last = train(task, data, SHORT, tmp_path/'run', show=False, device='cpu', tensorboard=False)
+    last = train(task, data, SHORT, tmp_path/'run', show=False, device='cpu')
     assert last['step'] == 6 and set(last['terms']) == {'mlm', 'distillation'}
     still = [k for k, v in task.named_parameters() if torch.equal(v, before[k])]
     assert still == [], still
@@ -106,7 +106,7 @@ def test_start_from_a_folder(architecture, text, teacher, tmp_path):
     same_logits(first, student, data.batch(range(4), 0))
 
     task = StudentTask(student, Distillation('l2', 5), teacher)
-    train(task, data, SHORT, tmp_path/'run', show=False, device='cpu', tensorboard=False)
+    train(task, data, SHORT, tmp_path/'run', show=False, device='cpu')
     save_student(task, tok, tmp_path/'student')
     same_logits(student, reloaded(tmp_path/'student', architecture), data.batch(range(4), 0))
 
@@ -132,6 +132,6 @@ def test_start_from_a_real_bert(tmp_path):
         for model in (student, watcher.text): torch.testing.assert_close(states_of(model.eval(), **words), theirs(**words).last_hidden_state)
 
     task = StudentTask(student, Distillation('l2', 5), watcher.text)
-    train(task, data, Training(steps=2, batch=4, lr=1e-5, save_every=9, precision='fp32'), tmp_path/'run', show=False, device='cpu', tensorboard=False)
+    train(task, data, Training(steps=2, batch=4, lr=1e-5, save_every=9, precision='fp32'), tmp_path/'run', show=False, device='cpu')
     save_student(task, tok, tmp_path/'student')
     same_logits(student, reloaded(tmp_path/'student', 'bert'), b)
