@@ -13,7 +13,7 @@ from vidlankd_nb.config import load_run
 from vidlankd_nb.teacher import VideoTeacher
 
 CLI = [sys.executable, '-m', 'vidlankd_nb.cli']
-ENV = os.environ | {'HF_HUB_OFFLINE': '1'}
+ENV = os.environ | {'OMP_NUM_THREADS': '1', 'HF_HUB_OFFLINE': '1'}   # more threads than free cores wait for each other
 
 
 def vidlankd(*args):
