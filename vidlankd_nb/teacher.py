@@ -35,8 +35,10 @@ def text_encoder(
 ):                  # a Hugging Face masked-LM model
     "A masked-LM model with random weights of the given shape, or from a folder; raises `UserError` on an unknown architecture."
     if cfg.pretrained:
-        try: return AutoModelForMaskedLM.from_pretrained(cfg.pretrained)
+        try: model = AutoModelForMaskedLM.from_pretrained(cfg.pretrained)
         except (OSError, ValueError) as e: raise UserError(f"No masked-LM weights at '{cfg.pretrained}': give a folder with config.json and model.safetensors, or a name on the Hugging Face hub. ({str(e).splitlines()[0]})") from None
+        if len(tokenizer) > model.config.vocab_size: raise UserError(f"The weights in '{cfg.pretrained}' know {model.config.vocab_size:,} tokens and the tokenizer has {len(tokenizer):,}: set corpus.tokenizer to the folder that the weights came with.")
+        return model
     if cfg.architecture not in _shape_names: raise UserError(f"Unknown text.architecture '{cfg.architecture}': {nearest(cfg.architecture, _shape_names)}")
     if cfg.width % cfg.heads: raise UserError(f"text.width {cfg.width} is not a multiple of text.heads {cfg.heads}.")
     names = _shape_names[cfg.architecture]

@@ -365,20 +365,20 @@ def train(
     loader = iter(torch.utils.data.DataLoader(pieces, batch_size=None, sampler=range(start * cfg.accumulate, total * cfg.accumulate), num_workers=cfg.workers, pin_memory=acc.device.type == 'cuda'))
     watch, progress = Watch(list(task.weights), pieces, acc, cfg.stop_norm), Progress(name, total, start, show and acc.is_main_process)
     record, clock = {}, Clock()
-    with stop_on_signal() as stop:
+    with stop_on_signal(acc.num_processes) as stop:
         for step in range(start, total):
             torch.manual_seed(hash_seed(seed, step, acc.process_index))
             micro = [to_device(next(loader), acc.device) for _ in range(cfg.accumulate)]
             with memory_named(step, cfg, acc.num_processes): optimizer_step(acc, model, task, optimizer, micro, cfg, learning_rate(step, total, cfg), watch, step)
-            done = step + 1
+            done, asked = step + 1, stop.agreed()
             progress.advance(); clock.add(sum(b['attention_mask'].numel() for b in micro) * acc.num_processes)
             if done % cfg.log_every == 0 or done == total:
                 record = log_record(done, total, cfg, task, watch.look(), clock.rate(), task.flops_per_token(micro[0]), acc)
                 if log: log.write(record)
-            if done % cfg.save_every == 0 or done == total or stop.asked:
+            if done % cfg.save_every == 0 or done == total or asked:
                 watch.look()
-                with clock.paused(): record = keep(acc, task, optimizer, checkpoints, log, done, None if stop.asked else valid, cfg.batch // acc.num_processes, identity) or record
-                if stop.asked: raise SystemExit(stop.exit_code)
+                with clock.paused(): record = keep(acc, task, optimizer, checkpoints, log, done, None if asked else valid, cfg.batch // acc.num_processes, identity) or record
+                if asked: raise SystemExit(stop.exit_code)
     progress.close()
     if log: log.close()
     return record
@@ -417,14 +417,23 @@ def hash_seed(*numbers: int) -> int:
 class stop_on_signal:
     "SIGTERM and SIGUSR1 (a scheduler's warning) ask the loop to save and leave; Ctrl-C stays what it is."
     exit_code = 75   # EX_TEMPFAIL: run the same command again
+    def __init__(self, processes: int = 1):
+        self.group = torch.distributed.new_group(backend='gloo') if processes > 1 else None   # on the CPU: no GPU is waited for
     def __enter__(self):
         self.asked, self.before = False, {}
         try: self.before = {s: signal.signal(s, self._ask) for s in (signal.SIGTERM, signal.SIGUSR1)}
         except ValueError: pass  # not in the main thread
         return self
     def _ask(self, *_): self.asked = True
+    def agreed(self) -> bool:
+        "Was any process asked? A warning reaches processes at different steps, and all must leave at the same one."
+        if self.group is None: return self.asked
+        flag = torch.tensor([float(self.asked)])
+        torch.distributed.all_reduce(flag, group=self.group)
+        return bool(flag)
     def __exit__(self, *_):
         for s, handler in self.before.items(): signal.signal(s, handler)
+        if self.group is not None: torch.distributed.destroy_process_group(self.group)
 
 # %% ../nbs/08_training.ipynb #f2800a5c
 def optimizer_step(acc, model, task, optimizer, micro, cfg, lr, watch, step):
