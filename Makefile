@@ -48,7 +48,7 @@ notebooks: setup         ## run every notebook
 	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2
 
 pytest: setup
-	$(BIN)/python -m pytest tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests
 
 samples: setup           ## make data_samples/ again
 	$(BIN)/python scripts/samples.py
