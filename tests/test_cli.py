@@ -75,7 +75,6 @@ def test_missing_data(tmp_path):
     assert 'none.json' in refused('features', *own(captions='none.json'))
     assert 'empty.txt' in refused('corpus', *own())
     assert 'absent.txt' in refused('corpus', *own(text='absent.txt'))
-    assert vidlankd('features', *own()).returncode in (0, 2)
     world = Path(__file__).parent.parent/'data_samples'/'toyworld'
     few = tmp_path/'few'; few.mkdir(); (few/'toy0000.mp4').write_bytes((world/'videos'/'toy0000.mp4').read_bytes())
     words = own('few')

@@ -7,7 +7,7 @@ __all__ = ['FILES', 'BENCHMARKS', 'COMMANDS', 'quiet', 'run_command', 'features_
            'stage_command', 'demo', 'bench', 'usage', 'main']
 
 # %% ../nbs/13_cli.ipynb #1358b1ea
-import os, subprocess, sys
+import os, sys
 from pathlib import Path
 
 from . import __version__

@@ -223,7 +223,7 @@ class Examples:
         try: self.manifest = json.loads((self.folder/'corpus.json').read_text())
         except FileNotFoundError: raise UserError(f"No corpus in '{folder}' (corpus.json is missing): build it first, or let an interrupted build finish.") from None
         maps = [self._open(self.folder/f'{split}-{p}.arrow') for p in self.manifest['parts']]
-        self.maps, self.starts = [m for m in maps if len(m[0])], None
+        self.maps = [m for m in maps if len(m[0])]
         self.starts = np.cumsum([0] + [len(ids) for ids, _ in self.maps])
     def _open(self, path):
         import pyarrow as pa

@@ -11,12 +11,12 @@ __all__ = ['STAGES', 'COLOURS', 'STYLE', 'Stage', 'Experiment', 'stage_key', 'st
 
 # %% ../nbs/12_experiments.ipynb #fb78f99c
 import fcntl, hashlib, json, os, shutil, time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Callable
 
 from . import __version__
-from .config import Run, UserError, differences, load_run, nearest, to_yaml
+from .config import Run, UserError, differences, load_run, to_yaml
 from .corpus import write_aside
 
 # %% ../nbs/12_experiments.ipynb #5f3c2356
@@ -283,7 +283,7 @@ def probe_folder(
 # %% ../nbs/12_experiments.ipynb #05a60018
 def retrieval(x: Experiment) -> dict:
     "Caption → clip among held-out pairs, 100 at a time, averaged over draws."
-    import numpy as np, torch
+    import numpy as np
     from vidlankd_nb.corpus import load_tokenizer
     from vidlankd_nb.grounding import recall
     from vidlankd_nb.pairs import PairSet

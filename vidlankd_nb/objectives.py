@@ -9,7 +9,7 @@ __all__ = ['OBJECTIVES', 'real', 'check_shapes', 'Objective', 'positive', 'SoftL
            'Sum', 'find_objective', 'parse_sum', 'build_objective', 'make_objective', 'Catalogue']
 
 # %% ../nbs/06_objectives.ipynb #067b21a9
-import difflib, importlib, importlib.util, inspect, math, re, sys
+import importlib, importlib.util, inspect, math, re
 from pathlib import Path
 
 import torch

@@ -117,7 +117,7 @@ StudentTask.forward = _forward
 # %% ../nbs/07_student.ipynb #9d9431c4
 def _flops_per_token(self: StudentTask, batch) -> float:
     "Floating-point operations a token: three forward passes of the student, one of the teacher."
-    (B, L), K = batch['input_ids'].shape, batch['labels'].shape[1]
+    L, K = batch['input_ids'].shape[1], batch['labels'].shape[1]
     return 3 * encoder_flops(self.student, L, K) + (encoder_flops(self.teacher, L) if self.teacher is not None and self.objective is not None else 0)
 
 StudentTask.flops_per_token = _flops_per_token

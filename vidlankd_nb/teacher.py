@@ -8,7 +8,7 @@ __all__ = ['CONTRASTS', 'text_encoder', 'vocabulary_logits', 'states_of', 'take'
            'VideoTeacher', 'make_teacher', 'TeacherTask', 'PairBatches', 'embed_pairs']
 
 # %% ../nbs/05_teacher.ipynb #54a6c96c
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np, torch
 import torch.nn.functional as F
@@ -256,7 +256,7 @@ class TeacherTask(nn.Module):
         if cfg.frozen_video or cfg.contrast == 'none': model.video.requires_grad_(False)
     def counts(self, batch): return {'mlm': (batch['labels'] != -100).sum()}
     def flops_per_token(self, batch): # forward and backward: three times the forward pass
-        (B, L), K = batch['input_ids'].shape, batch['labels'].shape[1]
+        L, K = batch['input_ids'].shape[1], batch['labels'].shape[1]
         video = 2 * matmul_parameters(self.model.video) * batch['video'].shape[1] / L if self.couples_batch else 0
         return 3 * (encoder_flops(self.model.text, L, K) + video)
     def visible(self, batch): # (B, L): real tokens that were not hidden; a hidden one's state is a guess
