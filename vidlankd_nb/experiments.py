@@ -273,7 +273,7 @@ def probe_folder(
     "The toy world's probes on a saved model."
     from transformers import AutoModelForMaskedLM
     from vidlankd_nb.corpus import load_tokenizer
-    from vidlankd_nb.evaluation import probe
+    from vidlankd_nb.evaluation.probes import probe
     from vidlankd_nb.teacher import VideoTeacher
     is_teacher = json.loads((folder/'config.json').read_text())['model_type'] == 'vidlankd-teacher'
     model = VideoTeacher.from_pretrained(folder).text if is_teacher else AutoModelForMaskedLM.from_pretrained(folder)
