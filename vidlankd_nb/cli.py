@@ -104,7 +104,7 @@ def demo(args):
     if space.seeds < 1: raise UserError("--seeds must be 1 or more.")
     from vidlankd_nb.experiments import run_worlds
     report = run_worlds(run, out, range(space.first_seed, space.first_seed + space.seeds))
-    from vidlankd_nb.experiments import headline
+    from vidlankd_nb.report import headline
     print(f"\nreport: {out/'report.html'}\n{headline(report)}")
 
 # %% ../nbs/13_cli.ipynb #90f9f226
