@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CONFIGS', 'UserError', 'nearest', 'Progress', 'Data', 'World', 'Features', 'Pairs', 'Corpus', 'Encoder', 'Training',
-           'Teacher', 'Distillation', 'Student', 'Evaluation', 'Run', 'samples', 'presets', 'config_file', 'field_docs',
-           'dotted', 'run_parser', 'parse_run', 'explain', 'load_run', 'to_yaml', 'differences']
+           'Teacher', 'Distillation', 'Student', 'Vokens', 'Evaluation', 'Run', 'samples', 'presets', 'config_file',
+           'field_docs', 'dotted', 'run_parser', 'parse_run', 'explain', 'load_run', 'to_yaml', 'differences']
 
 # %% ../nbs/00_config.ipynb #2da67c4a
 import difflib, inspect, json, re, sys, time
@@ -179,6 +179,15 @@ class Student(Training):
     "What all students of a run share, so that they differ by their `Distillation` alone."
     text: Encoder = field(default_factory=Encoder)  # the text encoder
 
+# %% ../nbs/00_config.ipynb #vok00001
+@dataclass
+class Vokens:
+    "The finite set of clips by which voken classification names tokens."
+    count: int = 512                      # N: training clips drawn by seed; a smaller N is the first part of the same draw
+    source: str = 'clips'                 # 'clips', or 'frames': a still from the middle of each clip, as image vokenization has it
+    batch: int = 256                      # examples through the teacher at once
+    chunk: int = 2048                     # tokens, and vokens, compared at once; changes memory, not results
+
 # %% ../nbs/00_config.ipynb #2b872023
 @dataclass
 class Evaluation:
@@ -203,6 +212,7 @@ class Run:
     student: Student = field(default_factory=Student)
     students: dict[str, Distillation] = field(default_factory=dict)   # name -> what that student receives
     controls: dict[str, Distillation] = field(default_factory=dict)   # students that must not learn what the videos show
+    vokens: Vokens = field(default_factory=Vokens)
     evaluation: Evaluation = field(default_factory=Evaluation)
 
 # %% ../nbs/00_config.ipynb #86251689
