@@ -100,6 +100,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'vidlankd_nb.config.Teacher': ('config.html#teacher', 'vidlankd_nb/config.py'),
                                     'vidlankd_nb.config.Training': ('config.html#training', 'vidlankd_nb/config.py'),
                                     'vidlankd_nb.config.UserError': ('config.html#usererror', 'vidlankd_nb/config.py'),
+                                    'vidlankd_nb.config.Vokens': ('config.html#vokens', 'vidlankd_nb/config.py'),
                                     'vidlankd_nb.config.World': ('config.html#world', 'vidlankd_nb/config.py'),
                                     'vidlankd_nb.config.config_file': ('config.html#config_file', 'vidlankd_nb/config.py'),
                                     'vidlankd_nb.config.differences': ('config.html#differences', 'vidlankd_nb/config.py'),
