@@ -39,16 +39,17 @@ def step_examples(
     batch: int,   # examples of a step
     seed: int,
     step: int,    # from 0
+    order=None,   # (seed, epoch) → a permutation, where the data has its own; default: `epoch_order`
 ):                # (batch,) numbers of examples, and the epoch
     "Which examples make up a step; an incomplete last batch of an epoch is left out (other examples in each epoch)."
     epoch, at = divmod(step, n // batch)
-    return epoch_order(n, seed, epoch)[at*batch:(at+1)*batch], epoch
+    return (order(seed, epoch) if order else epoch_order(n, seed, epoch))[at*batch:(at+1)*batch], epoch
 
 # %% ../nbs/08_training.ipynb #ac0f5ce4
 class Pieces(torch.utils.data.Dataset):
     "Item k is the k-th piece of this process: the part of a step's examples that it computes at once."
     def __init__(self,
-        data,                # has `len` and `batch(examples, epoch) -> dict of tensors`
+        data,                # has `len` and `batch(examples, epoch) -> dict of tensors`; may have `order(seed, epoch)`
         batch: int,          # examples of a step over all processes
         accumulate: int = 1, # pieces of a step
         seed: int = 0,
@@ -60,7 +61,7 @@ class Pieces(torch.utils.data.Dataset):
         self.data, self.batch, self.accumulate, self.seed, self.rank, self.world = data, batch, accumulate, seed, rank, world
     def examples(self, k):
         step, piece = divmod(k, self.accumulate)
-        rows, epoch = step_examples(len(self.data), self.batch, self.seed, step)
+        rows, epoch = step_examples(len(self.data), self.batch, self.seed, step, getattr(self.data, 'order', None))
         size = self.batch // (self.accumulate * self.world)
         start = (piece * self.world + self.rank) * size
         return rows[start:start+size], epoch
