@@ -142,6 +142,7 @@ class Training:
     clip: float = 1.0                     # largest norm of the gradient
     precision: str = 'auto'               # 'fp32', 'bf16', or 'auto': bf16 on a GPU that has it, fp32 elsewhere
     compile: bool = False                 # torch.compile with static shapes
+    sharding: str = 'ddp'                 # several processes hold 'ddp': the whole model each, or 'fsdp': a share each
     workers: int = 0                      # data-loading processes
     log_every: int = 50                   # steps between log lines
     save_every: int = 300                 # steps between checkpoints
