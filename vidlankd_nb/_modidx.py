@@ -90,6 +90,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'vidlankd_nb.config.Encoder': ('config.html#encoder', 'vidlankd_nb/config.py'),
                                     'vidlankd_nb.config.Evaluation': ('config.html#evaluation', 'vidlankd_nb/config.py'),
                                     'vidlankd_nb.config.Features': ('config.html#features', 'vidlankd_nb/config.py'),
+                                    'vidlankd_nb.config.FineTuning': ('config.html#finetuning', 'vidlankd_nb/config.py'),
                                     'vidlankd_nb.config.Pairs': ('config.html#pairs', 'vidlankd_nb/config.py'),
                                     'vidlankd_nb.config.Progress': ('config.html#progress', 'vidlankd_nb/config.py'),
                                     'vidlankd_nb.config.Progress.__init__': ('config.html#progress.__init__', 'vidlankd_nb/config.py'),

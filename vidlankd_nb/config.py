@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['CONFIGS', 'UserError', 'nearest', 'Progress', 'Data', 'World', 'Features', 'Pairs', 'Corpus', 'Encoder', 'Training',
-           'Teacher', 'Distillation', 'Student', 'Vokens', 'Evaluation', 'Run', 'samples', 'presets', 'config_file',
-           'field_docs', 'dotted', 'run_parser', 'parse_run', 'explain', 'load_run', 'to_yaml', 'differences']
+           'Teacher', 'Distillation', 'Student', 'Vokens', 'Evaluation', 'FineTuning', 'Run', 'samples', 'presets',
+           'config_file', 'field_docs', 'dotted', 'run_parser', 'parse_run', 'explain', 'load_run', 'to_yaml',
+           'differences']
 
 # %% ../nbs/00_config.ipynb #2da67c4a
 import difflib, inspect, json, re, sys, time
@@ -197,6 +198,23 @@ class Evaluation:
     permutations: int = 20                # label permutations behind the baseline
     finetune_steps: int = 120             # optimizer steps of the two-choice physical probe
     finetune_lr: float = 1e-3             # its learning rate
+
+# %% ../nbs/00_config.ipynb #c5f1e2a7
+@dataclass
+class FineTuning(Training):
+    "How a benchmark is fine-tuned: the released recipe, at half its learning rate."
+    steps: int = 0                        # optimizer steps, where `epochs` is null
+    epochs: float | None = 3.0            # passes over the training rows; null: `steps` counts
+    batch: int = 32                       # rows of one optimizer step; fewer where a task has fewer
+    lr: float = 5e-5                      # peak learning rate; at the released code's 1e-4 some seeds learn nothing
+    save_every: int = 500                 # steps between checkpoints
+    keep: int = 1                         # newest checkpoints kept until the model is scored
+    trackers: list[str] = field(default_factory=list)  # beside log.jsonl; names as accelerate knows them
+    max_length: int = 128                 # tokens of an input, special ones included; longer texts are cut
+    span_length: int = 384                # tokens of a window over a paragraph (SQuAD)
+    stride: int = 128                     # tokens that two windows share
+    bucketed: bool = True                 # batches of like length; false: batches as they come
+    predict_batch: int = 64               # rows predicted at once
 
 # %% ../nbs/00_config.ipynb #4cf51830
 @dataclass
