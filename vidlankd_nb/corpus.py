@@ -315,14 +315,16 @@ class TextBatches:
         tokenizer,             # the one the corpus was made with
         seed: int = 0,         # of the masks
         share: float = 0.15,   # of the tokens masked
+        vokens=None,           # `VokenLabels` of these examples, for students that learn them
     ):
         check_vocabulary(f"The corpus in {examples.folder}", examples.manifest['fingerprint'], tokenizer, len(tokenizer))
         self.examples, self.masker, self.special_ids = examples, Masker(tokenizer, seed, share), tokenizer.all_special_ids
-        self.most = most_masked(examples.block, share)
+        self.most, self.vokens = most_masked(examples.block, share), vokens
     def __len__(self): return len(self.examples)
     def batch(self, rows, epoch):
         ids, lengths = self.examples[rows]
-        return masked_batch(ids, lengths, np.isin(ids, self.special_ids), rows, epoch, self.masker, self.most)
+        batch = masked_batch(ids, lengths, np.isin(ids, self.special_ids), rows, epoch, self.masker, self.most)
+        return batch if self.vokens is None else batch | {'vokens': self.vokens[rows]}
 
 # %% ../nbs/04_corpus.ipynb #f6919b93
 def masked_batch(
