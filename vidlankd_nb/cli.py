@@ -138,6 +138,7 @@ COMMANDS = {
     'pairs': (stage_command('pairs'), 'captions and features to video-text pairs'),
     'corpus': (stage_command('corpus'), 'text to a vocabulary and training examples'),
     'teacher': (stage_command('teacher'), 'train the video-language teacher'),
+    'vokens': (stage_command('vokens'), "name the text's tokens by clips"),
     'student': (stage_command('student'), 'train the students and controls'),
     'evaluate': (stage_command('evaluate'), 'probe every model'),
     'ground': (stage_command('ground'), 'draw what words see'),

@@ -75,8 +75,10 @@ Experiment.record = stage_record
 
 # %% ../nbs/12_experiments.ipynb #1d33523b
 def chain(self: Experiment) -> list[str]:
-    "The stages of this run, in order: the toy world is left out when the run brings its own data."
+    "The stages of this run, in order: the toy world is left out when the run brings its own data, and vokens when no student asks for them."
+    from vidlankd_nb.vokenization import reads_vokens
     skip = {'world'} if self.run.data.videos or self.run.data.captions else set()
+    if not any(reads_vokens(d.objective) for d in (self.run.students | self.run.controls).values()): skip.add('vokens')
     return [n for n in STAGES if n not in skip]
 
 Experiment.chain = chain
@@ -183,6 +185,12 @@ def save_model(
     for f in sorted(aside.iterdir(), key=lambda f: f.suffix == '.safetensors' and f.name.startswith('model')): os.replace(f, out/f.name)
     aside.rmdir()
 
+# %% ../nbs/12_experiments.ipynb #vok12002
+def _vokens(x: Experiment):
+    from vidlankd_nb.vokenization import make_vokens
+    m = make_vokens(x.path('vokens'), x.path('teachers', 'video'), x.path('pairs'), x.path('corpus'), x.run.vokens, x.run.pairs, x.run.seed, x.show)
+    x.say(f"vokens: {m['tokens']:,} tokens named by {m['diversity']['used']:.0%} of {m['count']} {m['source']}, perplexity {m['diversity']['perplexity']:.0f}")
+
 # %% ../nbs/12_experiments.ipynb #5c9c0bbc
 def _student(x: Experiment):
     for kind in ('students', 'controls'):
@@ -215,12 +223,15 @@ def train_student(
     from vidlankd_nb.student import StudentTask, save_student
     from vidlankd_nb.teacher import text_encoder
     from vidlankd_nb.training import hash_seed, train
+    from vidlankd_nb.vokenization import labels_for
     if (out/'model.safetensors').exists(): return
     run, tok = x.run, load_tokenizer(x.path('corpus', 'tokenizer'))
-    train_set, valid_set = (TextBatches(Examples(x.path('corpus'), s), tok, run.seed, run.corpus.mask_share) for s in ('train', 'valid'))
+    examples = {s: Examples(x.path('corpus'), s) for s in ('train', 'valid')}
+    vokens = labels_for(cfg, x.path('vokens'), examples)
+    train_set, valid_set = (TextBatches(e, tok, run.seed, run.corpus.mask_share, vokens.get(s)) for s, e in examples.items())
     torch.manual_seed(hash_seed(run.seed, 'student'))   # the same first weights for all
     student = text_encoder(run.student.text, tok)
-    task = StudentTask(student, cfg, teacher_encoder(x, cfg), n_examples=len(train_set))
+    task = StudentTask(student, cfg, teacher_encoder(x, cfg), n_examples=len(train_set), n_vokens=run.vokens.count)
     train(task, train_set, run.student, out, run.seed, valid_set if len(valid_set) else None, name=name, identity={'key': stage_key(x, STAGES['student']), 'name': name}, show=x.show)
     if x.main: save_model(lambda aside: save_student(task, tok, aside, model_card(name, cfg, run)), out)
 
@@ -350,7 +361,8 @@ STAGES = {s.name: s for s in (
     Stage('pairs', _pairs, ('features',), ('data', 'pairs'), 'captions and features to video-text pairs'),
     Stage('corpus', _corpus, ('world',), ('data', 'corpus'), 'text to a vocabulary and training examples'),
     Stage('teacher', _teacher, ('pairs', 'corpus'), ('teacher',), 'train the video-language teacher'),
-    Stage('student', _student, ('corpus', 'teacher'), ('student', 'students', 'controls'), 'train the students and controls'),
+    Stage('vokens', _vokens, ('pairs', 'corpus', 'teacher'), ('vokens', 'pairs'), "name the text's tokens by clips"),
+    Stage('student', _student, ('corpus', 'teacher', 'vokens'), ('student', 'students', 'controls'), 'train the students and controls'),
     Stage('evaluate', _evaluate, ('student',), ('evaluation',), 'probe every model'),
     Stage('ground', _ground, ('teacher',), (), 'draw what words see'),
     Stage('report', _report, ('evaluate', 'ground'), (), 'write report.html and report.json'))}
