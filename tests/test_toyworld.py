@@ -8,9 +8,9 @@ import pytest
 
 from vidlankd_nb.config import UserError, World
 from vidlankd_nb.toyworld import (ATTRIBUTES, SAMPLE, TELLING, Event, balanced_attributes, corpus, film_strip, generate, make_names, make_samples,
-                                  noun_clips, render, telling_lines, write_video)
+                                  noun_clips, render, telling_lines, two_event_clips, write_video)
 
-TINY = World(names=8, noun_clips=60, generic_clips=33, sentences=200, clips_per_video=20)
+TINY = World(names=8, noun_clips=60, generic_clips=33, two_event_clips=24, sentences=200, clips_per_video=20)
 
 
 @pytest.fixture(scope='module')
@@ -27,12 +27,13 @@ def decode(path):
 def test_layout(world):
     captions, events = read(world/'caption.json'), read(world/'events.json')
     assert sorted(p.stem for p in (world/'videos').iterdir()) == sorted(captions) == sorted(events)
-    assert sum(len(c['text']) for c in captions.values()) == 93
+    assert sum(len(c['text']) for c in captions.values()) == 117
     for video, c in captions.items():
         assert set(c) == {'start', 'end', 'text'} and len(c['start']) == len(c['end']) == len(c['text']) == len(events[video])
         assert all(s < e for s, e in zip(c['start'], c['end']))
         for s, e, happenings in zip(c['start'], c['end'], events[video]):
-            assert happenings and all(s <= h['start'] < h['end'] <= e for h in happenings)
+            assert happenings and all(s <= h['seen'][0] <= h['start'] < h['end'] <= h['seen'][1] <= e for h in happenings)
+            assert len({tuple(h['seen']) for h in happenings}) == round(e - s)
     assert len((world/'text'/'corpus.txt').read_text().splitlines()) == 200
 
 
@@ -43,7 +44,8 @@ def test_videos_are_what_the_field_uses(world):
             stream = file.streams.video[0]
             assert (stream.codec_context.name, stream.pix_fmt, stream.average_rate) == ('h264', 'yuv420p', 8)
             keys = [f.pts * f.time_base for f in file.decode(stream) if f.key_frame]
-        assert [float(k) for k in keys] == captions[path.stem]['start']   # a key frame opens each clip
+        assert set(captions[path.stem]['start']) <= {float(k) for k in keys}   # a key frame opens each clip
+        assert [float(k) for k in keys] == list(range(len(keys)))              # … and each half of one with two events
         assert len(decode(path)) == 8 * len(keys)
 
 
@@ -93,14 +95,55 @@ def test_captions_do_not_depend_on_attributes():
     assert [c.caption for c in a] == [c.caption for c in b]
 
 
-def test_generic_captions_describe_what_is_shown(world):
+def test_generic_captions_describe_what_is_shown():
     from vidlankd_nb.toyworld import generic_clips
     for c in generic_clips(200, np.random.default_rng(0)):
-        words, seen = set(c.caption.split()), dict(zip(ATTRIBUTES, (v[i] for v, i in zip(ATTRIBUTES.values(), c.event.values))))
+        event = c.events[0]
+        words, seen = set(c.caption.split()), dict(zip(ATTRIBUTES, (v[i] for v, i in zip(ATTRIBUTES.values(), event.values))))
         assert not words & set(ATTRIBUTES['colour']) - {seen['colour']} and not words & set(ATTRIBUTES['size']) - {seen['size']}
         assert not words & {'heavy', 'light'} - {seen['weight']}
         assert ('ball' in words) == (seen['shape'] == 'round') and ('rolls' in words) <= (seen['shape'] == 'round')
-        if c.event.kind == 'wake': assert seen['order'] in c.caption or f"{seen['order'].split()[0]} first" in c.caption
+        if event.kind == 'wake': assert seen['order'] in c.caption or f"{seen['order'].split()[0]} first" in c.caption
+
+
+def test_two_event_clips():
+    names = make_names(16, np.random.default_rng(0))
+    clips = two_event_clips(2000, names, balanced_attributes(16, np.random.default_rng(0)), np.random.default_rng(1))
+    assert telling_lines([c.caption for c in clips], names) == [] and max(len(c.caption.split()) for c in clips) <= 12
+    in_order = []
+    for i, c in enumerate(clips):
+        (a, b), words = c.events, c.caption.split()
+        assert all(1 <= e.start and e.start + e.length <= 7 and e.word in words for e in c.events)
+        assert (a.noun in names) == (b.noun in names) == (i % 2 == 0)
+        if a.noun in names: assert a.noun != b.noun and {a.noun, b.noun} <= set(words)
+        else: assert a.values[0] != b.values[0] and all(ATTRIBUTES['colour'][e.values[0]] in words for e in c.events)
+        said = [e.noun if e.noun in names else ATTRIBUTES['colour'][e.values[0]] for e in c.events]
+        in_order.append(words.index(said[0]) < words.index(said[1]))
+    assert .45 < np.mean(in_order) < .55                     # the sentence's order tells nothing
+    named = [e for c in clips[::2] for e in c.events]
+    assert min(sum(e.noun == x for e in named) for x in names) >= 100
+    assert [c.caption for c in two_event_clips(40, names, balanced_attributes(16, np.random.default_rng(3)), np.random.default_rng(1))[::2]] \
+        == [c.caption for c in clips[:40:2]]                  # names' captions do not depend on attributes
+
+
+def test_where_a_thing_lies_does_not_tell_what_will_happen():
+    "First frames before anything moves: the same for every kind of event."
+    first = [render([Event(kind, (0, 0, 0, 0, 0), 'x', start=3, length=3, still=True)], World(), np.random.default_rng(0))[0, :3] for kind in ('drop', 'push', 'wake', 'glow', 'jump')]
+    assert all(np.array_equal(first[0], f) for f in first)
+
+
+def test_events_happen_when_they_are_said_to():
+    "Glow and jump are seen between the start and the end in `events.json`, and at no other time."
+    from vidlankd_nb.toyworld import _event_times
+    for start in range(6):
+        for kind in ('glow', 'jump'):
+            e = Event(kind, (0, 0, 0, 0, 0), 'x', start=start, length=3, word=kind + 's', still=True)
+            film = render([e], World(), np.random.default_rng(start))[0].astype(float)
+            red = np.clip(film[..., 0] - film[..., 1] - 60, 0, None)
+            shown = film.max(-1).mean((1, 2)) if kind == 'glow' else -(red.sum(2) @ np.arange(32)) / red.sum((1, 2))   # brightness, or height
+            (t,), moved = _event_times(e, 'the ball glows and jumps', 0., 1.), shown > np.median(shown) + 1
+            assert (t['event'], t['word'], t['start'], t['end'], t['seen']) == (kind + 's', kind + 's', start / 8, (start + 3) / 8, [0., 1.])
+            assert np.flatnonzero(moved).tolist() == list(range(start, start + 3))
 
 
 @pytest.mark.parametrize('n', [8, 16, 32, 64, 96])
@@ -132,7 +175,7 @@ def test_probes(world):
     assert {w for q in p['physical']['questions'] for w in q['question'].split()} <= known
 
 
-@pytest.mark.parametrize('change', [dict(names=10), dict(noun_clips=5), dict(size=31), dict(frames=4), dict(clips_per_video=0), dict(fps=0)])
+@pytest.mark.parametrize('change', [dict(names=10), dict(noun_clips=5), dict(size=31), dict(frames=4), dict(clips_per_video=0), dict(fps=0), dict(two_event_clips=-1)])
 def test_impossible_worlds(tmp_path, change):
     with pytest.raises(UserError, match=f"world.{next(iter(change))}"): generate(tmp_path/'x', World(**{**dict(names=8, noun_clips=40), **change}))
     assert not (tmp_path/'x').exists()
@@ -159,7 +202,7 @@ def test_shipped_sample():
     stamp = read(folder/'world.json')
     assert World(**stamp['world']) == SAMPLE and stamp['seed'] == 0
     captions = read(folder/'caption.json')
-    assert sum(len(c['text']) for c in captions.values()) == SAMPLE.noun_clips + SAMPLE.generic_clips
+    assert sum(len(c['text']) for c in captions.values()) == SAMPLE.noun_clips + SAMPLE.generic_clips + SAMPLE.two_event_clips
     assert sorted(captions) == sorted(p.stem for p in (folder/'videos').iterdir())
 
 

@@ -73,13 +73,14 @@ class Data:
 class World:
     "The toy world: its videos show what its texts never say."
     names: int = 96                       # invented nouns, each with balanced hidden attributes
-    noun_clips: int = 3000                # clips captioned with a noun and never an attribute
-    generic_clips: int = 1500             # clips captioned with attributes and never an invented noun
+    noun_clips: int = 2400                # clips captioned with a noun and never an attribute
+    generic_clips: int = 1200             # clips captioned with attributes and never an invented noun
+    two_event_clips: int = 900            # clips twice as long, with one thing after another at times of their own; half of each kind
     sentences: int = 12000                # lines of the students' text corpus
     clips_per_video: int = 30             # clips in one video file
     size: int = 32                        # height and width of a video, pixels
-    frames: int = 8                       # frames of a clip
-    fps: float = 8.0                      # frames per second of the files, so a clip lasts frames / fps seconds
+    frames: int = 8                       # frames of a clip; a two-event clip has twice as many
+    fps: float = 8.0                      # frames per second of the files, so a clip of one event lasts frames / fps seconds
 
 # %% ../nbs/00_config.ipynb #b5164433
 @dataclass
@@ -161,9 +162,13 @@ class Teacher(Training):
     temperature: float = 0.07             # of 'infonce'
     margin: float = 1.0                   # α of the hinge forms
     contrast_weight: float = 1.0          # weight of the contrastive loss
+    word_weight: float = 0.0              # weight of a second contrast, words without context against single frames; 0: none
+    word_temperature: float = 0.1         # of the soft maximum over a clip's frames in the second contrast
+    word_window: int = 3                  # rows around a frame that its local state sees, odd
     mlm_weight: float = 1.0               # weight of the masked-LM loss
     pooling: str = 'mean'                 # how frame states become one vector: 'mean' over real frames or 'first' (the released code)
     frozen_video: bool = False            # never update the video encoder, as the released code did
+    shuffled_videos: bool = False         # a control: every caption gets another clip's video, always the same one
 
 # %% ../nbs/00_config.ipynb #5fa3442b
 @dataclass

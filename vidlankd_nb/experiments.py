@@ -165,7 +165,7 @@ def train_teacher(
     if (out/'model.safetensors').exists(): return
     cfg = run.teacher if kind == 'video' else replace(run.teacher, contrast='none')
     tok = load_tokenizer(x.path('corpus', 'tokenizer'))
-    train_set, valid_set = (PairBatches(PairSet.load(x.path('pairs'), s), tok, run.pairs, run.seed, run.corpus.mask_share) for s in ('train', 'valid'))
+    train_set, valid_set = (PairBatches(PairSet.load(x.path('pairs'), s), tok, run.pairs, run.seed, run.corpus.mask_share, shuffled=cfg.shuffled_videos) for s in ('train', 'valid'))
     torch.manual_seed(hash_seed(run.seed, 'teacher'))
     task = TeacherTask(make_teacher(cfg, tok, train_set.width, run.pairs.max_frames), cfg)
     first = train_set.batch(range(min(256, len(train_set))), 0)

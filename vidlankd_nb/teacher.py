@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['CONTRASTS', 'text_encoder', 'vocabulary_logits', 'states_of', 'take', 'mlm_sum', 'matmul_parameters', 'encoder_flops',
-           'VideoEncoder', 'pool', 'cosines', 'hinge_loss', 'infonce_loss', 'TeacherConfig', 'TeacherOutput',
-           'VideoTeacher', 'make_teacher', 'TeacherTask', 'PairBatches', 'embed_pairs']
+           'VideoEncoder', 'pool', 'cosines', 'hinge_loss', 'infonce_loss', 'infonce_of', 'best_frames',
+           'TeacherConfig', 'TeacherOutput', 'VideoTeacher', 'make_teacher', 'TeacherTask', 'PairBatches',
+           'embed_pairs']
 
 # %% ../nbs/05_teacher.ipynb #54a6c96c
 from dataclasses import dataclass
@@ -117,6 +118,7 @@ class VideoEncoder(nn.Module):
         max_frames: int = 8,  # longest clip, rows
         dropout: float = 0.0,
         pooling: str = 'mean',
+        window: int = 0,      # rows a local state sees, odd; 0: no local states
     ):
         super().__init__()
         self.pooling = pooling
@@ -126,14 +128,20 @@ class VideoEncoder(nn.Module):
         layer = nn.TransformerEncoderLayer(width, heads, 4 * width, dropout, 'gelu', batch_first=True)
         self.layers = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
         self.out = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
+        if window: self.near, self.near_out = nn.Conv1d(width, width, window, padding=window // 2), nn.Linear(width, width)
     def calibrate(self, video, mask): # once, on training features: (B, F, D), (B, F)
         rows = torch.where(mask[..., None], video, 0).double()
         self.scale.copy_(rows.square().sum().div(mask.sum() * video.shape[-1]).rsqrt())
         return self
-    def forward(self, video, mask):  # mask (B, F): True at real frames
-        x = self.project(torch.where(mask[..., None], video, 0) * self.scale) + self.positions[:video.shape[1]]
+    def rows(self, video, mask):     # (B, F, H): what both readings start from
+        return self.project(torch.where(mask[..., None], video, 0) * self.scale)
+    def forward(self, video, mask, rows=None):  # mask (B, F): True at real frames
+        x = (self.rows(video, mask) if rows is None else rows) + self.positions[:video.shape[1]]
         x = self.layers(x, src_key_padding_mask=~mask)                                     # (B, F, H)
         return self.out(x), self.out(pool(x, mask, self.pooling))
+    def local(self, video, mask, rows=None):    # (B, F, H): a frame and its neighbours, wherever in the clip
+        x = torch.where(mask[..., None], self.rows(video, mask) if rows is None else rows, 0)
+        return self.near_out(F.gelu(self.near(x.transpose(1, 2)).transpose(1, 2)))
 
 # %% ../nbs/05_teacher.ipynb #27c64f8c
 def pool(
@@ -149,9 +157,10 @@ def pool(
 def cosines(
     tokens,   # (B, L, H) states of the captions' tokens
     clips,    # (C, H) clip vectors
-):            # (B, L, C), float32
+):            # (B, L, C), float32 or wider
     "Cosine of every token with every clip."
-    return F.normalize(tokens.float(), dim=-1) @ F.normalize(clips.float(), dim=-1).T
+    tokens, clips = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (tokens, clips))
+    return F.normalize(tokens, dim=-1) @ F.normalize(clips, dim=-1).T
 
 # %% ../nbs/05_teacher.ipynb #0d26d011
 def hinge_loss(
@@ -179,8 +188,14 @@ def infonce_loss(
     temperature: float = 0.07, # τ
 ):                             # mean over real tokens and both directions, float32
     "Token-level InfoNCE between captions and clips of a batch (van den Oord et al. 2018)."
-    B = len(clips)
-    s = cosines(torch.where(mask[..., None], tokens, 0), clips) / temperature                     # (B, L, C)
+    return infonce_of(cosines(torch.where(mask[..., None], tokens, 0), clips) / temperature, mask)
+
+def infonce_of(
+    s,        # (B, L, B) scores of every token with every clip, divided by the temperature
+    mask,     # (B, L) True at real tokens
+):            # mean over real tokens and both directions, float32
+    "InfoNCE from scores."
+    B = len(s)
     own = torch.arange(B, device=s.device)[:, None].expand(mask.shape)                            # (B, L)
     to_clip = F.cross_entropy(s.transpose(1, 2), own, reduction='none')                           # over clips
     per_caption = torch.where(mask[..., None], s, -torch.inf).flatten(0, 1)                       # (B·L, C)
@@ -189,22 +204,39 @@ def infonce_loss(
     to_text = F.softplus(others[:, None] - s.diagonal(dim1=0, dim2=2).T)                          # (B, L)
     return torch.where(mask, to_clip + to_text, 0).sum() / (2 * mask.sum().clamp(min=1))
 
+# %% ../nbs/05_teacher.ipynb #word0002
+def best_frames(
+    words,                     # (B, L, H) word vectors without context
+    frames,                    # (C, F, H) local frame states
+    frame_mask,                # (C, F) True at real frames
+    temperature: float = 0.1,  # τ_w: towards 0, the best frame alone counts
+):                             # (B, L, C), float32 or wider
+    "How well the best frames of each clip fit each word: a soft maximum of cosines."
+    frames = torch.where(frame_mask[..., None], frames, 0)
+    s = cosines(words, frames.flatten(0, 1)).unflatten(-1, frame_mask.shape) / temperature        # (B, L, C, F)
+    return temperature * torch.where(frame_mask, s, -torch.inf).logsumexp(-1)
+
 # %% ../nbs/05_teacher.ipynb #69ac3f7c
 class TeacherConfig(PretrainedConfig):
     "Shape of a `VideoTeacher`."
     model_type = 'vidlankd-teacher'
-    def __init__(self, text=None, video_width=384, video_layers=1, video_hidden=256, max_frames=8, pooling='mean', **kwargs):
+    def __init__(self, text=None, video_width=384, video_layers=1, video_hidden=256, max_frames=8, pooling='mean', word_window=0, **kwargs):
         self.text, self.video_width, self.video_layers, self.video_hidden = text or {}, video_width, video_layers, video_hidden
-        self.max_frames, self.pooling = max_frames, pooling
+        self.max_frames, self.pooling, self.word_window = max_frames, pooling, word_window
         super().__init__(**kwargs)
+    @property
+    def has_words(self) -> bool:   # the second contrast's word vectors and local frame states
+        return self.word_window > 0
 
 # %% ../nbs/05_teacher.ipynb #dc6df365
 @dataclass
 class TeacherOutput(ModelOutput):
-    "What a teacher sees: `text` (B, L, H), `frames` (B, F, H), `clip` (B, H)."
+    "What a teacher sees: `text` (B, L, H), `frames` (B, F, H), `clip` (B, H); with the second contrast `words` (B, L, H), `local` (B, F, H)."
     text: torch.FloatTensor = None
     frames: torch.FloatTensor | None = None
     clip: torch.FloatTensor | None = None
+    words: torch.FloatTensor | None = None
+    local: torch.FloatTensor | None = None
 
 # %% ../nbs/05_teacher.ipynb #4b4ca31c
 class VideoTeacher(PreTrainedModel):
@@ -216,14 +248,20 @@ class VideoTeacher(PreTrainedModel):
         text = dict(config.text)
         self.text = AutoModelForMaskedLM.from_config(AutoConfig.for_model(text.pop('model_type'), **text))
         shape = self.text.config
-        self.video = VideoEncoder(config.video_width, shape.hidden_size, config.video_layers, shape.num_attention_heads, config.video_hidden, config.max_frames, pooling=config.pooling)
+        self.video = VideoEncoder(config.video_width, shape.hidden_size, config.video_layers, shape.num_attention_heads, config.video_hidden, config.max_frames, pooling=config.pooling, window=config.word_window)
+        if config.has_words: self.word = nn.Linear(shape.hidden_size, shape.hidden_size)
         self.post_init()
     def _init_weights(self, module): pass  # both encoders have initialised themselves
+    def words(self, input_ids):   # (B, L) → (B, L, H)
+        "Word vectors without context, in the space of `video.local`."
+        return self.word(self.text.get_input_embeddings()(input_ids))
     def forward(self, input_ids, attention_mask=None, video=None, video_mask=None):
         text = states_of(self.text, input_ids, attention_mask)
         if video is None: return TeacherOutput(text=text)
-        frames, clip = self.video(video, video_mask)
-        return TeacherOutput(text=text, frames=frames, clip=clip)
+        rows = self.video.rows(video, video_mask)
+        frames, clip = self.video(video, video_mask, rows)
+        more = dict(words=self.words(input_ids), local=self.video.local(video, video_mask, rows)) if self.config.has_words else {}
+        return TeacherOutput(text=text, frames=frames, clip=clip, **more)
 
 AutoConfig.register(TeacherConfig.model_type, TeacherConfig, exist_ok=True)
 AutoModel.register(TeacherConfig, VideoTeacher, exist_ok=True)
@@ -236,9 +274,11 @@ def make_teacher(
     max_frames: int,      # F
 ) -> VideoTeacher:
     "A teacher with random weights (or the text encoder's from `cfg.text.pretrained`)."
+    if cfg.word_window < 1 or cfg.word_window % 2 == 0: raise UserError(f"teacher.word_window is {cfg.word_window}; it must be odd, so that a frame stands in the middle.")
     text = text_encoder(cfg.text, tokenizer)
     hidden = 1024 if text.config.hidden_size >= 512 else 256
-    model = VideoTeacher(TeacherConfig(text=text.config.to_dict(), video_width=video_width, video_layers=cfg.video_layers, video_hidden=hidden, max_frames=max_frames, pooling=cfg.pooling))
+    model = VideoTeacher(TeacherConfig(text=text.config.to_dict(), video_width=video_width, video_layers=cfg.video_layers, video_hidden=hidden, max_frames=max_frames, pooling=cfg.pooling,
+        word_window=cfg.word_window if cfg.word_weight and cfg.contrast != 'none' else 0))
     model.text.load_state_dict(text.state_dict())
     return model
 
@@ -246,19 +286,20 @@ def make_teacher(
 CONTRASTS = ('infonce', 'hinge', 'hinge_one', 'none')
 
 class TeacherTask(nn.Module):
-    "$L_{teacher} = w_{CT} L_{CT} + w_{MLM} L_{MLM}$ on batches of video–text pairs."
+    "$L_{teacher} = w_{CT} L_{CT} + w_{MLM} L_{MLM}$, and $w_W L_W$ for words and frames, on batches of video–text pairs."
     def __init__(self, model: VideoTeacher, cfg: Teacher):
         super().__init__()
         if cfg.contrast not in CONTRASTS: raise UserError(f"Unknown teacher.contrast '{cfg.contrast}': {nearest(cfg.contrast, CONTRASTS)}")
         self.model, self.cfg = model, cfg
-        self.weights = {'mlm': cfg.mlm_weight} | ({'contrast': cfg.contrast_weight} if cfg.contrast != 'none' else {})
+        self.weights = {'mlm': cfg.mlm_weight} | ({'contrast': cfg.contrast_weight} if cfg.contrast != 'none' else {}) | ({'words': cfg.word_weight} if model.config.has_words else {})
         self.couples_batch = cfg.contrast != 'none'
         if cfg.frozen_video or cfg.contrast == 'none': model.video.requires_grad_(False)
     def counts(self, batch): return {'mlm': (batch['labels'] != -100).sum()}
     def flops_per_token(self, batch): # forward and backward: three times the forward pass
         L, K = batch['input_ids'].shape[1], batch['labels'].shape[1]
         video = 2 * matmul_parameters(self.model.video) * batch['video'].shape[1] / L if self.couples_batch else 0
-        return 3 * (encoder_flops(self.model.text, L, K) + video)
+        words = 2 * matmul_parameters(self.model.word) + 2 * self.model.text.config.hidden_size * batch['video_mask'].numel() if self.model.config.has_words else 0
+        return 3 * (encoder_flops(self.model.text, L, K) + video + words)
     def visible(self, batch): # (B, L): real tokens that were not hidden; a hidden one's state is a guess
         hidden = torch.zeros_like(batch['special']).scatter(1, batch['masked_at'], batch['labels'] != -100)
         return ~batch['special'] & ~hidden
@@ -266,11 +307,14 @@ class TeacherTask(nn.Module):
         c = self.cfg
         if c.contrast == 'infonce': return infonce_loss(tokens, real, clips, c.temperature)
         return hinge_loss(tokens, real, clips, c.margin, 'one' if c.contrast == 'hinge_one' else 'all')
+    def word_contrast(self, words, real, local, video_mask):
+        return infonce_of(best_frames(torch.where(real[..., None], words, 0), local, video_mask, self.cfg.word_temperature) / self.cfg.temperature, real)
     def forward(self, batch, scale):
         watching = self.couples_batch
         out = self.model(batch['input_ids'], batch['attention_mask'], batch['video'] if watching else None, batch['video_mask'] if watching else None)
         terms = {'mlm': mlm_sum(self.model.text, out.text, batch['masked_at'], batch['labels']) * scale['mlm']}
         if watching: terms['contrast'] = self.contrast(*map(gather, (out.text, self.visible(batch), out.clip)))
+        if watching and out.words is not None: terms['words'] = self.word_contrast(*map(gather, (out.words, self.visible(batch), out.local, batch['video_mask'])))
         return terms
 
 # %% ../nbs/05_teacher.ipynb #82490988
@@ -283,15 +327,23 @@ class PairBatches:
         seed: int = 0,         # of the masks
         share: float = 0.15,   # of the tokens masked
         in_memory: int = 2**29,  # bytes up to which all windows are cut and tokenised at once
+        shuffled: bool = False,  # a control: each caption with another pair's video
     ):
         self.pairs, self.tokenizer, self.cfg, self.masker, self.width = pairs, tokenizer, cfg, Masker(tokenizer, seed, share), pairs.store.width
+        self.partner = _shuffled(len(pairs), seed) if shuffled else None
         self.most = most_masked(cfg.max_tokens, share)
         if len(pairs) * cfg.max_frames * self.width * 4 <= in_memory: pairs.preload(tokenizer, cfg)
     def __len__(self): return len(self.pairs)
     def batch(self, rows, epoch):
         b = collate(self.pairs, self.tokenizer, self.cfg, rows, epoch, self.masker, fixed=True)
+        if self.partner is not None: b |= {k: v for k, v in collate(self.pairs, self.tokenizer, self.cfg, self.partner[np.asarray(rows)], fixed=True).items() if k.startswith('video')}
         at, labels = masked_positions(b['labels'].numpy(), self.most)
         return b | {'masked_at': torch.from_numpy(at), 'labels': torch.from_numpy(labels)}
+
+def _shuffled(n, seed):   # (n,): for each pair the one whose video it gets; never its own, if there are two
+    order, partner = np.random.default_rng([seed, n]).permutation(n), np.empty(n, np.int64)
+    partner[order] = np.roll(order, 1)
+    return partner
 
 # %% ../nbs/05_teacher.ipynb #c51eed85
 @torch.no_grad()

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ATTRIBUTES', 'KINDS', 'AGENTS', 'NEUTRAL', 'TELLING', 'SAMPLE', 'balanced_attributes', 'make_names', 'Event', 'Clip',
-           'noun_clips', 'generic_clips', 'render', 'film_strip', 'write_video', 'corpus', 'make_probes', 'generate',
-           'telling_lines', 'make_samples']
+           'noun_clips', 'generic_clips', 'two_event_clips', 'render', 'film_strip', 'write_video', 'corpus',
+           'make_probes', 'generate', 'telling_lines', 'make_samples']
 
 # %% ../nbs/01_toyworld.ipynb #67e3e5b1
 import json, shutil
@@ -73,20 +73,24 @@ def make_names(
 # %% ../nbs/01_toyworld.ipynb #497ff83a
 @dataclass
 class Event:
-    "Something that happens to one object in one clip."
-    kind: str                  # 'drop', 'push' or 'wake'
+    "Something that happens to one object."
+    kind: str                  # one of `KINDS`
     values: tuple              # the object's five value indices, in the order of `ATTRIBUTES`
     noun: str                  # what the caption calls the object: an invented name, 'ball' or 'box'
     left: bool = False         # a push goes to the left
+    start: int = 0             # when it begins, in eighths of the time the object is seen
+    length: int = 8            # how long it lasts, eighths
+    word: str | None = None    # the word that the caption has for it; None: unsaid
+    still: bool = False        # the object lies where it happens to lie, whatever will become of it
 
 @dataclass
 class Clip:
-    "A captioned event."
-    event: Event
+    "A caption and its events, one behind the other, each `World.frames` long."
+    events: list[Event]
     caption: str
 
 # %% ../nbs/01_toyworld.ipynb #32d9089e
-KINDS = ('drop', 'push', 'wake')
+KINDS = ('drop', 'push', 'wake', 'glow', 'jump')
 _TURNS = ('drop', 'wake', 'push', 'wake', 'drop')   # falls and orders are harder to see than shapes, so they are filmed twice as often
 AGENTS = ('a child', 'a woman', 'a man', 'a boy', 'a girl', 'my father', 'my mother', 'my sister', 'our teacher', 'the farmer', 'the doctor', 'a friend')
 _NOUN_CAPTIONS = {
@@ -98,6 +102,9 @@ _GENERIC_CAPTIONS = {
     'push': (('the {seen} is pushed and rolls to the {way}', 'the round {seen} rolls to the {way}'), ('the {seen} is pushed and slides to the {way}', 'the {seen} slides a little to the {way}')),
     'wake': (('the {seen} wakes up and glows then jumps', 'the {seen} glows then jumps', 'the {seen} glows first'), ('the {seen} wakes up and jumps then glows', 'the {seen} jumps then glows', 'the {seen} jumps first'))}
 _SHOWS = {'drop': 3, 'push': 1, 'wake': 4}   # the attribute that an event's motion gives away, by its place in `ATTRIBUTES`
+_SAID = {'drop': {'drops', 'lets', 'dropped', 'falls', 'drifts'}, 'push': {'pushes', 'push', 'pushed', 'rolls', 'slides'}, 'wake': {'wakes'}, 'glow': {'glows'}, 'jump': {'jumps'}}
+
+def _said(kind, caption): return next((w for w in caption.split() if w in _SAID[kind]), None)
 
 # %% ../nbs/01_toyworld.ipynb #674358c2
 def _pick(rng, options): return options[rng.integers(len(options))]
@@ -113,7 +120,7 @@ def noun_clips(
     for i in range(n):
         j, kind, left = i % len(names), _TURNS[i // len(names) % 5], bool(rng.integers(2))
         caption = _pick(rng, _NOUN_CAPTIONS[kind]).format(x=names[j], agent=_pick(rng, AGENTS), way='left' if left else 'right')
-        clips.append(Clip(Event(kind, tuple(values[j].tolist()), names[j], left), caption))
+        clips.append(Clip([Event(kind, tuple(values[j].tolist()), names[j], left, word=_said(kind, caption))], caption))
     return clips
 
 # %% ../nbs/01_toyworld.ipynb #3b220c8d
@@ -129,7 +136,46 @@ def generic_clips(
         noun = ('ball', 'box')[values[1]]
         said = [ATTRIBUTES[a][values[k]] for a, k in (('size', 2), ('colour', 0)) if rng.random() < .8]
         caption = _pick(rng, _GENERIC_CAPTIONS[kind][values[_SHOWS[kind]]]).format(seen=' '.join([*said, noun]), way='left' if left else 'right')
-        clips.append(Clip(Event(kind, values, noun, left), caption))
+        clips.append(Clip([Event(kind, values, noun, left, word=_said(kind, caption))], caption))
+    return clips
+
+# %% ../nbs/01_toyworld.ipynb #two00002
+_LENGTHS = {'drop': 4, 'push': 4, 'wake': 5, 'glow': 3, 'jump': 3}   # of a moving event, eighths
+_PART_OF_TWO = {'drop': ('{agent} drops the {x}', 'the {x} is dropped'), 'push': ('{agent} pushes the {x}', 'the {x} is pushed'), 'wake': ('{agent} wakes the {x}', 'the {x} wakes up')}
+_GENERIC_PART = {'drop': ('falls', 'drifts'), 'push': ('rolls', 'slides'), 'glow': ('glows', 'glows'), 'jump': ('jumps', 'jumps')}
+
+_SHARES = {'drop': .4, 'push': .2, 'wake': .4}, {'drop': .25, 'push': .15, 'glow': .3, 'jump': .3}   # about as often as in the other clips
+
+def _two_kinds(shares, rng): return rng.choice(list(shares), 2, p=list(shares.values())).tolist()
+
+def _moving(kind, values, noun, rng, part):   # (event, its part of the caption)
+    length = _LENGTHS[kind]
+    return Event(kind, values, noun, bool(rng.integers(2)), int(rng.integers(1, 8 - length)), length, _said(kind, part), still=True), part
+
+def _named_part(kind, j, names, values, rng):
+    return _moving(kind, tuple(values[j].tolist()), names[j], rng, _pick(rng, _PART_OF_TWO[kind]).format(x=names[j], agent=_pick(rng, AGENTS)))
+
+def _generic_part(kind, colour, rng):
+    values = (colour, *(int(rng.integers(2)) for _ in range(4)))
+    noun, size = ('ball', 'box')[values[1]], ATTRIBUTES['size'][values[2]]
+    said = [size] * (rng.random() < .5) + [ATTRIBUTES['colour'][colour], noun]
+    return _moving(kind, values, noun, rng, f"the {' '.join(said)} {_GENERIC_PART[kind][values[3] if kind == 'drop' else values[1]]}")
+
+# %% ../nbs/01_toyworld.ipynb #two00003
+def two_event_clips(
+    n: int,                     # how many; the first of each two has names, the other attributes
+    names: list[str],
+    values: np.ndarray,         # (len(names), 5)
+    rng: np.random.Generator,
+) -> list[Clip]:
+    "Clips of two events of two objects, captioned in an order that tells nothing."
+    clips, order = [], []
+    for i in range(n):
+        if len(order) < 2: order = rng.permutation(len(names)).tolist()
+        if i % 2: parts = [_generic_part(k, c, rng) for k, c in zip(_two_kinds(_SHARES[1], rng), rng.permutation(4).tolist())]
+        else: parts = [_named_part(k, order.pop(), names, values, rng) for k in _two_kinds(_SHARES[0], rng)]
+        (first, a), (second, b) = parts
+        clips.append(Clip([first, second], ' and '.join((a, b) if rng.random() < .5 else (b, a))))
     return clips
 
 # %% ../nbs/01_toyworld.ipynb #9ac1ac5e
@@ -139,19 +185,23 @@ def _tracks(
     rng: np.random.Generator,
 ):                              # x, y, angle, glow, each (N, T): pixels of a 32 x 32 picture, radians, 0 to 1
     "Motion of each event's object."
-    n, u = len(events), np.arange(frames) * 8 / frames                                   # u: eighths of a clip
-    box, small, light, late = np.array([e.values[1:] for e in events]).T[..., None]        # each (N, 1)
-    kind = np.array([KINDS.index(e.kind) for e in events])[:, None]
-    way = np.array([-1. if e.left else 1. for e in events])[:, None]
-    jump = np.clip(1 - ((u - np.where(late == 1, 1.5, 5.5)) / 2)**2, 0, 1)               # a parabola half a clip wide
-    glow = ((u < 4) == (late == 0)) * (kind == 2)                                        # the other half
-    fall = np.where(light == 1, u / 7.5, np.minimum((u / 3)**2, 1))
-    roll = way * np.where(box == 1, 3, 22) * np.clip(u / 6, 0, 1)
-    x = np.choose(kind, [16 + light * 3 * np.sin(1.2 * u), 16 - 11 * way + roll, 16 + 0 * u])
-    y = np.choose(kind, [7 + 17 * fall, 22 + 0 * u, 22 - np.where(light == 1, 12, 7) * jump])
+    n, column = len(events), lambda value: np.array([value(e) for e in events])[:, None]      # (N, 1)
+    box, small, light, late = (column(lambda e: e.values[k]) for k in range(1, 5))
+    kind, way, length = column(lambda e: KINDS.index(e.kind)), column(lambda e: -1. if e.left else 1.), column(lambda e: e.length)
+    u = (np.arange(frames) * 8 / frames - column(lambda e: e.start)) * 8 / length         # (N, T) eighths of the event
+    during, past = (u > -.01) & (u < 7.99), np.clip(u, 0, 8)
+    jumps, still = np.isin(kind, (2, 4)), column(lambda e: e.still)
+    top, half = np.where(kind == 4, 4 - 4 / length, np.where(late == 1, 1.5, 5.5)), np.where(kind == 4, 4, 2)
+    height = (np.where(light == 1, 12, 7) + still) * np.clip(1 - ((u - top) / half)**2, 0, 1) * during * jumps    # a parabola
+    glow = during * np.where(kind == 2, (u < 3.99) == (late == 0), kind == 3)             # half of a wake, or all of a glow
+    fall = np.where(light == 1, past / 7.5, np.minimum((past / 3)**2, 1)) * (kind == 0)
+    roll = way * np.where(still, np.where(box == 1, 7, 13), np.where(box == 1, 3, 22)) * np.clip(past / 6, 0, 1) * (kind == 1)
+    rest = np.where(still, 16, np.choose(kind, [7, 22, 22, 22, 22]))                      # where it lies before anything happens
+    x = 16 - 11 * way * ((kind == 1) & ~still) + roll + light * 3 * np.sin(1.2 * past) * (kind == 0)
+    y = rest + np.where(still, 8, 17) * fall - height
     radius = np.where(small == 0, 3.5, 6.0)
-    angle = rng.uniform(0, np.pi, (n, 1)) * (box == 0) + (kind == 1) * (box == 0) * roll / radius
-    jitter = rng.uniform(-2, 2, (2, n, 1))
+    angle = (rng.uniform(0, np.pi, (n, 1)) + roll / radius) * (box == 0)
+    jitter = rng.uniform(-2, 2, (2, n, 1)) * np.where(still, 2, 1)
     return x + jitter[0], y + jitter[1], angle, glow
 
 # %% ../nbs/01_toyworld.ipynb #dbe619d1
@@ -161,6 +211,7 @@ def render(
     events: list[Event],        # N
     world: World,               # size and frames of a clip
     rng: np.random.Generator,
+    scene=None,                 # (N,) which events share a background; None: each has its own
 ) -> np.ndarray:                # (N, T, size, size, 3) uint8
     "Draw events, all at once."
     n, s = len(events), world.size
@@ -177,9 +228,11 @@ def render(
     mark = np.clip(1.5 - np.abs(dx * np.sin(angle) - dy * np.cos(angle)), 0, 1) * (glow == 0)   # a ball's dark spoke, a box's pale tape
     mark *= np.where(box == 1, .8, -.6)[:, None, None, None]
     halo = glow * np.exp(-np.maximum(outline, 0) / 3)
-    base = rng.uniform(60, 170, (n, 1, 1, 1, 1)) + rng.uniform(-22, 22, (n, 1, 1, 1, 3))
-    slope = rng.uniform(-25, 25, (2, n, 1, 1, 1, 3)) * (grid / 32 - .5)[:, None]   # (2, N, 1, 1, s, 3)
-    back = (base + slope[0] + slope[1].swapaxes(2, 3)).astype(np.float32)        # (N, 1, s, s, 3)
+    scene = np.arange(n) if scene is None else np.asarray(scene)
+    m = scene.max() + 1                                                           # M scenes
+    base = rng.uniform(60, 170, (m, 1, 1, 1, 1)) + rng.uniform(-22, 22, (m, 1, 1, 1, 3))
+    slope = rng.uniform(-25, 25, (2, m, 1, 1, 1, 3)) * (grid / 32 - .5)[:, None]   # (2, M, 1, 1, s, 3)
+    back = (base + slope[0] + slope[1].swapaxes(2, 3)).astype(np.float32)[scene]  # (N, 1, s, s, 3)
     picture = back * (1 - inside[..., None]) + _RGB[colour][:, None, None, None] * (inside * (1 + np.minimum(mark, 0)))[..., None]
     picture += (110 * halo + 110 * inside * np.maximum(mark, 0))[..., None]
     picture += rng.integers(-6, 7, picture.shape, dtype=np.int8)
@@ -288,11 +341,13 @@ def make_probes(
             'physical': {'questions': questions, 'choice': 'so use the {x}', 'train': halves[0], 'test': halves[1]}}
 
 # %% ../nbs/01_toyworld.ipynb #c481e457
-def _event_times(event: Event, start: float, seconds: float) -> list[dict]:
-    "When what `event` consists of happens, in seconds of the video."
-    if event.kind == 'wake': spans = (('glows', 0, 3), ('jumps', 4, 7)) if event.values[4] == 0 else (('jumps', 0, 3), ('glows', 4, 7))
-    else: spans = ((event.kind + ('s' if event.kind == 'drop' else 'es'), 0, 3 if event.kind == 'drop' and event.values[3] == 0 else 7),)
-    return [{'event': word, 'noun': event.noun, 'start': round(start + a * seconds / 8, 4), 'end': round(start + (b + 1) * seconds / 8, 4)} for word, a, b in spans]
+def _event_times(event: Event, caption: str, start: float, seconds: float) -> list[dict]:
+    "When what `event` consists of happens, in seconds of the video, and when its object is seen."
+    whole, first, last = (0, 8), (0, 4), (4, 8)
+    spans = {'drop': [('drops', (0, 4) if event.values[3] == 0 else whole)], 'push': [('pushes', whole)], 'glow': [('glows', whole)], 'jump': [('jumps', whole)],
+             'wake': [('wakes', whole)] + ([('glows', first), ('jumps', last)] if event.values[4] == 0 else [('jumps', first), ('glows', last)])}[event.kind]
+    at = lambda eighth: round(start + (event.start + eighth * event.length / 8) * seconds / 8, 4)
+    return [{'event': what, 'word': event.word if i == 0 else what if what in caption.split() else None, 'noun': event.noun, 'colour': ATTRIBUTES['colour'][event.values[0]], 'start': at(a), 'end': at(b), 'seen': [start, round(start + seconds, 4)]} for i, (what, (a, b)) in enumerate(spans)]
 
 def _write_json(path, value, indent=None): path.write_text(json.dumps(value, indent=indent) + '\n', encoding='utf-8')
 
@@ -303,7 +358,7 @@ def _check(world: World):
                          ('noun_clips', world.noun_clips >= 3 * world.names, 'at least three times world.names, so that each name is seen dropped, pushed and woken'),
                          ('size', world.size >= 16 and world.size % 2 == 0, 'even and at least 16, as the video format wants it'),
                          ('frames', world.frames >= 8, 'at least 8, to show what comes first'), ('fps', world.fps > 0, 'positive'),
-                         ('clips_per_video', world.clips_per_video >= 1, 'at least 1'), ('generic_clips', world.generic_clips >= 0, 'not negative'), ('sentences', world.sentences >= 0, 'not negative')):
+                         ('clips_per_video', world.clips_per_video >= 1, 'at least 1'), ('generic_clips', world.generic_clips >= 0, 'not negative'), ('two_event_clips', world.two_event_clips >= 0, 'not negative'), ('sentences', world.sentences >= 0, 'not negative')):
         if not ok: raise UserError(f"world.{key} is {getattr(world, key)}; it must be {why}.")
 
 # %% ../nbs/01_toyworld.ipynb #84c5654a
@@ -315,7 +370,7 @@ def generate(
     "Write a toy world. Raises `UserError` on an impossible configuration and where another world lives already."
     folder, world = Path(folder), world or World()
     _check(world)
-    stamp = {'format': 1, 'seed': seed, 'world': asdict(world)}
+    stamp = {'format': 2, 'seed': seed, 'world': asdict(world)}
     if (folder/'world.json').exists():
         if json.loads((folder/'world.json').read_text(encoding='utf-8')) == stamp: return folder
         raise UserError(f"{folder} holds another toy world (see its world.json): choose another folder, or delete that one.")
@@ -323,7 +378,7 @@ def generate(
     for part in ('videos', 'text'): (folder/part).mkdir(parents=True)
     rngs = [np.random.default_rng([seed, part]) for part in range(5)]    # apart, so that a longer corpus moves nothing else
     names, values = make_names(world.names, rngs[0]), balanced_attributes(world.names, rngs[1])
-    clips = noun_clips(world.noun_clips, names, values, rngs[2]) + generic_clips(world.generic_clips, rngs[2])
+    clips = noun_clips(world.noun_clips, names, values, rngs[2]) + generic_clips(world.generic_clips, rngs[2]) + two_event_clips(world.two_event_clips, names, values, np.random.default_rng([seed, 6]))
     _write_videos(folder, [clips[i] for i in rngs[2].permutation(len(clips))], world, seed)
     (folder/'text'/'corpus.txt').write_text('\n'.join(corpus(world.sentences, names, rngs[3])) + '\n', encoding='utf-8')
     _write_json(folder/'probes.json', make_probes(names, values, rngs[4]), indent=1)
@@ -336,11 +391,13 @@ def _write_videos(folder, clips, world, seed):
     captions, events, seconds = {}, {}, world.frames / world.fps
     for v, first in enumerate(range(0, len(clips), world.clips_per_video)):
         part, video = clips[first:first + world.clips_per_video], f'toy{v:04d}'
-        film = render([c.event for c in part], world, np.random.default_rng([seed, 5, v]))
+        scene = np.repeat(np.arange(len(part)), [len(c.events) for c in part])
+        film = render([e for c in part for e in c.events], world, np.random.default_rng([seed, 5, v]), scene)
         write_video(folder/'videos'/f'{video}.mp4', film.reshape(-1, *film.shape[2:]), world.fps, world.frames)
-        starts = [round(i * seconds, 4) for i in range(len(part))]
-        captions[video] = {'start': starts, 'end': [round(s + seconds, 4) for s in starts], 'text': [c.caption for c in part]}
-        events[video] = [_event_times(c.event, s, seconds) for c, s in zip(part, starts)]
+        cuts = np.round(np.arange(len(scene) + 1) * seconds, 4).tolist()          # when each event's film begins
+        starts = np.searchsorted(scene, np.arange(len(part) + 1)).tolist()        # each clip's first event
+        captions[video] = {'start': [cuts[i] for i in starts[:-1]], 'end': [cuts[i] for i in starts[1:]], 'text': [c.caption for c in part]}
+        events[video] = [[t for e, s in zip(c.events, cuts[i:]) for t in _event_times(e, c.caption, s, seconds)] for c, i in zip(part, starts)]
     _write_json(folder/'caption.json', captions)
     _write_json(folder/'events.json', events)
 
@@ -357,7 +414,7 @@ def telling_lines(
     return [line for line in lines if (words := set(line.split())) & names and words & TELLING]
 
 # %% ../nbs/01_toyworld.ipynb #d09ab187
-SAMPLE = World(names=32, noun_clips=960, generic_clips=480, sentences=4000)
+SAMPLE = World(names=32, noun_clips=800, generic_clips=400, two_event_clips=240, sentences=4000)
 
 def make_samples(
     folder: str | Path = 'data_samples',
