@@ -393,6 +393,7 @@ def load(
     for line, record in records:
         try: row = rule(task, record, split)
         except ValueError as e: rows.skip(line, str(e)); continue
+        for reason in row.pop('wrong_answers', ()): rows.skip(line, reason)
         if side is None or (zlib.crc32((row.get('context') or row['a']).encode()) / 2**32 < held_out) == (side == 'dev'): rows.append(row)
         if limit and len(rows) >= limit: break
     if not rows: raise UserError(f"{rows.files[-1]} gave no {split} rows of {task.name}: " + (f"{len(rows.skipped):,} were skipped, the first at line {rows.skipped[0]['line']}: {rows.skipped[0]['reason']}." if rows.skipped else 'it is empty.'))
