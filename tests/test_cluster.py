@@ -1,46 +1,24 @@
 """Every way of starting several processes that the documentation names, and a scheduler's warning to all of them."""
 import json
-import os
-import shutil
-import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
-import torch
-from safetensors.torch import load_file
+import trainings
+from trainings import CLI, SMALL, agree, call, copy_of, free_port, here, weights
 
-here = Path(__file__).parent
 EXPORTS = dict(line.split()[1].split('=', 1) for line in (here.parent/'scripts'/'train.slurm').read_text().splitlines() if line.startswith('export '))   # what it tells torchrun
-ENV = os.environ | {'OMP_NUM_THREADS': '1', 'HF_HUB_OFFLINE': '1'} | EXPORTS
-CLI = [sys.executable, '-m', 'vidlankd_nb.cli']
+ENV = trainings.ENV | EXPORTS
 # Ten steps, dropout off: dropout masks are drawn by each process for its own share. The only checkpoint is the last, or a signal's.
-TEN = ['--config', 'quick', '--world.sentences', '100', '--student.steps', '10', '--student.log_every', '1', '--student.save_every', '20', '--student.text.dropout', '0',
-       '--students', '{nst+crd: {objective: nst+crd, options: {crd: {queue: 64}}}}', '--controls', '{}', '--teacher.steps', '4']
-
-
-def call(*args, code=0):
-    out = subprocess.run(list(map(str, args)), capture_output=True, text=True, env=ENV, timeout=300)
-    assert out.returncode == code, (out.returncode, out.stdout[-1500:], out.stderr[-3000:])
-    return out
-
-
-@pytest.fixture(scope='module')
-def prepared(tmp_path_factory):
-    "A run of `TEN` up to the teacher."
-    folder = tmp_path_factory.mktemp('runs')/'prepared'
-    for stage in ('world', 'features', 'pairs', 'corpus', 'teacher'): call(*CLI, stage, *TEN, '--out', folder)
-    return folder
+TEN = [*SMALL, '--student.steps', '10', '--student.log_every', '1', '--student.save_every', '20', '--student.text.dropout', '0', '--students', '{nst+crd: {objective: nst+crd, options: {crd: {queue: 64}}}}']
 
 
 @pytest.fixture(scope='module')
 def alone(prepared, tmp_path_factory):
     "The weights that one process trains."
-    folder = tmp_path_factory.mktemp('runs')/'alone'
-    shutil.copytree(prepared, folder)
+    folder = copy_of(prepared, tmp_path_factory.mktemp('runs')/'alone', TEN)
     call(*CLI, 'student', *TEN, '--out', folder)
     return student(folder)
 
@@ -48,23 +26,10 @@ def alone(prepared, tmp_path_factory):
 @pytest.fixture
 def run(prepared, tmp_path):
     "A run of its own to train in."
-    shutil.copytree(prepared, tmp_path/'run')
-    return tmp_path/'run'
+    return copy_of(prepared, tmp_path/'run', TEN)
 
 
-def student(folder):
-    return torch.cat([v.flatten() for _, v in sorted(load_file(folder/'students'/'nst+crd'/'model.safetensors').items())])
-
-
-def agree(a, b, bound=2e-5):
-    apart = (a - b).abs()
-    assert apart.max() < bound, f'largest deviation {apart.max():.1e}, mean {apart.mean():.1e}'
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        return s.getsockname()[1]
+def student(folder): return weights(folder/'students'/'nst+crd')
 
 
 def start(*args):
@@ -92,14 +57,14 @@ def finish(processes, seconds=240):
 
 def test_accelerate_launch(run, alone):
     call(sys.executable, '-m', 'accelerate.commands.launch', '--cpu', '--num_processes', 2, '--num_machines', 1, '--mixed_precision', 'no', '--dynamo_backend', 'no',
-         '--main_process_port', free_port(), '-m', 'vidlankd_nb.cli', 'student', *TEN, '--out', run)
-    agree(student(run), alone)
+         '--main_process_port', free_port(), '-m', 'vidlankd_nb.cli', 'student', *TEN, '--out', run, env=ENV)
+    agree(student(run), alone, 'accelerate launch')
 
 
 def test_torchrun_on_two_nodes(run, alone):
     codes, outputs = finish(torchrun(run))
     assert codes == [0, 0], outputs
-    agree(student(run), alone)
+    agree(student(run), alone, 'torchrun')
 
 
 WARNINGS = {'both agents at once': (2, 1, '0:4,1:4'), 'one agent earlier': (2, 1, '0:6,1:4'), 'one agent only': (2, 1, '1:4'), 'one agent of two processes': (1, 2, '0:4')}
@@ -116,4 +81,4 @@ def test_a_warning_to_torchrun_saves_and_the_same_command_goes_on(who, run, alon
     codes, outputs = finish(torchrun(run, nodes=nodes, processes=processes))
     assert codes == [0] * nodes, outputs
     assert [json.loads(line)['step'] for line in (run/'students'/'nst+crd'/'log.jsonl').read_text().splitlines() if 'terms' in line] == list(range(1, 11))
-    agree(student(run), alone)
+    agree(student(run), alone, 'torchrun')

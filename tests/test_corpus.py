@@ -1,4 +1,6 @@
 """Building a corpus in parts, in several processes, with odd files."""
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -79,6 +81,29 @@ def test_errors_name_file_and_cure(text, tmp_path):
     (tmp_path/'latin.txt').write_bytes('caf\xe9 au lait\n'.encode('latin-1'))
     with pytest.raises(UserError, match='latin.txt is not UTF-8'): build_corpus([tmp_path/'latin.txt'], tmp_path/'c', Corpus())
     with pytest.raises(UserError, match='at least two tokens'): build_corpus([text], tmp_path/'c', Corpus(block=3))
+
+
+def test_a_folder_belongs_to_one_text_and_its_settings(text, tmp_path):
+    cfg = Corpus(block=16)
+    build_corpus([text], tmp_path/'c', cfg)
+    before = rows(tmp_path/'c')
+    build_corpus([text], tmp_path/'c', replace(cfg, mask_share=0.3))   # masks are drawn later
+    for changed in (dict(block=20), dict(packed=True), dict(vocab_size=60), dict(valid_share=0.3)):
+        with pytest.raises(UserError, match=f'another {next(iter(changed))}'): build_corpus([text], tmp_path/'c', replace(cfg, **changed))
+    text.write_text(text.read_text() + 'one more line\n')
+    with pytest.raises(UserError, match='another text'): build_corpus([text], tmp_path/'c', cfg)
+    assert rows(tmp_path/'c') == before
+
+
+def test_a_folder_of_wiki_extractor(tmp_path):
+    for k, part in enumerate(('AA/wiki_00', 'AA/wiki_01', 'AB/wiki_00')):
+        file = tmp_path/'wiki'/part
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f'<doc id="{k}" url="x" title="T{k}">\nT{k}\n\nthe ball of page {k} rolls\n\n</doc>\n')
+    m = build_corpus([tmp_path/'wiki'], tmp_path/'c', Corpus(block=16, valid_share=0.0))
+    assert (m['counts']['text'], m['counts']['markup'], len(m['parts'])) == (6, 6, 3)
+    (tmp_path/'empty').mkdir()
+    with pytest.raises(UserError, match='holds no files of text'): build_corpus([tmp_path/'empty'], tmp_path/'d', Corpus())
 
 
 def test_the_vocabulary_does_not_depend_on_the_process(text, tmp_path):

@@ -5,46 +5,36 @@ import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from trainings import CLI, ENV, SMALL, agree, call, copy_of, here, launch, log, refused, weights, yaml_of
 
-here = Path(__file__).parent
-ENV = os.environ | {'OMP_NUM_THREADS': '1', 'HF_HUB_OFFLINE': '1'}
-CLI = [sys.executable, '-m', 'vidlankd_nb.cli']
 # ten steps, two pieces each, several epochs' worth of a small corpus, dropout on
-TEN = ['--config', 'quick', '--world.sentences', '100', '--student.steps', '10', '--student.accumulate', '2', '--student.log_every', '1', '--student.save_every', '4',
-       '--student.text.dropout', '0.1', '--students', '{l2: {objective: l2, weight: 5}}', '--controls', '{}', '--teacher.steps', '4', '--teacher.log_every', '2', '--teacher.save_every', '2']
-
-
-def call(*args, code=0):
-    out = subprocess.run(list(map(str, args)), capture_output=True, text=True, env=ENV)
-    assert out.returncode == code, (out.returncode, out.stdout[-1500:], out.stderr[-3000:])
-    return out
-
-
-@pytest.fixture(scope='module')
-def prepared(tmp_path_factory):
-    "A run of `TEN` up to the teacher; students start from copies of it."
-    folder = tmp_path_factory.mktemp('runs')/'prepared'
-    for stage in ('world', 'features', 'pairs', 'corpus', 'teacher'): call(*CLI, stage, *TEN, '--out', folder)
-    return folder
+TEN = [*SMALL, '--student.steps', '10', '--student.accumulate', '2', '--student.log_every', '1', '--student.save_every', '4', '--student.text.dropout', '0.1', '--students', '{l2: {objective: l2, weight: 5}}']
+LAST = 'checkpoints/step-00000010'
+PATCHED = "import sys\nfrom vidlankd_nb import training, student\n{}\nfrom vidlankd_nb.cli import main\nmain(sys.argv[1:])"   # the command, with something broken
 
 
 @pytest.fixture(scope='module')
 def whole(prepared, tmp_path_factory):
     "The student, trained without interruption."
-    folder = tmp_path_factory.mktemp('runs')/'whole'
-    shutil.copytree(prepared, folder)
+    folder = copy_of(prepared, tmp_path_factory.mktemp('runs')/'whole', TEN)
     call(*CLI, 'student', *TEN, '--out', folder)
     return folder/'students'/'l2'
 
 
-def log(folder):
-    return [{k: v for k, v in json.loads(line).items() if k != 'speed'} for line in (folder/'log.jsonl').read_text().splitlines()]
+@pytest.fixture
+def run(prepared, tmp_path):
+    "A run of its own to train `TEN` in."
+    return copy_of(prepared, tmp_path/'run', TEN)
 
+
+def student_of(folder): return folder/'students'/'l2'
+
+
+# --- killed and resumed
 
 CUTS = {'before the first checkpoint': ('vidlankd_nb.training:optimizer_step', 3),
         'mid-epoch': ('vidlankd_nb.training:optimizer_step', 8),
@@ -55,136 +45,39 @@ CUTS = {'before the first checkpoint': ('vidlankd_nb.training:optimizer_step', 3
 
 
 @pytest.mark.parametrize('cut', CUTS)
-def test_killed_and_resumed_bit_for_bit(cut, prepared, whole, tmp_path):
-    folder = tmp_path/'run'
-    shutil.copytree(prepared, folder)
-    call(sys.executable, here/'dies_at.py', *CUTS[cut], 'student', *TEN, '--out', folder, code=-signal.SIGKILL)
-    assert not (folder/'students'/'l2'/'model.safetensors').exists()
-    call(*CLI, 'student', *TEN, '--out', folder)
-    mine = folder/'students'/'l2'
-    last = 'checkpoints/step-00000010'
-    for name in ('model.safetensors', f'{last}/weights.safetensors', f'{last}/moments.safetensors'): assert (mine/name).read_bytes() == (whole/name).read_bytes(), name
+def test_killed_and_resumed_bit_for_bit(cut, run, whole):
+    call(sys.executable, here/'dies_at.py', *CUTS[cut], 'student', *TEN, '--out', run, code=-signal.SIGKILL)
+    mine = student_of(run)
+    assert not (mine/'model.safetensors').exists()
+    call(*CLI, 'student', *TEN, '--out', run)
+    for name in ('model.safetensors', f'{LAST}/weights.safetensors', f'{LAST}/moments.safetensors'): assert (mine/name).read_bytes() == (whole/name).read_bytes(), name
     assert log(mine) == log(whole) and [r['step'] for r in log(whole) if 'terms' in r] == list(range(1, 11))
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_used(prepared, whole, tmp_path):
-    folder = tmp_path/'run'
-    shutil.copytree(prepared, folder)
-    call(sys.executable, here/'dies_at.py', 'vidlankd_nb.training:optimizer_step', 9, 'student', *TEN, '--out', folder, code=-signal.SIGKILL)
-    checkpoints = folder/'students'/'l2'/'checkpoints'
+def test_sigterm_saves_and_asks_for_the_same_command(run, whole):
+    code = "import os, signal\nstep = training.optimizer_step\ndef asked(*a):\n    if a[-1] == 5: os.kill(os.getpid(), signal.SIGTERM)\n    return step(*a)\ntraining.optimizer_step = asked"
+    call(sys.executable, '-c', PATCHED.format(code), 'student', *TEN, '--out', run, code=75)
+    assert (student_of(run)/'checkpoints'/'step-00000006').is_dir()
+    call(*CLI, 'student', *TEN, '--out', run)
+    assert (student_of(run)/'model.safetensors').read_bytes() == (whole/'model.safetensors').read_bytes()
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_used(run, whole):
+    call(sys.executable, here/'dies_at.py', 'vidlankd_nb.training:optimizer_step', 9, 'student', *TEN, '--out', run, code=-signal.SIGKILL)
+    checkpoints = student_of(run)/'checkpoints'
     assert sorted(p.name for p in checkpoints.iterdir()) == ['step-00000004', 'step-00000008']
     with open(checkpoints/'step-00000008'/'moments.safetensors', 'r+b') as f: f.truncate(1000)
-    out = call(*CLI, 'student', *TEN, '--out', folder)
-    assert 'step-00000008 is damaged (moments.safetensors)' in out.stdout
-    assert (folder/'students'/'l2'/'model.safetensors').read_bytes() == (whole/'model.safetensors').read_bytes()
+    assert 'step-00000008 is damaged (moments.safetensors)' in call(*CLI, 'student', *TEN, '--out', run).stdout
+    assert (student_of(run)/'model.safetensors').read_bytes() == (whole/'model.safetensors').read_bytes()
 
 
-def test_sigterm_saves_and_asks_for_the_same_command(prepared, whole, tmp_path):
-    folder = tmp_path/'run'
-    shutil.copytree(prepared, folder)
-    code = "import os, signal, sys, vidlankd_nb.training as t\nstep = t.optimizer_step\ndef asked(*a):\n    if a[-1] == 5: os.kill(os.getpid(), signal.SIGTERM)\n    return step(*a)\nt.optimizer_step = asked\nfrom vidlankd_nb.cli import main; main(sys.argv[1:])"
-    call(sys.executable, '-c', code, 'student', *TEN, '--out', folder, code=75)
-    assert (folder/'students'/'l2'/'checkpoints'/'step-00000006').is_dir()
-    call(*CLI, 'student', *TEN, '--out', folder)
-    assert (folder/'students'/'l2'/'model.safetensors').read_bytes() == (whole/'model.safetensors').read_bytes()
-
-
-def test_everything_that_should_move_moves(prepared):
-    "The teacher's video encoder, too; with frozen_video it stands still."
-    first, last = (load_file(prepared/'teachers'/'video'/'checkpoints'/f'step-{s:08d}'/'weights.safetensors') for s in (2, 4))
-    still = [k for k in first if torch.equal(first[k], last[k]) and first[k].is_floating_point()]
-    assert still == ['model.video.scale'], still   # a constant: the size of the training features
-    captions = [load_file(prepared/'teachers'/'captions'/'checkpoints'/f'step-{s:08d}'/'weights.safetensors') for s in (2, 4)] if (prepared/'teachers'/'captions').exists() else []
-    for k in (captions[0] if captions else {}):
-        if 'model.video' in k: assert torch.equal(captions[0][k], captions[1][k]), k
-
-
-def weights(folder, kind):
-    return torch.cat([v.flatten() for _, v in sorted(load_file(folder/kind/'model.safetensors').items())])
-
-
-def agree(a, b, bound=2e-5):
-    "Largest and mean deviation between two trainings, shown when the bound is exceeded."
-    apart = (a - b).abs()
-    print(f'largest deviation {apart.max():.1e}, mean {apart.mean():.1e}')
-    assert apart.max() < bound, f'largest deviation {apart.max():.1e}, mean {apart.mean():.1e}'
-
-
-ALL = '{text_only: {objective: none}, l2: {objective: l2, weight: 5}, nst: {objective: nst, weight: 100}, infonce: {objective: infonce}, crd: {objective: crd, weight: 0.3, options: {queue: 64}}, soft: {objective: soft_label}}'
-
-
-def students(folder, prepared, accumulate=1, processes=1, some=ALL):
-    "Train students in a copy of `prepared`, dropout off, and return the folder."
-    shutil.copytree(prepared, folder)
-    words = [*TEN, '--student.text.dropout', '0', '--student.accumulate', accumulate, '--students', some]
-    own = yaml_of(words)
-    (folder/'config.yaml').write_text(own)
-    for record in (folder/'stages').iterdir():  # the earlier stages do not depend on the students' settings
-        assert record.stem in ('world', 'features', 'pairs', 'corpus', 'teacher')
-    call(*launch(processes), 'student', *words, '--out', folder)
-    return folder/'students'
-
-
-def yaml_of(words):
-    from vidlankd_nb.config import parse_run, to_yaml
-    return to_yaml(parse_run(list(map(str, words)))[0])
-
-
-def launch(processes):
-    if processes == 1: return CLI
-    return [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', processes, '--master-port', 29500 + os.getpid() % 1000, '-m', 'vidlankd_nb.cli']
-
-
-@pytest.fixture(scope='module')
-def alone(prepared, tmp_path_factory):
-    return students(tmp_path_factory.mktemp('runs')/'alone', prepared)
-
-
-@pytest.mark.parametrize('name', ['text_only', 'l2', 'nst', 'infonce', 'crd', 'soft'])
-def test_two_processes_are_one(name, alone, pair_of_processes):
-    agree(weights(alone, name), weights(pair_of_processes, name))
-
-
-@pytest.fixture(scope='module')
-def pair_of_processes(prepared, tmp_path_factory):
-    return students(tmp_path_factory.mktemp('runs')/'two', prepared, processes=2)
-
-
-@pytest.mark.parametrize('name', ['text_only', 'l2', 'soft'])
-def test_four_pieces_are_one(name, alone, in_pieces):
-    agree(weights(alone, name), weights(in_pieces, name))
-
-
-@pytest.fixture(scope='module')
-def in_pieces(prepared, tmp_path_factory):
-    return students(tmp_path_factory.mktemp('runs')/'pieces', prepared, accumulate=4, some='{text_only: {objective: none}, l2: {objective: l2, weight: 5}, soft: {objective: soft_label}}')
-
-
-def test_a_coupled_loss_is_not_computed_in_pieces(prepared, tmp_path):
-    folder = tmp_path/'run'
-    shutil.copytree(prepared, folder)
-    words = [*TEN, '--students', '{nst: {objective: nst}}']
-    (folder/'config.yaml').write_text(yaml_of(words))
-    assert 'set accumulate to 1' in call(*CLI, 'student', *words, '--out', folder, code=2).stderr
-
-
-def test_two_processes_train_the_same_teacher(prepared, tmp_path):
-    folder = tmp_path/'run'
-    shutil.copytree(prepared, folder)
-    shutil.rmtree(folder/'teachers'); (folder/'stages'/'teacher.json').unlink()
-    call(*launch(2), 'teacher', *TEN, '--out', folder)
-    agree(weights(prepared/'teachers', 'video'), weights(folder/'teachers', 'video'))
-
-
-def test_a_full_disk_is_one_sentence(prepared, tmp_path):
+def test_a_full_disk_is_one_sentence(run):
     "Files may not grow beyond 40 kB, which stops the checkpoint's weights half-way as a full disk does."
     import resource
-    folder = tmp_path/'run'
-    shutil.copytree(prepared, folder)
     limit = lambda: (signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000)))
-    out = subprocess.run([*CLI, 'student', *TEN, '--out', str(folder)], capture_output=True, text=True, env=ENV, preexec_fn=limit)
-    assert out.returncode == 2 and 'The checkpoint of step 4 could not be written' in out.stderr and 'Traceback' not in out.stderr, out.stderr[-2000:]
-    assert list((folder/'students'/'l2'/'checkpoints').iterdir()) == []
+    said = call(*CLI, 'student', *TEN, '--out', run, code=2, preexec_fn=limit).stderr
+    assert 'The checkpoint of step 4 could not be written' in said and 'Traceback' not in said, said[-2000:]
+    assert list((student_of(run)/'checkpoints').iterdir()) == []
 
 
 def test_the_best_checkpoint_stays(tmp_path):
@@ -192,3 +85,185 @@ def test_the_best_checkpoint_stays(tmp_path):
     c = Checkpoints(tmp_path, keep=2)
     for step, score in enumerate((3.0, 1.0, 2.0, 2.5, 2.2), 1): c.save(step, {'w': torch.zeros(2)}, {}, {'identity': {}, 'score': score})
     assert c.steps() == [2, 4, 5] and c.best() == 2
+
+
+def test_workers_change_nothing(run, whole):
+    "Order, masks and dropout are functions of numbers: two processes that load data leave the same bits."
+    words = [*TEN, '--student.workers', '2']
+    call(*CLI, 'student', *words, '--out', run)
+    for name in ('model.safetensors', f'{LAST}/moments.safetensors'): assert (student_of(run)/name).read_bytes() == (whole/name).read_bytes(), name
+
+
+# --- one process, several processes, pieces
+
+PLAIN = [*TEN, '--student.text.dropout', '0', '--student.accumulate', '1', '--student.batch', '16']
+ALL = '{text_only: {objective: none}, l2: {objective: l2, weight: 5}, nst: {objective: nst, weight: 100}, infonce: {objective: infonce}, crd: {objective: crd, weight: 0.3, options: {queue: 64}}, soft: {objective: soft_label}}'
+SEPARABLE = '{text_only: {objective: none}, l2: {objective: l2, weight: 5}, soft: {objective: soft_label}}'
+
+
+def trained(prepared, folder, *more, processes=1, some=ALL):
+    "The folder of students trained in a copy of `prepared`, dropout off."
+    words = [*PLAIN, '--students', some, *more]
+    copy_of(prepared, folder, words)
+    call(*launch(processes), 'student', *words, '--out', folder)
+    return folder/'students'
+
+
+@pytest.fixture(scope='module')
+def alone(prepared, tmp_path_factory): return trained(prepared, tmp_path_factory.mktemp('runs')/'alone')
+
+@pytest.fixture(scope='module')
+def pair(prepared, tmp_path_factory): return trained(prepared, tmp_path_factory.mktemp('runs')/'pair', processes=2)
+
+@pytest.fixture(scope='module')
+def shares(prepared, tmp_path_factory): return trained(prepared, tmp_path_factory.mktemp('runs')/'shares', '--student.sharding', 'fsdp', processes=2)
+
+@pytest.fixture(scope='module')
+def in_pieces(prepared, tmp_path_factory): return trained(prepared, tmp_path_factory.mktemp('runs')/'pieces', '--student.accumulate', 4, some=SEPARABLE)
+
+
+def same_training(one, other, name, what):
+    "Weights, moments and held-out losses of two trainings of one student, to rounding."
+    for file in ('model.safetensors', f'{LAST}/weights.safetensors', f'{LAST}/moments.safetensors'): agree(weights(one/name, file), weights(other/name, file), f'{what}, {name}, {file}')
+    a, b = ([r['valid'] for r in log(f/name) if 'valid' in r] for f in (one, other))
+    assert len(a) == 3 and all(x[k] == pytest.approx(y[k], abs=1e-5) for x, y in zip(a, b) for k in x), (a, b)
+
+
+@pytest.mark.parametrize('name', ['text_only', 'l2', 'nst', 'infonce', 'crd', 'soft'])
+def test_two_processes_are_one(name, alone, pair):
+    same_training(alone, pair, name, 'two processes')
+
+
+@pytest.mark.parametrize('name', ['text_only', 'l2', 'nst', 'infonce', 'crd', 'soft'])
+def test_two_processes_with_a_share_each_are_one(name, alone, shares):
+    same_training(alone, shares, name, 'fsdp')
+
+
+@pytest.mark.parametrize('name', ['text_only', 'l2', 'soft'])
+def test_four_pieces_are_one(name, alone, in_pieces):
+    same_training(alone, in_pieces, name, 'four pieces')
+
+
+@pytest.mark.skipif(not shutil.which('c++'), reason="PyTorch's compiler for processors needs a C++ compiler")
+def test_compiled_is_not_compiled(prepared, alone, tmp_path):
+    agree(weights(alone/'l2'), weights(trained(prepared, tmp_path/'compiled', '--student.compile', 'true', some='{l2: {objective: l2, weight: 5}}')/'l2'), 'compiled')
+
+
+def test_the_held_out_rows_do_not_divide(prepared):
+    "The tests above would not notice rows counted twice if two processes could always share them."
+    from vidlankd_nb.corpus import Examples
+    assert len(Examples(prepared/'corpus', 'valid')) % 2 == 1
+
+
+def test_what_two_processes_saved_in_shares_one_goes_on_with(prepared, alone, tmp_path):
+    words = [*PLAIN, '--student.sharding', 'fsdp', '--students', '{nst: {objective: nst, weight: 100}}']
+    run = copy_of(prepared, tmp_path/'run', words)
+    code = "import os, signal\nstep = training.optimizer_step\ndef asked(*a):\n    if a[-1] == 5 and os.environ['RANK'] == '1': os.kill(os.getpid(), signal.SIGTERM)\n    return step(*a)\ntraining.optimizer_step = asked"
+    (tmp_path/'asked.py').write_text(PATCHED.format(code))
+    out = subprocess.run(list(map(str, [*launch(2, tmp_path/'asked.py'), 'student', *words, '--out', run])), capture_output=True, text=True, env=ENV, timeout=300)
+    assert out.returncode and (run/'students'/'nst'/'checkpoints'/'step-00000006').is_dir(), out.stderr[-2000:]
+    call(*CLI, 'student', *words, '--out', run)
+    agree(weights(alone/'nst'), weights(run/'students'/'nst'), 'fsdp, then one process')
+
+
+def test_two_processes_train_the_same_teacher(prepared, tmp_path):
+    for kind in ('ddp', 'fsdp'):
+        folder = tmp_path/kind
+        shutil.copytree(prepared, folder)
+        shutil.rmtree(folder/'teachers'); (folder/'stages'/'teacher.json').unlink()
+        call(*launch(2), 'teacher', *SMALL, '--teacher.sharding', kind, '--out', folder)
+        agree(weights(prepared/'teachers'/'video'), weights(folder/'teachers'/'video'), f'teacher, {kind}')
+        a, b = ([r['valid'] for r in log(f/'teachers'/'video') if 'valid' in r] for f in (prepared, folder))
+        assert all(x[k] == pytest.approx(y[k], abs=1e-5) for x, y in zip(a, b) for k in x), (a, b)
+
+
+def test_what_does_not_go_together_is_refused(run):
+    nst = ['--students', '{nst: {objective: nst}}']
+    (run/'config.yaml').unlink(); shutil.copytree(run, run.with_name('other')); shutil.rmtree(run)
+    for words, sentence in (([*TEN, *nst], 'set accumulate to 1'), ([*TEN, '--student.sharding', 'fdsp'], "did you mean 'fsdp'"), ([*TEN, '--student.precision', 'fp16'], "choose 'auto', 'bf16' or 'fp32'")):
+        shutil.copytree(run.with_name('other'), run)
+        (run/'config.yaml').write_text(yaml_of(words))
+        assert sentence in refused(*CLI, 'student', *words, '--out', run)
+        shutil.rmtree(run)
+
+
+# --- what moves, and what stops
+
+def checkpoint(folder, step): return load_file(folder/'checkpoints'/f'step-{step:08d}'/'weights.safetensors')
+
+
+def still(folder):
+    "Names of the weights that are the same after two steps and after four."
+    first, last = checkpoint(folder, 2), checkpoint(folder, 4)
+    return [k for k in first if torch.equal(first[k], last[k]) and first[k].is_floating_point()]
+
+
+def test_everything_that_should_move_moves(prepared, tmp_path):
+    "The teacher's video encoder, too; with frozen_video it stands still, and nothing else does."
+    assert still(prepared/'teachers'/'video') == ['model.video.scale']   # a constant: the size of the training features
+    folder = tmp_path/'run'
+    shutil.copytree(prepared, folder)
+    shutil.rmtree(folder/'teachers'); (folder/'stages'/'teacher.json').unlink()
+    words = [*SMALL, '--teacher.frozen_video', 'true']
+    (folder/'config.yaml').write_text(yaml_of(words))
+    call(*CLI, 'teacher', *words, '--out', folder)
+    video = [k for k in checkpoint(folder/'teachers'/'video', 4) if k.startswith('model.video.')]
+    assert still(folder/'teachers'/'video') == video and len(video) > 10
+
+
+def test_every_weight_of_a_student_moves_and_its_teacher_does_not(run, whole):
+    before, after = checkpoint(whole, 8), checkpoint(whole, 10)
+    assert [k for k in before if torch.equal(before[k], after[k])] == [] and any(k.startswith('head.') for k in before)
+    code = "forward = student.teacher_reads\ndef reads(teacher, *a):\n    assert not teacher.training and not any(p.requires_grad for p in teacher.parameters())\n    out = forward(teacher, *a)\n    assert all(not v.requires_grad and torch.equal(v, w) for v, w in zip(out.values(), forward(teacher, *a).values()))   # no dropout\n    return out\nimport torch; student.teacher_reads = reads"
+    call(sys.executable, '-c', PATCHED.format(code), 'student', *TEN, '--out', run)
+    assert (student_of(run)/'model.safetensors').read_bytes() == (whole/'model.safetensors').read_bytes()
+
+
+def test_a_training_that_breaks_says_where(run):
+    "NaN after a mad learning rate: the checkpoint before it is whole, and its weights are finite."
+    words = [*TEN, '--student.lr', '1e30', '--student.warmup', '0', '--student.save_every', '1']
+    (run/'config.yaml').write_text(yaml_of(words))
+    said = refused(*CLI, 'student', *words, '--out', run)
+    assert 'Step 2: ' in said and 'is nan; examples [' in said and 'the last checkpoint stands' in said, said
+    assert [p.name for p in (student_of(run)/'checkpoints').iterdir()] == ['step-00000001'] and all(v.isfinite().all() for v in checkpoint(student_of(run), 1).values())
+
+
+def test_an_exploding_gradient_is_named(run):
+    words = [*TEN, '--student.stop_norm', '0.5']
+    (run/'config.yaml').write_text(yaml_of(words))
+    said = refused(*CLI, 'student', *words, '--out', run)
+    assert 'Step 1: gradient norm is ' in said and 'examples [' in said, said
+
+
+def test_out_of_memory_says_what_to_change_and_the_same_run_goes_on(run):
+    "A real failure to allocate in step 6; in twice as many pieces the run goes on from its checkpoint."
+    code = "step = training.optimizer_step\ndef large(*a):\n    if a[-1] == 5: training.torch.empty(2**50)\n    return step(*a)\n" + "real, calls = student.mlm_sum, []\ndef greedy(*a):\n    calls.append(1)\n    if len(calls) == 24: training.torch.empty(2**50)\n    return real(*a)\nstudent.mlm_sum = greedy"
+    said = refused(sys.executable, '-c', PATCHED.format(code), 'student', *TEN, '--out', run)
+    assert 'out of memory with 8 examples at a time. Set accumulate to 4' in said and 'the last checkpoint stands' in said, said
+    saved = [p.name for p in (student_of(run)/'checkpoints').iterdir()]
+    call(*CLI, 'student', *TEN, '--student.accumulate', 4, '--out', run)
+    steps = [r['step'] for r in log(student_of(run)) if 'terms' in r]
+    assert len(saved) == 1 and steps == list(range(1, 11)) and 'accumulate: 4' in (run/'config.yaml').read_text()
+
+
+def test_a_vocabulary_that_does_not_fit_is_an_error(run, prepared, tmp_path):
+    "Weights and teachers from elsewhere, whose words have other numbers."
+    from vidlankd_nb.corpus import train_tokenizer
+    shutil.copytree(prepared/'teachers'/'video', tmp_path/'teacher')
+    train_tokenizer([prepared/'corpus'/'captions.txt'], 60).save_pretrained(tmp_path/'teacher')
+    words = [*TEN, '--students', f'{{l2: {{objective: l2, teacher: {tmp_path/"teacher"}}}}}']
+    (run/'config.yaml').write_text(yaml_of(words))
+    said = refused(*CLI, 'student', *words, '--out', run)
+    assert 'was made with another tokenizer than' in said and f'--corpus.tokenizer {tmp_path/"teacher"}' in said, said
+
+
+# --- the folder of a model
+
+def test_the_model_card_tells_how_it_was_made_and_loads_it(whole, prepared):
+    for folder, expected in ((whole, ['# l2', 'objective `l2` (weight 5)', '| training | 10 | mlm |', '| held out | 10 | distillation |', 'examples of up to 16 tokens, from corpus.txt', '      dropout: 0.1']),
+                             (prepared/'teachers'/'video', ['# teacher (video)', '| held out | 4 | contrast |', 'from caption.json', '      contrast: infonce'])):
+        card = (folder/'README.md').read_text()
+        assert not [x for x in expected if x not in card], card
+        lines = card.split('## Loading')[1].split('## Data')[0].splitlines()
+        code = '\n'.join(x[4:] for x in lines if x.startswith('    '))
+        call(sys.executable, '-c', code, cwd=folder, env=ENV | {'PYTHONPATH': os.environ.get('PYTHONPATH', str(here.parent))})

@@ -67,7 +67,7 @@ def teacher_reads(
 ) -> dict:              # 'states' (B, L, H), 'logits' (B, K, V) or (B, L, V), as wanted
     "What the teacher makes of a batch, without any bookkeeping for gradients."
     if next(teacher.parameters()).device != batch['input_ids'].device: teacher.to(batch['input_ids'].device)
-    with torch.inference_mode():
+    with torch.no_grad() if torch.compiler.is_compiling() else torch.inference_mode():   # a compiled step cannot hold the latter
         states = states_of(teacher, batch['input_ids'], batch['attention_mask'])
         out = {'states': states} if wants_states else {}
         if logits_at is not None: out['logits'] = vocabulary_logits(teacher, states if isinstance(logits_at, str) else take(states, logits_at))
