@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['TASKS', 'GROUPS', 'COARSE', 'QUERY', 'DEV_IDS', 'READERS', 'RULES', 'Task', 'tasks', 'Rows', 'text_lines', 'label_of',
            'columns_of', 'read_tsv', 'full', 'pair_row', 'categories', 'read_swag', 'swag_row', 'read_jsonl',
-           'read_piqa', 'piqa_row', 'read_tracie', 'tracie_row', 'folders', 'find', 'mrpc_split', 'read_hub', 'load',
-           'read_files', 'correlation', 'measures', 'checked', 'score', 'score_tracie', 'score_diagnostics']
+           'read_piqa', 'piqa_row', 'read_tracie', 'tracie_row', 'folders', 'find', 'is_there', 'mrpc_split',
+           'read_hub', 'load', 'read_files', 'correlation', 'measures', 'checked', 'score', 'score_tracie',
+           'score_diagnostics']
 
 # %% ../../nbs/09b_benchmarks.ipynb #0c7389f3
 import codecs, csv, io, json, re, zlib
@@ -138,7 +139,7 @@ def label_of(
 ):                      # int, float or None
     "The label that `text` stands for; raises `ValueError` with the reason when it stands for none."
     text = (text or '').strip()
-    if text in ('', '-', '-1'):
+    if text in ('', '-', '-1', '-1.0'):    # the hub hides labels as -1
         if split == 'test': return None
         raise ValueError("annotators did not agree: the label is '-'" if text == '-' else 'the label is missing')
     if task.kind == 'regression':
@@ -226,7 +227,7 @@ def read_swag(task: Task, path: Path, split: str, rows: Rows):
         except StopIteration: return
         except csv.Error as e:
             if 'end of data' in str(e) or 'limit' in str(e): raise UserError(f"{path}, line {begin}: a quotation mark is opened and never closed, so the rest of the file cannot be read.") from None
-            rows.skip(begin, f'not comma-separated text: {e}'); cells = []
+            rows.skip(begin, f"lines {begin} to {reader.line_num}: not comma-separated text ({e})"); cells = []
         end = reader.line_num
         if names is None and cells:
             names, missing = cells, [c for c in ('sent1', 'sent2', *task.labels, *(['label'] if split != 'test' else [])) if c not in cells]
@@ -332,6 +333,13 @@ def find(
     home = f"{data}/{task.name.upper() if task.name in GROUPS['glue'] else task.name}"
     raise UserError(f"No {split} rows of {task.name}: {' or '.join(dict.fromkeys(wanted))} is expected in {seen[0] if seen else home}. Get it from {task.source}, or use the hub's copy with --data hub.")
 
+# %% ../../nbs/09b_benchmarks.ipynb #43f93f05
+def is_there(task: Task, data: Path, split: str, part: str | None = None) -> bool:
+    "Is there a file of this split?"
+    try: find(task, data, split, part)
+    except UserError: return False
+    return True
+
 # %% ../../nbs/09b_benchmarks.ipynb #948f9499
 def mrpc_split(
     path: Path,      # the original training file
@@ -363,9 +371,12 @@ def read_hub(
     except Exception as e: raise UserError(f"The hub gave no {theirs} rows of {name}{f' ({config})' if config else ''}: {' '.join(str(e).split())[:300]} Download it where there is a network, or get the original files from {task.source}.") from None
     rows.files.append(f"{name}{f'/{config}' if config else ''}:{theirs}")
     classes = getattr(data.features.get(task.hub_columns.get('label', 'label')), 'names', None)
+    written = dict(zip(task.labels, task.written or task.labels))        # the hub's names -> as the files write them
     for n, r in enumerate(data):
         r = {'id': n} | r | {k: r.get(c) for k, c in task.hub_columns.items()}
-        if 'label' in r: r['label'] = classes[r['label']] if classes and task.kind == 'classification' and (r['label'] or 0) >= 0 else None if r['label'] is None else str(r['label'])
+        value = r.get('label')
+        if classes and task.kind == 'classification' and value is not None and value >= 0: value = written.get(classes[value], classes[value])
+        r['label'] = None if value is None else str(value)
         yield n, r
 
 # %% ../../nbs/09b_benchmarks.ipynb #9ef8e8a9
@@ -379,7 +390,7 @@ def load(
     limit: int | None = None,    # at most this many rows, the first ones
     part: str | None = None,     # MNLI's 'matched' (the default) or 'mismatched'
     strict: bool = False,        # raise `UserError` at the first row that would be skipped
-    held_out: float | None = None,   # if the split has no file: this share of the other one's texts is 'dev', the rest 'train'
+    held_out: float | None = None,   # if 'train' or 'dev' has no file: this share of the other one's texts is 'dev', the rest 'train'
 ) -> Rows:
     "The rows of one split of a benchmark."
     if isinstance(task, str): task = tasks([task])[0]
@@ -404,12 +415,10 @@ def read_files(task: Task, data: Path, split: str, part: str | None, rows: Rows,
     "Records of an original file, and the side of a cut that makes two splits of one file (None: no cut)."
     side, read = None, READERS.get(task.name, read_tsv)
     if task.kind == 'span': from vidlankd_nb.evaluation.squad import read_squad as read
-    try: path = find(task, data, split, part)
-    except UserError:
-        if not held_out or split == 'test': raise
-        path, side = find(task, data, 'train' if split == 'dev' else 'dev', part), split
-        split = 'dev'
-    if held_out and data.is_file(): side = split
+    other = {'train': 'dev', 'dev': 'train'}.get(split, split)
+    if held_out and other != split and not (data.is_dir() and is_there(task, data, split, part) and is_there(task, data, other, part)): side = split
+    path = find(task, data, other if side and is_there(task, data, other, part) else split, part)
+    if side: split = 'dev'    # a row that may land on either side needs its label
     rows.files.append(path)
     records = read(task, path, split, rows)
     return (mrpc_split(path, split, records) if task.name == 'mrpc' else records), side

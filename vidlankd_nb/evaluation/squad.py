@@ -67,7 +67,7 @@ def span_row(task: Task, record: dict, split: str) -> dict:
     try: context, question = full(record, 'context', 'question')
     except ValueError as e: raise ValueError(who + str(e)) from None
     good, bad = good_answers(context, record.get('answers') or [])
-    impossible = record.get('is_impossible', task.name == 'squad2' and not record.get('answers'))
+    impossible = record.get('is_impossible', task.name == 'squad2' and not good and not bad)
     if not isinstance(impossible, bool): raise ValueError(f"{who}'is_impossible' is {impossible!r}, not true or false")
     if impossible and task.name == 'squad': raise ValueError(who + 'marked as impossible, which SQuAD 1.1 does not know')
     if impossible and (good or bad): raise ValueError(who + 'marked as impossible, and yet it has an answer')
