@@ -182,6 +182,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                   'vidlankd_nb/evaluation/benchmarks.py'),
                                                    'vidlankd_nb.evaluation.benchmarks.full': ( 'benchmarks.html#full',
                                                                                                'vidlankd_nb/evaluation/benchmarks.py'),
+                                                   'vidlankd_nb.evaluation.benchmarks.is_there': ( 'benchmarks.html#is_there',
+                                                                                                   'vidlankd_nb/evaluation/benchmarks.py'),
                                                    'vidlankd_nb.evaluation.benchmarks.label_of': ( 'benchmarks.html#label_of',
                                                                                                    'vidlankd_nb/evaluation/benchmarks.py'),
                                                    'vidlankd_nb.evaluation.benchmarks.load': ( 'benchmarks.html#load',
