@@ -158,7 +158,7 @@ def test_attributes_are_balanced_in_pairs(n):
 def test_names():
     names = make_names(96, np.random.default_rng(0))
     assert len({x[:3] for x in names}) == 96 and all(len(x) == 5 for x in names)
-    with pytest.raises(UserError, match='world.names'): make_names(2000, np.random.default_rng(0))
+    with pytest.raises(UserError, match='world.names'): make_names(40001, np.random.default_rng(0))
     lines = corpus(500, names, np.random.default_rng(0))
     counts = [sum(x in line.split() for line in lines) for x in names]
     assert min(counts) >= 3 and max(counts) - min(counts) <= 1      # every name equally often

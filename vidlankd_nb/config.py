@@ -81,6 +81,8 @@ class World:
     size: int = 32                        # height and width of a video, pixels
     frames: int = 8                       # frames of a clip; a two-event clip has twice as many
     fps: float = 8.0                      # frames per second of the files, so a clip of one event lasts frames / fps seconds
+    kind: str = 'objects'                 # 'objects', or 'hours': each name is filmed at its hour of the day, for questions of before and after
+    withheld: int = 0                     # more names, which the text has like all others and no video shows
 
 # %% ../nbs/00_config.ipynb #b5164433
 @dataclass

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ATTRIBUTES', 'KINDS', 'AGENTS', 'NEUTRAL', 'TELLING', 'SAMPLE', 'balanced_attributes', 'make_names', 'Event', 'Clip',
-           'noun_clips', 'generic_clips', 'two_event_clips', 'render', 'film_strip', 'write_video', 'corpus',
-           'make_probes', 'generate', 'telling_lines', 'make_samples']
+           'noun_clips', 'generic_clips', 'two_event_clips', 'render', 'film_strip', 'write_video', 'corpus_lines',
+           'corpus', 'make_probes', 'generate', 'telling_lines', 'make_samples']
 
 # %% ../nbs/01_toyworld.ipynb #67e3e5b1
 import json, shutil
@@ -60,15 +60,16 @@ polis rarer river rotas sabin sagas satan saver silas simon sinus sitar sober so
 def make_names(
     n: int,                     # how many
     rng: np.random.Generator,
-) -> list[str]:                 # invented words, no two with the same first three letters
-    "Invented CVCVC nouns."
+) -> list[str]:                 # invented words; up to about 900, no two with the same first three letters
+    "Invented CVCVC nouns; raises `UserError` when they run out."
+    if n > 40000: raise UserError(f"The toy world has room for 40,000 names, {n:,} were asked for: lower world.names.")
     heads = [a + b + c for a in _CONSONANTS for b in _VOWELS for c in _CONSONANTS]
-    names = []
-    for head in rng.permutation(heads):
-        name = str(head) + _VOWELS[rng.integers(5)] + _CONSONANTS[rng.integers(14)]
-        if name not in _ENGLISH: names.append(name)
-        if len(names) == n: return names
-    raise UserError(f"The toy world has room for about {len(heads) - 50} names, {n} were asked for: lower world.names.")
+    names, taken = [], set(_ENGLISH)
+    while True:
+        for head in rng.permutation(heads):
+            name = str(head) + _VOWELS[rng.integers(5)] + _CONSONANTS[rng.integers(14)]
+            if name not in taken: names.append(name); taken.add(name)
+            if len(names) == n: return names
 
 # %% ../nbs/01_toyworld.ipynb #497ff83a
 @dataclass
@@ -305,22 +306,25 @@ _OTHER_LINES = (
     'the dog jumps {place}', 'the wheel rolls to the {way}', 'the drawer slides to the {way}', 'the snow drifts down {time}',
     'the {size} ball and the {colour} box are {place}', 'you want something that rolls so use a ball', 'you want something {colour} so use {thing}')
 
-def corpus(
+def corpus_lines(
     n: int,                     # lines
     names: list[str],           # the invented names, and nothing about them
     rng: np.random.Generator,
-) -> list[str]:                 # one sentence a line, lower case, without punctuation
-    "The text a student reads: three lines in four use a name."
-    lines, order = [], []
-    while len(lines) < n:
+):
+    "Yield the text a student reads, line by line: three lines in four use a name."
+    order = []
+    for _ in range(n):
         if rng.random() < .75:
             if not order: order = rng.permutation(names).tolist()       # every name equally often
             line, x = _pick(rng, _NOUN_LINES), order.pop()
         else: line, x = _pick(rng, _OTHER_LINES), ''
         a, b = rng.choice(len(AGENTS), 2, replace=False)
-        lines.append(line.format(x=x, agent=AGENTS[a], agent2=AGENTS[b], time=_pick(rng, _TIMES), place=_pick(rng, _PLACES), thing=_pick(rng, _THINGS),
-            colour=_pick(rng, ATTRIBUTES['colour']), shape=_pick(rng, ATTRIBUTES['shape']), size=_pick(rng, ATTRIBUTES['size']), weight=_pick(rng, ATTRIBUTES['weight']), way=_pick(rng, ('left', 'right'))))
-    return lines
+        yield line.format(x=x, agent=AGENTS[a], agent2=AGENTS[b], time=_pick(rng, _TIMES), place=_pick(rng, _PLACES), thing=_pick(rng, _THINGS),
+            colour=_pick(rng, ATTRIBUTES['colour']), shape=_pick(rng, ATTRIBUTES['shape']), size=_pick(rng, ATTRIBUTES['size']), weight=_pick(rng, ATTRIBUTES['weight']), way=_pick(rng, ('left', 'right')))
+
+def corpus(n, names, rng) -> list[str]:
+    "The lines of `corpus_lines`: one sentence each, lower case, without punctuation."
+    return list(corpus_lines(n, names, rng))
 
 # %% ../nbs/01_toyworld.ipynb #4bf31be1
 _QUESTIONS = {'colour': {v: (f'you want something {v}', f'you need a {v} one') for v in ATTRIBUTES['colour']},
@@ -328,16 +332,17 @@ _QUESTIONS = {'colour': {v: (f'you want something {v}', f'you need a {v} one') f
     'size': {'small': ('you want something small', 'you need a small one'), 'big': ('you want something big', 'you need a big one')},
     'weight': {'heavy': ('you want something that falls fast', 'you need a heavy one'), 'light': ('you want something that drifts', 'you need a light one')}}
 
+def _table(names, values): return {x: {a: options[v] for (a, options), v in zip(ATTRIBUTES.items(), row)} for x, row in zip(names, values.tolist())}
+
 def make_probes(
     names: list[str],
     values: np.ndarray,         # (len(names), 5)
     rng: np.random.Generator,   # draws the halves
 ) -> dict:
     "Names with their attributes, neutral sentences, two-choice questions, and halves of the names to train and test on."
-    table = {x: {a: options[v] for (a, options), v in zip(ATTRIBUTES.items(), row)} for x, row in zip(names, values.tolist())}
     halves = [sorted(names[i] for i in part) for part in np.split(rng.permutation(len(names)), 2)]
     questions = [{'question': q, 'attribute': a, 'value': v} for a, by_value in _QUESTIONS.items() for v, qs in by_value.items() for q in qs]
-    return {'attributes': {a: list(v) for a, v in ATTRIBUTES.items()}, 'names': table, 'neutral': list(NEUTRAL),
+    return {'attributes': {a: list(v) for a, v in ATTRIBUTES.items()}, 'names': _table(names, values), 'neutral': list(NEUTRAL),
             'physical': {'questions': questions, 'choice': 'so use the {x}', 'train': halves[0], 'test': halves[1]}}
 
 # %% ../nbs/01_toyworld.ipynb #c481e457
@@ -358,7 +363,7 @@ def _check(world: World):
                          ('noun_clips', world.noun_clips >= 3 * world.names, 'at least three times world.names, so that each name is seen dropped, pushed and woken'),
                          ('size', world.size >= 16 and world.size % 2 == 0, 'even and at least 16, as the video format wants it'),
                          ('frames', world.frames >= 8, 'at least 8, to show what comes first'), ('fps', world.fps > 0, 'positive'),
-                         ('clips_per_video', world.clips_per_video >= 1, 'at least 1'), ('generic_clips', world.generic_clips >= 0, 'not negative'), ('two_event_clips', world.two_event_clips >= 0, 'not negative'), ('sentences', world.sentences >= 0, 'not negative')):
+                         ('clips_per_video', world.clips_per_video >= 1, 'at least 1'), ('generic_clips', world.generic_clips >= 0, 'not negative'), ('two_event_clips', world.two_event_clips >= 0, 'not negative'), ('sentences', world.sentences >= 0, 'not negative'), ('withheld', world.withheld >= 0 and world.withheld % 8 == 0, 'a multiple of 8, or 0')):
         if not ok: raise UserError(f"world.{key} is {getattr(world, key)}; it must be {why}.")
 
 # %% ../nbs/01_toyworld.ipynb #84c5654a
@@ -366,6 +371,9 @@ def generate(
     folder: str | Path,         # made if missing; a complete world of the same seed and configuration is left as it is
     world: World | None = None, # None: the standard world
     seed: int = 0,
+    begin=None,                 # begin(names): told all names before the first clip is drawn
+    finish=None,                # finish(film, events, rng): changes the pictures of a video, (N, T, size, size, 3)
+    amend=None,                 # amend(probes): changes what will be asked
 ) -> Path:                      # the folder
     "Write a toy world. Raises `UserError` on an impossible configuration and where another world lives already."
     folder, world = Path(folder), world or World()
@@ -377,29 +385,39 @@ def generate(
     for part in ('videos', 'text'): shutil.rmtree(folder/part, ignore_errors=True)
     for part in ('videos', 'text'): (folder/part).mkdir(parents=True)
     rngs = [np.random.default_rng([seed, part]) for part in range(5)]    # apart, so that a longer corpus moves nothing else
-    names, values = make_names(world.names, rngs[0]), balanced_attributes(world.names, rngs[1])
+    everyone, values = make_names(world.names + world.withheld, rngs[0]), balanced_attributes(world.names, rngs[1])
+    names, withheld = everyone[:world.names], everyone[world.names:]      # no video shows the withheld ones
+    if begin: begin(everyone)
     clips = noun_clips(world.noun_clips, names, values, rngs[2]) + generic_clips(world.generic_clips, rngs[2]) + two_event_clips(world.two_event_clips, names, values, np.random.default_rng([seed, 6]))
-    _write_videos(folder, [clips[i] for i in rngs[2].permutation(len(clips))], world, seed)
-    (folder/'text'/'corpus.txt').write_text('\n'.join(corpus(world.sentences, names, rngs[3])) + '\n', encoding='utf-8')
-    _write_json(folder/'probes.json', make_probes(names, values, rngs[4]), indent=1)
+    _write_videos(folder, [clips[i] for i in rngs[2].permutation(len(clips))], world, seed, finish)
+    with open(folder/'text'/'corpus.txt', 'w', encoding='utf-8') as f: f.writelines(line + '\n' for line in corpus_lines(world.sentences, everyone, rngs[3]))
+    probes = make_probes(names, values, rngs[4])
+    if withheld: probes['withheld'] = _table(withheld, balanced_attributes(len(withheld), np.random.default_rng([seed, 8])))
+    _write_json(folder/'probes.json', amend(probes) if amend else probes, indent=1)
     _write_json(folder/'world.json', stamp, indent=1)
     return folder
 
 # %% ../nbs/01_toyworld.ipynb #88a9cf6e
-def _write_videos(folder, clips, world, seed):
-    "Videos, `caption.json` and `events.json`."
-    captions, events, seconds = {}, {}, world.frames / world.fps
+class _Members:
+    "A large JSON object, written member by member."
+    def __init__(self, path): self.file, self.mark = open(path, 'w', encoding='utf-8'), '{'
+    def add(self, key, value): self.file.write(f'{self.mark}{json.dumps(key)}: {json.dumps(value)}'); self.mark = ', '
+    def close(self): self.file.write(('{' if self.mark == '{' else '') + '}\n'); self.file.close()
+
+def _write_videos(folder, clips, world, seed, finish=None):
+    "Videos, `caption.json` and `events.json`, one video after the other."
+    captions, events, seconds = _Members(folder/'caption.json'), _Members(folder/'events.json'), world.frames / world.fps
     for v, first in enumerate(range(0, len(clips), world.clips_per_video)):
         part, video = clips[first:first + world.clips_per_video], f'toy{v:04d}'
-        scene = np.repeat(np.arange(len(part)), [len(c.events) for c in part])
-        film = render([e for c in part for e in c.events], world, np.random.default_rng([seed, 5, v]), scene)
+        happenings, scene = [e for c in part for e in c.events], np.repeat(np.arange(len(part)), [len(c.events) for c in part])
+        film = render(happenings, world, np.random.default_rng([seed, 5, v]), scene)
+        if finish: film = finish(film, happenings, np.random.default_rng([seed, 9, v]))
         write_video(folder/'videos'/f'{video}.mp4', film.reshape(-1, *film.shape[2:]), world.fps, world.frames)
         cuts = np.round(np.arange(len(scene) + 1) * seconds, 4).tolist()          # when each event's film begins
         starts = np.searchsorted(scene, np.arange(len(part) + 1)).tolist()        # each clip's first event
-        captions[video] = {'start': [cuts[i] for i in starts[:-1]], 'end': [cuts[i] for i in starts[1:]], 'text': [c.caption for c in part]}
-        events[video] = [[t for e, s in zip(c.events, cuts[i:]) for t in _event_times(e, c.caption, s, seconds)] for c, i in zip(part, starts)]
-    _write_json(folder/'caption.json', captions)
-    _write_json(folder/'events.json', events)
+        captions.add(video, {'start': [cuts[i] for i in starts[:-1]], 'end': [cuts[i] for i in starts[1:]], 'text': [c.caption for c in part]})
+        events.add(video, [[t for e, s in zip(c.events, cuts[i:]) for t in _event_times(e, c.caption, s, seconds)] for c, i in zip(part, starts)])
+    captions.close(); events.close()
 
 # %% ../nbs/01_toyworld.ipynb #c106071c
 TELLING = frozenset("""red green blue yellow round ball balls box boxes wheel small big little large heavy light fast slow slowly falls fall drifts drift
