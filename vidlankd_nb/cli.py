@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FILES', 'BENCHMARKS', 'COMMANDS', 'quiet', 'run_command', 'features_command', 'pairs_command', 'corpus_command',
-           'stage_command', 'demo', 'bench', 'usage', 'main']
+           'vocabulary_command', 'stage_command', 'demo', 'bench', 'usage', 'main']
 
 # %% ../nbs/13_cli.ipynb #1358b1ea
 import os, sys
@@ -84,11 +84,28 @@ def corpus_command(args):
     c = build_corpus(space.files, space.out, cfg, processes=space.processes)['counts']
     print(f"{c['train_examples']:,} training and {c.get('valid_examples', 0):,} validation examples of {cfg.block} tokens, from {c['text']:,} lines ({c.get('blank', 0):,} blank and {c.get('markup', 0):,} markup lines left out)")
 
+# %% ../nbs/13_cli.ipynb #vok13001
+def vocabulary_command(args):
+    "Which words of text files captions cover."
+    from jsonargparse import ArgumentParser
+    parser = ArgumentParser(prog='vidlankd vocabulary', description=COMMANDS['vocabulary'][1], exit_on_error=False, allow_abbrev=False)
+    parser.add_argument('captions', help='HowTo100M-layout JSON')
+    parser.add_argument('text', nargs='+', help='plain-text files')
+    parser.add_argument('--out', type=str, required=True, help='folder to write')
+    parser.add_argument('--orders', type=int, default=20, help='random orders behind the interval')
+    parser.add_argument('--seed', type=int, default=0, help='of the orders')
+    try: space = parser.parse_args(args)
+    except Exception as e: raise UserError(explain(str(e), parser)) from None
+    from vidlankd_nb.vocabulary import vocabulary_files
+    found = vocabulary_files(space.captions, space.text, space.out, space.orders, space.seed)
+    end = found['curve'][-1]
+    print(f"{found['captions']:,} captions with {found['caption_types']:,} types cover {end['types']['mean']:.1%} of {found['text_types']:,} types and {end['tokens']['mean']:.1%} of {found['text_tokens']:,} tokens{''.join(f'; left out: {n:,} {k}' for k, n in found['left_out'].items())}; {Path(space.out)/'vocabulary.json'}")
+
 # %% ../nbs/13_cli.ipynb #09f0cc4d
-FILES = {'features': features_command, 'pairs': pairs_command, 'corpus': corpus_command}
+FILES = {'features': features_command, 'pairs': pairs_command, 'corpus': corpus_command, 'vocabulary': vocabulary_command}
 
 def stage_command(name):
-    "The command of one stage: on a run's folder, or – for three of them – on files."
+    "The command of one stage: on a run's folder, or – for four of them – on files."
     def command(args):
         if name in FILES and (args and not args[0].startswith('-')): return FILES[name](args)
         run, _, out = _run_words(args, name)
@@ -141,6 +158,7 @@ COMMANDS = {
     'vokens': (stage_command('vokens'), "name the text's tokens by clips"),
     'student': (stage_command('student'), 'train the students and controls'),
     'evaluate': (stage_command('evaluate'), 'probe every model'),
+    'vocabulary': (stage_command('vocabulary'), 'which words captions cover, and what distillation does for each'),
     'ground': (stage_command('ground'), 'draw what words see'),
     'report': (stage_command('report'), 'write report.html and report.json'),
     'bench': (bench, 'measure a part of the package')}

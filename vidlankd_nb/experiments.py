@@ -81,10 +81,11 @@ Experiment.record = stage_record
 
 # %% ../nbs/12_experiments.ipynb #1d33523b
 def chain(self: Experiment) -> list[str]:
-    "The stages of this run, in order: the toy world is left out when the run brings its own data, and vokens when no student asks for them."
+    "The stages of this run, in order: the toy world is left out when the run brings its own data, vokens when no student asks for them, and the vocabulary when no names are withheld."
     from vidlankd_nb.vokenization import reads_vokens
     skip = {'world'} if self.run.data.videos or self.run.data.captions else set()
     if not any(reads_vokens(d.objective) for d in (self.run.students | self.run.controls).values()): skip.add('vokens')
+    if not self.run.world.withheld or 'world' in skip: skip.add('vocabulary')
     return [n for n in STAGES if n not in skip]
 
 Experiment.chain = chain
@@ -112,9 +113,9 @@ Experiment.do = do
 
 # %% ../nbs/12_experiments.ipynb #0ed285f2
 def _world(x: Experiment):
-    from vidlankd_nb.toyworld import generate
+    from vidlankd_nb.hours import make_world
     if x.path('world').exists(): shutil.rmtree(x.path('world'))   # a half-made one
-    generate(x.path('world'), x.run.world, x.run.seed)
+    make_world(x.path('world'), x.run.world, x.run.seed)
 
 # %% ../nbs/12_experiments.ipynb #ed038f6b
 def sources(x: Experiment) -> dict:
@@ -366,7 +367,8 @@ def probe_folder(
     is_teacher = json.loads((folder/'config.json').read_text())['model_type'] == 'vidlankd-teacher'
     model = VideoTeacher.from_pretrained(folder).text if is_teacher else AutoModelForMaskedLM.from_pretrained(folder)
     found = probe(model.base_model, load_tokenizer(folder), probes, run.evaluation, run.seed)
-    return {'property': found['property']['mean'], 'per_attribute': found['property']['per_attribute'], 'permutation': found['property']['permutation'], 'physical': found['physical']['accuracy'], 'order': found['order']['accuracy']}
+    more = {k: found[k][v] for k, v in (('temporal', 'accuracy'), ('withheld', 'mean')) if k in found}
+    return {'property': found['property']['mean'], 'per_attribute': found['property']['per_attribute'], 'permutation': found['property']['permutation'], 'physical': found['physical']['accuracy'], 'order': found['order']['accuracy']} | more
 
 # %% ../nbs/12_experiments.ipynb #05a60018
 def retrieval(x: Experiment) -> dict:
@@ -381,6 +383,15 @@ def retrieval(x: Experiment) -> dict:
     rng, size = np.random.default_rng(x.run.seed), min(100, len(texts))
     draws = [recall(texts[rows], clips[rows]) for rows in (rng.permutation(len(texts))[:size] for _ in range(10))]
     return {k: float(np.mean([d[k] for d in draws])) for k in draws[0]} | {'candidates': size}
+
+# %% ../nbs/12_experiments.ipynb #vok12004
+def _vocabulary(x: Experiment):
+    from vidlankd_nb.vocabulary import gap_lines, vocabulary_of_run
+    src, probes = sources(x), x.path('world', 'probes.json')
+    names = json.loads(probes.read_text()) if probes.exists() else {}
+    found = vocabulary_of_run({n: x.path('students', n) for n in x.run.students}, src['captions'], src['text'], x.run.corpus.valid_share,
+                              {c: set(names[k]) for c, k in (('shown', 'names'), ('withheld', 'withheld')) if k in names}, x.path('vocabulary'), seed=x.run.seed)
+    for line in gap_lines(found): x.say('  ' + line)
 
 # %% ../nbs/12_experiments.ipynb #9ec22cb6
 def ground_pair(
@@ -443,6 +454,7 @@ STAGES = {s.name: s for s in (
     Stage('vokens', _vokens, ('pairs', 'corpus', 'teacher'), ('vokens', 'pairs'), "name the text's tokens by clips"),
     Stage('student', _student, ('corpus', 'teacher', 'vokens'), ('student', 'students', 'controls'), 'train the students and controls'),
     Stage('evaluate', _evaluate, ('student',), ('evaluation',), 'probe every model'),
+    Stage('vocabulary', _vocabulary, ('student',), (), 'which words captions cover, and what distillation does for each'),
     Stage('ground', _ground, ('teacher',), (), 'draw what words see'),
     Stage('report', _report, ('evaluate', 'ground'), (), 'write report.html and report.json'))}
 

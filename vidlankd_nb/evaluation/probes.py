@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['name_states', 'halves', 'ridge_accuracy', 'kernel_of', 'property_probe', 'ChoiceScorer', 'finetune', 'pair_accuracy',
-           'physical_probe', 'Scores', 'probe', 'probe_table', 'plot_probes']
+           'physical_probe', 'temporal_probe', 'withheld_probe', 'Scores', 'probe', 'probe_table', 'plot_probes']
 
 # %% ../../nbs/09a_probes.ipynb #c973ef63
 import copy
@@ -72,6 +72,8 @@ def ridge_accuracy(
     alpha: float = .1,          # ridge penalty, in units of H
 ) -> np.ndarray:                # (S,) accuracies
     "Ridge regression on one-hot labels for many splits at once, in dual form."
+    most = max(1, 2**25 // max(train.shape[1], test.shape[1])**2)                 # splits at once: about 1 GB in thousands of names
+    if len(train) > most: return np.concatenate([ridge_accuracy(kernel, y, train[i:i+most], test[i:i+most], alpha) for i in range(0, len(train), most)])
     a, b = train[:, :, None], test[:, :, None]
     inner, across = kernel[a, train[:, None]], kernel[b, train[:, None]]           # (S, tr, tr), (S, te, tr)
     column, grand = inner.mean(1, keepdims=True), inner.mean((1, 2), keepdims=True)
@@ -146,6 +148,7 @@ def pair_accuracy(
     has: torch.Tensor,      # (Q, n) bool: the name has what the question wants
 ) -> torch.Tensor:          # (Q,) share of pairs (has, has not) in the right order; a tie counts half
     "Two-choice accuracy of each question over all pairs of names."
+    if len(scores) > 1: return torch.cat([pair_accuracy(s[None], h[None]) for s, h in zip(scores, has)])    # memory of one question
     gap = scores[:, :, None] - scores[:, None, :]                                # (Q, n, n)
     pairs = has[:, :, None] & ~has[:, None, :]
     return (((gap > 0).double() + .5 * (gap == 0)) * pairs).sum((1, 2)) / pairs.sum((1, 2))
@@ -186,6 +189,60 @@ def physical_probe(
     by = {a: float(np.mean([f for f, q in zip(found.tolist(), questions) if q['attribute'] == a])) for a in dict.fromkeys(q['attribute'] for q in questions)}
     return {'accuracy': float(found.mean()), 'per_attribute': by, 'train': float(pair_accuracy(scores[:, :n], has[:, :n]).mean())}
 
+# %% ../../nbs/09a_probes.ipynb #tp000002
+def temporal_probe(
+    model,                  # a Hugging Face encoder, with or without a head; it is copied, not changed
+    tokenizer,
+    probes: dict,           # of a world with hours
+    cfg: Evaluation,
+    seed: int = 0,
+    batch: int = 32,        # pairs of a step
+) -> dict:                  # 'accuracy', 'by_distance', 'train': chance .5
+    "Fine-tune on before and after of pairs of one half of the names and answer for the other half."
+    task = probes['temporal']
+    rank = {x: probes['attributes'][task['attribute']].index(a[task['attribute']]) for x, a in probes['names'].items()}
+    pairs = {k: [(x, y) for x in task[k] for y in task[k] if rank[x] != rank[y]] for k in ('train', 'test')}
+    if not all(pairs.values()): raise UserError("The temporal probe found no two names of different hours in one of its halves: make a world with more names.")
+    def texts(chosen): return [s.format(x=x, y=y) for k in (0, 1) for x, y in chosen for s in [task['statements'][k if rank[x] < rank[y] else 1 - k]]]   # all true ones, then the false
+    def score(scorer, chosen): return scorer(**tokenizer(texts(chosen), padding=True, return_tensors='pt').to(model.device)).chunk(2)
+    def accuracy(scorer, chosen):
+        found = []
+        with torch.inference_mode():
+            for i in range(0, len(chosen), 256):
+                good, bad = score(scorer, chosen[i:i + 256])
+                found.append(((good > bad).double() + .5 * (good == bad)).cpu())
+        return torch.cat(found)
+    with torch.random.fork_rng([model.device] if model.device.type == 'cuda' else []):
+        torch.manual_seed(seed)
+        scorer = ChoiceScorer(copy.deepcopy(model.base_model)).to(model.device)
+        def loss(step):
+            good, bad = score(scorer, [pairs['train'][i] for i in torch.randint(len(pairs['train']), (batch,)).tolist()])
+            return F.softplus(bad - good).mean()
+        finetune(scorer, loss, cfg.finetune_steps, cfg.finetune_lr)
+    test = sorted(pairs['test'], key=lambda p: (p[0], p[1])) if len(pairs['test']) <= 20000 else [pairs['test'][i] for i in np.random.default_rng(seed).permutation(len(pairs['test']))[:20000]]
+    right, distance = accuracy(scorer, test).numpy(), np.array([abs(rank[x] - rank[y]) for x, y in test])
+    return {'accuracy': float(right.mean()), 'by_distance': {str(d): float(right[distance == d].mean()) for d in np.unique(distance)}, 'train': float(accuracy(scorer, pairs['train'][:2000]).mean())}
+
+# %% ../../nbs/09a_probes.ipynb #tp000006
+def withheld_probe(
+    model,
+    tokenizer,
+    probes: dict,           # of a world that withholds names
+    cfg: Evaluation,
+    seed: int = 0,
+) -> dict:                  # 'mean', 'per_attribute', 'permutation'
+    "Property probe trained on the names that videos showed, scored on those that none did."
+    shown, hidden = probes['names'], probes['withheld']
+    kernel = kernel_of(name_states(model, tokenizer, [*shown, *hidden], probes['neutral']))
+    train, test, rng = np.arange(len(shown))[None], np.arange(len(shown), len(kernel))[None], np.random.default_rng(seed)
+    orders = [rng.permutation(len(kernel)) for _ in range(cfg.permutations)]
+    found, shuffled = {}, {}
+    for attribute, values in probes['attributes'].items():
+        y = np.array([values.index(a[attribute]) for a in (*shown.values(), *hidden.values())])
+        found[attribute] = float(ridge_accuracy(kernel, y, train, test)[0])
+        shuffled[attribute] = float(np.mean([ridge_accuracy(kernel[o][:, o], y, train, test)[0] for o in orders]))
+    return {'mean': float(np.mean(list(found.values()))), 'per_attribute': found, 'permutation': float(np.mean(list(shuffled.values())))}
+
 # %% ../../nbs/09a_probes.ipynb #921c4aab
 class Scores(dict):
     "What `probe` found: a plain dictionary, ready for JSON, that shows itself as a table."
@@ -203,13 +260,15 @@ def probe(
     probes: dict,           # as in the toy world's probes.json
     cfg: Evaluation | None = None,
     seed: int = 0,
-) -> Scores:                # {'property': {'mean', 'per_attribute', 'permutation', …}, 'physical': {'accuracy', …}, 'order': {'accuracy', 'permutation'}}
+) -> Scores:                # {'property': {'mean', 'per_attribute', 'permutation', …}, 'physical': {'accuracy', …}, 'order': {'accuracy', 'permutation'}}; 'temporal', 'withheld' where the world has them
     "Every toy-world probe of one model; deterministic by seed."
     cfg, names = cfg or Evaluation(), list(probes['names'])
     labels = {a: np.array([v.index(probes['names'][x][a]) for x in names]) for a, v in probes['attributes'].items()}
     found = property_probe(name_states(model, tokenizer, names, probes['neutral']), labels, cfg, seed)
     scores = Scores(property=found, physical=physical_probe(model, tokenizer, probes, cfg, seed))
     if 'order' in labels: scores['order'] = {'accuracy': found['per_attribute']['order'], 'permutation': found['permutation_per_attribute']['order']}
+    if 'temporal' in probes: scores['temporal'] = temporal_probe(model, tokenizer, probes, cfg, seed)
+    if 'withheld' in probes: scores['withheld'] = withheld_probe(model, tokenizer, probes, cfg, seed)
     return scores
 
 # %% ../../nbs/09a_probes.ipynb #2a6acb33
