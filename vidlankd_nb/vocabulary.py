@@ -111,6 +111,7 @@ def vocabulary_files(
     "`vocabulary.json` and `vocabulary.png`; raises `UserError` on unreadable files."
     if orders < 1: raise UserError(f"orders is {orders}; at least one random order is needed.")
     import matplotlib.pyplot as plt
+    if Path(out).is_file(): raise UserError(f"{out} is a file; choose a folder for the results.")
     found, out = coverage(captions, count_words(texts), orders, seed), Path(out)
     out.mkdir(parents=True, exist_ok=True)
     ax = plot_coverage(found)
