@@ -195,7 +195,7 @@ class Vokens:
     count: int = 512                      # N: training clips drawn by seed; a smaller N is the first part of the same draw
     source: str = 'clips'                 # 'clips', or 'frames': a still from the middle of each clip, as image vokenization has it
     batch: int = 256                      # examples through the teacher at once
-    chunk: int = 2048                     # tokens, and vokens, compared at once; changes memory, not results
+    chunk: int = 2048                     # tokens, and vokens, compared at once: a matter of memory alone
 
 # %% ../nbs/00_config.ipynb #2b872023
 @dataclass
