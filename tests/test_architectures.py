@@ -110,7 +110,8 @@ def test_start_from_a_folder(architecture, text, teacher, tmp_path):
     save_student(task, tok, tmp_path/'student')
     same_logits(student, reloaded(tmp_path/'student', architecture), data.batch(range(4), 0))
 
-    watcher = make_teacher(Teacher(text=cfg), tok, video_width=6, max_frames=4)
+    watcher = make_teacher(Teacher(text=cfg, word_weight=1), tok, video_width=6, max_frames=4)     # with words and frames
+    assert watcher.words(data.batch(range(4), 0)['input_ids']).shape[-1] == 32
     same_logits(first, watcher.text, data.batch(range(4), 0))
     watcher.save_pretrained(tmp_path/'teacher')
     same_logits(first, VideoTeacher.from_pretrained(tmp_path/'teacher').text, data.batch(range(4), 0))

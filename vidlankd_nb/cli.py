@@ -125,7 +125,7 @@ def demo(args):
     print(f"\nreport: {out/'report.html'}\n{headline(report)}")
 
 # %% ../nbs/13_cli.ipynb #90f9f226
-BENCHMARKS = {'objectives': ('bench.objectives', 'bench_objectives'), 'data': ('bench.data', 'bench_data'), 'train': ('bench.training', 'bench_training')}
+BENCHMARKS = {'objectives': ('bench.objectives', 'bench_objectives'), 'data': ('bench.data', 'bench_data'), 'train': ('bench.training', 'bench_training'), 'grounding': ('bench.grounding', 'bench_grounding')}
 
 def bench(args):
     "Measure one part of the package and write its figures as JSON into the folder --out."
@@ -136,13 +136,14 @@ def bench(args):
     parser.add_argument('--out', default='benchmarks', help='folder of the results')
     parser.add_argument('--threads', type=int, default=2, help='processor threads')
     parser.add_argument('--config', default='small', choices=['small', 'base'], help="size of the model, for 'train'")
+    parser.add_argument('--seeds', default='101,102,103', help="worlds, for 'grounding'")
     space = parser.parse_args(args)
     import torch
     torch.set_num_threads(space.threads)
     module, name = BENCHMARKS[space.what]
     module = importlib.import_module(f'vidlankd_nb.{module}')
     measure = getattr(module, name)
-    result = measure(out=space.out, **({'config': space.config} if 'config' in inspect.signature(measure).parameters else {}))
+    result = measure(out=space.out, **{k: getattr(space, k) for k in ('config', 'seeds') if k in inspect.signature(measure).parameters})
     if hasattr(module, 'summary'): print(module.summary(result))
     print(f"written: {Path(space.out)/(name.removeprefix('bench_') + '.json')}")
 

@@ -154,13 +154,13 @@ def _corpus(x: Experiment):
 
 # %% ../nbs/12_experiments.ipynb #14377aaf
 def _teacher(x: Experiment):
-    kinds = ['video'] + ['captions'] * any(d.teacher == 'captions' for d in (x.run.students | x.run.controls).values())
+    kinds = ['video'] + [k for k in ('captions', 'shuffled') if any(d.teacher == k for d in (x.run.students | x.run.controls).values())]
     for kind in kinds: train_teacher(x, kind)
 
 # %% ../nbs/12_experiments.ipynb #d7b9e61a
 def train_teacher(
     x: Experiment,
-    kind: str = 'video',   # or 'captions': masked language modelling on the captions alone
+    kind: str = 'video',   # or a control: 'captions', masked language modelling alone; 'shuffled', each caption with another clip's video
 ):
     "Train one teacher of a run into `teachers/{kind}`."
     import torch
@@ -170,7 +170,7 @@ def train_teacher(
     from vidlankd_nb.training import hash_seed, train
     out, run = x.path('teachers', kind), x.run
     if (out/'model.safetensors').exists(): return
-    cfg = run.teacher if kind == 'video' else replace(run.teacher, contrast='none')
+    cfg = replace(run.teacher, **{'video': {}, 'captions': dict(contrast='none'), 'shuffled': dict(shuffled_videos=True)}[kind])
     tok = load_tokenizer(x.path('corpus', 'tokenizer'))
     train_set, valid_set = (PairBatches(PairSet.load(x.path('pairs'), s), tok, run.pairs, run.seed, run.corpus.mask_share, shuffled=cfg.shuffled_videos) for s in ('train', 'valid'))
     torch.manual_seed(hash_seed(run.seed, 'teacher'))
@@ -226,8 +226,8 @@ def teacher_encoder(
     from transformers import AutoModelForMaskedLM
     from vidlankd_nb.teacher import VideoTeacher
     if cfg.objective in ('none', 'voken'): return None
-    folder = x.path('teachers', cfg.teacher) if cfg.teacher in ('video', 'captions') else Path(cfg.teacher)
-    if not (folder/'config.json').exists(): raise UserError(f"No teacher in '{folder}': 'teacher' of a student is 'video', 'captions' or a folder that holds a trained teacher.")
+    folder = x.path('teachers', cfg.teacher) if cfg.teacher in ('video', 'captions', 'shuffled') else Path(cfg.teacher)
+    if not (folder/'config.json').exists(): raise UserError(f"No teacher in '{folder}': 'teacher' of a student is 'video', 'captions', 'shuffled' or a folder that holds a trained teacher.")
     theirs = json.loads((folder/'config.json').read_text())['model_type'] == 'vidlankd-teacher'
     return same_words(x, folder, VideoTeacher.from_pretrained(folder).text if theirs else AutoModelForMaskedLM.from_pretrained(folder))
 
