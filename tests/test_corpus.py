@@ -1,8 +1,11 @@
 """Building a corpus in parts, in several processes, with odd files."""
+import signal
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from trainings import CLI, call, here, refused
 
 from vidlankd_nb.config import Corpus, UserError
 from vidlankd_nb.corpus import Examples, Masker, build_corpus, load_tokenizer, train_tokenizer
@@ -95,6 +98,17 @@ def test_a_folder_belongs_to_one_text_and_its_settings(text, tmp_path):
     assert rows(tmp_path/'c') == before
 
 
+def test_killed_and_built_again_through_the_command_line(text, tmp_path):
+    "Text of three files, SIGKILL in the second: the same command goes on, in two processes this time, with the same bytes."
+    for k in range(3): (tmp_path/'text').mkdir(exist_ok=True); (tmp_path/'text'/f'{k}.txt').write_text('\n'.join(f'{line} of file {k}' for line in LINES))
+    words = ['corpus', tmp_path/'text', '--tokenizer', 'train', '--vocab_size', 100, '--block', 16, '--out']
+    call(sys.executable, here/'dies_at.py', 'vidlankd_nb.corpus:write_rows', 4, *words, tmp_path/'c', '--processes', 1, code=-signal.SIGKILL)
+    assert not (tmp_path/'c'/'corpus.json').exists()
+    for out in ('c', 'd'): said = call(*CLI, *words, tmp_path/out, '--processes', 2).stdout
+    assert '162 lines' in said and {p.name: p.read_bytes() for p in (tmp_path/'c').glob('*.arrow')} == {p.name: p.read_bytes() for p in (tmp_path/'d').glob('*.arrow')}
+    assert 'another block (16, not 32)' in refused(*CLI, *[32 if w == 16 else w for w in words], tmp_path/'c')
+
+
 def test_a_folder_of_wiki_extractor(tmp_path):
     for k, part in enumerate(('AA/wiki_00', 'AA/wiki_01', 'AB/wiki_00')):
         file = tmp_path/'wiki'/part
@@ -108,7 +122,6 @@ def test_a_folder_of_wiki_extractor(tmp_path):
 
 def test_the_vocabulary_does_not_depend_on_the_process(text, tmp_path):
     import subprocess
-    import sys
     code = f"from vidlankd_nb.corpus import *; print(fingerprint(train_tokenizer([{str(text)!r}], 120)))"
     found = {subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout for _ in range(3)}
     assert len(found) == 1

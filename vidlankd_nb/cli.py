@@ -79,9 +79,9 @@ def pairs_command(args):
     print(f"{len(train):,} training and {len(valid):,} validation pairs; {Path(space.out)/'report.json'} names what was skipped")
 
 def corpus_command(args):
-    cfg, space = _file_words(args, 'corpus', Corpus(block=128, packed=True, vocab_size=30522), 'TEXT', processes=(int, len(os.sched_getaffinity(0)), 'tokenizing processes'))
-    from vidlankd_nb.corpus import build_corpus
-    c = build_corpus(space.files, space.out, cfg, processes=space.processes)['counts']
+    cfg, space = _file_words(args, 'corpus', Corpus(block=128, packed=True, vocab_size=30522), 'TEXT', processes=(int, None, 'tokenizing processes; default: one a processor'))
+    from vidlankd_nb.corpus import build_corpus, cores
+    c = build_corpus(space.files, space.out, cfg, processes=space.processes or cores())['counts']
     print(f"{c['train_examples']:,} training and {c.get('valid_examples', 0):,} validation examples of {cfg.block} tokens, from {c['text']:,} lines ({c.get('blank', 0):,} blank and {c.get('markup', 0):,} markup lines left out)")
 
 # %% ../nbs/13_cli.ipynb #vok13001

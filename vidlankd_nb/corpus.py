@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SPECIAL_TOKENS', 'is_markup', 'read_lines', 'train_tokenizer', 'load_tokenizer', 'fingerprint', 'is_held_out', 'pack',
-           'encode_part', 'write_aside', 'write_rows', 'text_files', 'claim', 'build_corpus', 'save_tokenizer',
+           'encode_part', 'write_aside', 'write_rows', 'text_files', 'claim', 'build_corpus', 'save_tokenizer', 'cores',
            'run_parts', 'Examples', 'check_vocabulary', 'uniforms', 'most_masked', 'Masker', 'masked_positions',
            'TextBatches', 'masked_batch']
 
@@ -232,6 +232,10 @@ def save_tokenizer(
     os.replace(aside, folder)
 
 # %% ../nbs/04_corpus.ipynb #54cd6306
+def cores() -> int:
+    "Processors that this process may use."
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
 def run_parts(
     parts: list,       # arguments of `encode_part`
     processes: int,

@@ -102,6 +102,7 @@ def do(
         if (before := self.record(name)):
             if before['key'] != stage_key(self, stage): raise UserError(f"The inputs of '{name}' changed after it was done in {self.folder}: choose another folder.")
             if name != 'report': self.say(f'{name}: done before'); continue
+        if int(os.environ.get('WORLD_SIZE', 1)) > 1 and name not in ('teacher', 'student'): raise UserError(f"'{name}' is the work of one process: run 'vidlankd {name}' without torchrun, and only 'teacher' and 'student' with it.")
         began = time.time()
         stage.work(self)
         if self.main:
@@ -143,13 +144,13 @@ def _pairs(x: Experiment):
 
 # %% ../nbs/12_experiments.ipynb #6f642e72
 def _corpus(x: Experiment):
-    from vidlankd_nb.corpus import build_corpus
+    from vidlankd_nb.corpus import build_corpus, cores
     captions = x.path('corpus')/'captions.txt'
     captions.parent.mkdir(exist_ok=True)
     from vidlankd_nb.pairs import read_captions
     texts = [t for _, v in read_captions(sources(x)['captions']) for t in v['text']]
     write_aside(captions, '\n'.join(' '.join(str(t).split()) for t in texts) + '\n')
-    m = build_corpus(sources(x)['text'], x.path('corpus'), x.run.corpus, extra_text=[captions])
+    m = build_corpus(sources(x)['text'], x.path('corpus'), x.run.corpus, extra_text=[captions], processes=cores())
     x.say(f"corpus: {m['counts']['train_examples']:,} examples, {m['counts'].get('valid_examples', 0):,} held out")
 
 # %% ../nbs/12_experiments.ipynb #14377aaf
