@@ -142,6 +142,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'vidlankd_nb.corpus.build_corpus': ('corpus.html#build_corpus', 'vidlankd_nb/corpus.py'),
                                     'vidlankd_nb.corpus.check_vocabulary': ('corpus.html#check_vocabulary', 'vidlankd_nb/corpus.py'),
                                     'vidlankd_nb.corpus.claim': ('corpus.html#claim', 'vidlankd_nb/corpus.py'),
+                                    'vidlankd_nb.corpus.cores': ('corpus.html#cores', 'vidlankd_nb/corpus.py'),
                                     'vidlankd_nb.corpus.encode_part': ('corpus.html#encode_part', 'vidlankd_nb/corpus.py'),
                                     'vidlankd_nb.corpus.fingerprint': ('corpus.html#fingerprint', 'vidlankd_nb/corpus.py'),
                                     'vidlankd_nb.corpus.is_held_out': ('corpus.html#is_held_out', 'vidlankd_nb/corpus.py'),
