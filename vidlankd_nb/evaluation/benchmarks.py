@@ -9,9 +9,8 @@ __all__ = ['TASKS', 'GROUPS', 'COARSE', 'QUERY', 'DEV_IDS', 'READERS', 'RULES', 
            'read_hub', 'load', 'read_files', 'correlation', 'measures', 'checked', 'score', 'score_tracie',
            'score_diagnostics']
 
-# %% ../../nbs/09b_benchmarks.ipynb #0c7389f3
-import codecs, csv, io, json, re, zlib
-from collections import Counter
+# %% ../../nbs/09b_benchmarks.ipynb #47a30cfd
+import codecs, csv, io, json, os, re, zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -300,13 +299,19 @@ _general = re.compile(r'(train|dev|val|valid|tests?)(_matched|_mismatched|_unifo
 def folders(
     data: Path,
     depth: int = 4,   # levels below `data`
-):                    # yields (folder, the task its path names or None)
-    "Folders under `data`, the shallow ones first."
+):                    # yields (folder, the task its path names or None, its files by name in small letters)
+    "Folders under `data`, the shallow ones first; those that may not be read are passed by."
     names = {f: t.name for t in TASKS.values() for f in t.folders if t.kind != 'span'}
     level = [data]
     for _ in range(depth + 1):
-        for d in level: yield d, next((names[_plain(p)] for p in reversed([*data.resolve().parts[-2:], *d.relative_to(data).parts]) if _plain(p) in names), None)
-        level = [p for d in level for p in sorted(d.iterdir()) if p.is_dir() and not p.name.startswith('.')]
+        below = []
+        for d in level:
+            try: inside = sorted(os.scandir(d), key=lambda p: p.name)
+            except PermissionError: continue
+            below += [Path(p.path) for p in inside if p.is_dir() and not p.name.startswith('.')]
+            path = reversed([*data.resolve().parts[-2:], *d.relative_to(data).parts])
+            yield d, next((names[_plain(p)] for p in path if _plain(p) in names), None), {p.name.lower(): Path(p.path) for p in inside if p.is_file()}
+        level = below
 
 # %% ../../nbs/09b_benchmarks.ipynb #fc33cac7
 DEV_IDS = ('dev_ids.tsv', 'dev_ids', 'mrpc_dev_ids.tsv')
@@ -323,8 +328,7 @@ def find(
     wanted = task.files.get(f'{split}/{part}') or task.files.get(split, ())
     if not wanted: raise UserError(f"{task.name} has no {split} rows{f': the {task.answered_by} model answers it' if task.answered_by else ''}.")
     seen = []
-    for folder, named in folders(data):
-        here = {p.name.lower(): p for p in folder.iterdir() if p.is_file()}
+    for folder, named, here in folders(data):
         if named == task.name: seen.append(str(folder))
         for name in wanted:
             if name not in here or named != task.name and _general.fullmatch(name): continue
