@@ -166,7 +166,7 @@ class Teacher(Training):
     contrast_weight: float = 1.0          # weight of the contrastive loss
     word_weight: float = 0.0              # weight of a second contrast, words without context against single frames; 0: none
     word_temperature: float = 0.1         # of the soft maximum over a clip's frames in the second contrast
-    word_window: int = 3                  # rows around a frame that its local state sees, odd
+    word_window: int = 1                  # rows that a frame's local state sees, odd; 1: the frame's own (of pixels, with its difference from the one before)
     mlm_weight: float = 1.0               # weight of the masked-LM loss
     pooling: str = 'mean'                 # how frame states become one vector: 'mean' over real frames or 'first' (the released code)
     frozen_video: bool = False            # never update the video encoder, as the released code did

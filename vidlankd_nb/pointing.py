@@ -76,7 +76,7 @@ def aims(
         inside = lambda a, b: (times > a - 1e-6) & (times < b - 1e-6)
         for e in said:
             if e['noun'] in names: found.append(Aim(i, words.index(e['noun']), 'noun', inside(*e['seen'])))
-            if sum(w['word'] == e['word'] for w in said) > 1: continue              # said twice: which of the two is meant?
+            if any(o is not e and (o['word'] == e['word'] or o['event'] == e['event'] and e['noun'] in names) for o in said): continue   # which of the two is meant?
             found.append(Aim(i, words.index(e['word']), 'verb', inside(*e['seen'])))
             if e['event'] in ('glows', 'jumps'): found.append(Aim(i, words.index(e['word']), e['event'], inside(e['start'] - frame, e['end'] + frame)))
     return found

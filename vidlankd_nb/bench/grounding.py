@@ -80,6 +80,7 @@ def bench_grounding(
     try: numbers = [int(s) for s in str(seeds).split(',')]
     except ValueError: raise UserError(f"--seeds is '{seeds}'; it must be numbers with commas between them, such as 101,102,103.") from None
     run = replace(load_run(preset), students={}, controls={})
+    torch.set_num_threads(run.threads or torch.get_num_threads())
     by_seed = {str(s): examine(replace(run, seed=s), Path(runs)/f'seed-{s}', draws, show) for s in numbers}
     results = dict(command=f'vidlankd bench grounding --seeds {seeds}', preset=preset, verdict=verdict(by_seed), seeds=by_seed, machine=machine(torch.get_num_threads()))
     Path(out).mkdir(parents=True, exist_ok=True)
