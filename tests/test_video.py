@@ -122,6 +122,33 @@ def test_timestamps_that_run_backwards(tmp_path, monkeypatch):
     assert numbers(c.frames) == list(range(10)) and (np.diff(c.times) > 0).all() and '10 frames without a time' in c.note
 
 
+def film(path, pts, container=None):
+    "Ten pictures in a file whose packets carry the times `pts` (tenths of a second), in this order."
+    with av.open(str(path), 'w', options=container or {}) as out:
+        s = out.add_stream('mjpeg', rate=10)
+        s.height, s.width, s.pix_fmt = 48, 64, 'yuvj420p'
+        s.time_base = s.codec_context.time_base = Fraction(1, 10)
+        for k, t in enumerate(pts):
+            v = av.VideoFrame.from_ndarray(picture(k), 'rgb24')
+            v.pts, v.time_base = k, Fraction(1, 10)
+            for p in s.encode(v): p.pts, p.dts = t, k - 9; out.mux(p)
+    return path
+
+
+def test_first_timestamp_below_zero(tmp_path):
+    p = film(tmp_path/'a.mkv', range(-5, 5), dict(avoid_negative_ts='disabled'))
+    with av.open(str(p)) as c: assert next(c.decode(video=0)).time == pytest.approx(-.5)
+    c = V.decode(p, fps=5)
+    assert numbers(c.frames) == [0, 2, 4, 6, 8] and np.allclose(c.times, np.arange(5)/5) and c.note is None
+
+
+@pytest.mark.parametrize('name', ['a.mkv', 'a.mov', 'a.nut'])
+def test_a_file_whose_clock_runs_backwards(tmp_path, name):
+    c = V.decode(film(tmp_path/name, [0, 1, 2, 3, 4, 3, 6, 7, 8, 9]))
+    assert numbers(c.frames) == [0, 1, 2, 3, 4, 6, 7, 8, 9] and np.allclose(c.times*10, [0, 1, 2, 3, 4, 6, 7, 8, 9])
+    assert c.note == '1 frames left out whose time is not after the one before'
+
+
 def test_no_duration_in_the_file(tmp_path):
     "A live WebM or a raw stream declares no length; its frames count all the same."
     p = write(tmp_path/'a.h264', [picture(k) for k in range(10)], np.arange(10)/10, bf='0')
@@ -319,6 +346,61 @@ def test_scaling_is_close_to_pillow(tmp_path):
     with V.VideoReader(p, size=256, interpolation='BICUBIC') as v: small = next(iter(v))[1]
     want = np.asarray(Image.fromarray(full).resize((341, 256), Image.BICUBIC))
     assert np.abs(small.astype(int) - want).mean() < 2.5
+
+
+def test_scaled_colours_are_true_whether_the_width_is_even_or_odd(tmp_path):
+    "Interleaved RGB of an even width would be darker by more than one level, its colours at half resolution."
+    from PIL import Image
+    big = np.asarray(Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)).resize((640, 480), Image.BICUBIC))
+    p = write(tmp_path/'a.mp4', [big]*2, np.arange(2)/10, codec='libx264', fmt='yuv444p', crf='1')
+    for h, w in ((224, 298), (225, 301)):
+        with V.VideoReader(p, size=(h, w), interpolation='BICUBIC') as v: error = next(iter(v))[1] - np.asarray(Image.fromarray(big).resize((w, h), Image.BICUBIC)).astype(int)
+        assert np.abs(error.mean((0, 1))).max() < .5 and np.abs(error).mean() < 1
+
+
+def small(kind, folder):
+    "A small model of the class behind a known name, saved with the preprocessor file of the published one, scaled down to 32 pixels."
+    from transformers import CLIPConfig, CLIPModel, ResNetConfig, ResNetModel, VideoMAEConfig, VideoMAEModel, VJEPA2Config, VJEPA2Model
+    torch.manual_seed(0)
+    part = dict(hidden_size=24, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
+    usual, imagenet = dict(do_resize=True, do_center_crop=True, do_normalize=True), dict(image_mean=[.485, .456, .406], image_std=[.229, .224, .225])
+    model, name, d = {
+        'resnet152': lambda: (ResNetModel(ResNetConfig(embedding_size=8, hidden_sizes=[16, 24], depths=[1, 1])), 'preprocessor_config.json', dict(crop_pct=.875, size=28, resample=3, image_processor_type='ConvNextImageProcessor', **imagenet)),
+        'clip': lambda: (CLIPModel(CLIPConfig(text_config=dict(part, vocab_size=99), vision_config=dict(part, image_size=32, patch_size=16), projection_dim=12)), 'preprocessor_config.json',
+                         dict(usual, size=32, crop_size=32, resample=3, image_mean=[.48145466, .4578275, .40821073], image_std=[.26862954, .26130258, .27577711])),
+        'videomae': lambda: (VideoMAEModel(VideoMAEConfig(**part, image_size=32, patch_size=16)), 'preprocessor_config.json', dict(usual, size=dict(shortest_edge=32), crop_size=dict(height=32, width=32), resample=2, **imagenet)),
+        'vjepa2': lambda: (VJEPA2Model(VJEPA2Config(crop_size=32, hidden_size=24, num_hidden_layers=1, num_attention_heads=2, pred_hidden_size=24, pred_num_attention_heads=2, pred_num_hidden_layers=1)), 'video_preprocessor_config.json',
+                           dict(usual, size=dict(shortest_edge=36), crop_size=dict(height=32, width=32), resample=2, **imagenet))}[kind]()
+    model.save_pretrained(folder)
+    (folder/name).write_text(json.dumps(d))
+    return d
+
+
+@pytest.mark.parametrize('kind,edge,crop,width', [('resnet152', 32, 28, 24), ('clip', 32, 32, 12), ('videomae', 32, 32, 24), ('vjepa2', 36, 32, 24)])
+def test_from_a_video_file_to_what_the_model_is_given(tmp_path, monkeypatch, kind, edge, crop, width):
+    "Sampling, resizing, cropping, colours and layout by hand (Pillow and NumPy), for a small model of each class in a local folder."
+    from PIL import Image
+    d, rng = small(kind, tmp_path/'model'), np.random.default_rng(1)
+    tall = [np.asarray(Image.fromarray(rng.integers(0, 256, (5, 4, 3), np.uint8)).resize((96, 120), Image.BICUBIC)) for _ in range(24)]
+    p = write(tmp_path/'a.mp4', tall, np.arange(24)/8, fmt='yuv444p', crf='1', g='1')
+    b = V.load_backbone(Features(backbone=kind, weights=str(tmp_path/'model'), device='cpu'))
+    given, real = [], b.forward
+    monkeypatch.setattr(b, 'forward', lambda x: given.append(x) or real(x))
+    rows = V.extract(p, b)
+    shown = [tall[8*k] for k in range(3)] if b.window == 1 else tall + tall[-1:]*8          # at 1 a second; at 8 a second, filled up to 32
+    how = {2: Image.BILINEAR, 3: Image.BICUBIC}[d['resample']]
+    top, left = (round(120*edge/96) - crop)//2, (edge - crop)//2
+    hand = [np.asarray(Image.fromarray(x).resize((edge, round(120*edge/96)), how))[top:top + crop, left:left + crop] for x in shown]
+    hand = (np.stack(hand)/255 - d['image_mean'])/d['image_std']                             # (n, crop, crop, 3)
+    hand = hand.transpose(0, 3, 1, 2).reshape(-1, b.window, 3, crop, crop)
+    x = torch.cat(given).numpy()
+    assert x.shape == hand.shape and x.dtype == np.float32 and np.abs(x - hand).mean() < .02 and np.abs(x - hand).max() < .15
+    assert rows.values.shape == (len(hand), width) == (len(hand), b.width) and rows.rate == (1 if b.window == 1 else .5)
+    if kind == 'clip': want = b.model.visual_projection(b.model.vision_model(torch.cat(given)[:, 0]).pooler_output)
+    elif kind == 'resnet152': want = b.model(torch.cat(given)[:, 0]).last_hidden_state.mean((2, 3))
+    elif kind == 'videomae': want = b.model(torch.cat(given)).last_hidden_state.mean(1)
+    else: want = b.model.encoder(torch.cat(given)).last_hidden_state.mean(1)
+    np.testing.assert_allclose(rows.values.astype(float), want.detach().numpy(), atol=2e-3, rtol=2e-3)
 
 
 def test_missing_weights_and_wrong_names_are_sentences(tmp_path, monkeypatch):

@@ -109,7 +109,8 @@ def _rgb(self, f):
     quarter = round(f.rotation/90) % 4
     if not hasattr(self, '_first'): self._first = f.height, f.width
     h, w = self._shape(f, quarter % 2)
-    x = self._convert.reformat(f, w, h, 'rgb24', interpolation=self.interpolation, **_ONE_THREAD).to_ndarray()
+    planes = 'rgb24' if (h, w) == (f.height, f.width) else 'gbrp'
+    x = self._convert.reformat(f, w, h, planes, interpolation=self.interpolation, **_ONE_THREAD).to_ndarray()
     if quarter: x = np.rot90(x, quarter)
     if self.crop: top, left = (x.shape[0] - self.crop)//2, (x.shape[1] - self.crop)//2; x = x[top:top + self.crop, left:left + self.crop]
     return np.ascontiguousarray(x)
