@@ -245,6 +245,9 @@ def test_fuzzed_files(tmp_path):
         for _ in range(rng.randint(1, 4)):
             at = rng.randrange(len(b)); b[at:at + rng.choice((0, 1, 9))] = rng.choice((b'"', b'{', b'1', b'null', b'\xff', b'', b'\\u0000', b'\\ud800'))
         (tmp_path/'dev-v2.0.json').write_bytes(bytes(b))
-        try: outcomes.add(bool(load('squad2', tmp_path, 'dev').skipped))
+        try:
+            skipped = load('squad2', tmp_path, 'dev').skipped
+            assert all(isinstance(s['line'], int) and s['reason'] for s in skipped)
+            outcomes.add(bool(skipped))
         except UserError: outcomes.add('error')
     assert outcomes == {True, False, 'error'}

@@ -31,7 +31,7 @@ def read_squad(
     except json.JSONDecodeError as e: raise UserError(f"{path}, line {e.lineno}: not JSON ({e.msg}); is the download complete? Get it from {task.source}.") from None
     except RecursionError: raise UserError(f"{path} is no SQuAD file: its JSON is nested too deeply.") from None
     if not isinstance(document, dict) or not isinstance(document.get('data'), list): raise UserError(f"{path} is no SQuAD file: an object with a list 'data' of articles was expected.")
-    inside = lambda thing, key: thing[key] if isinstance(thing, dict) and isinstance(thing.get(key), list) else rows.skip(f'{line}', f"something without a list '{key}'") or ()
+    inside = lambda thing, key: thing[key] if isinstance(thing, dict) and isinstance(thing.get(key), list) else rows.skip(line, f"something without a list '{key}'") or ()
     seen, at, line = set(), 0, 1
     for article in document['data']:
         for paragraph in inside(article, 'paragraphs'):
