@@ -458,6 +458,19 @@ def test_settings_of_a_folder_cannot_change(tmp_path, folder):
     with pytest.raises(UserError, match='no folder'): V.extract_folder(tmp_path/'nowhere', tmp_path/'out2', progress=False)
 
 
+@pytest.mark.parametrize('wrong', [dict(fps=-1.), dict(fps=0.), dict(fps=math.nan), dict(batch=0), dict(workers=-2)])
+def test_settings_that_cannot_be_meant(tmp_path, folder, wrong):
+    with pytest.raises(UserError, match=f'features.{next(iter(wrong))} must be'): V.extract_folder(folder, tmp_path/'out', Features(**wrong), progress=False)
+    assert not (tmp_path/'out').exists()
+
+
+def test_a_device_or_captions_that_are_none(tmp_path, folder, small_videomae):
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match='device=cuda cannot be used'): V.load_backbone(Features(backbone=small_videomae, device='cuda'))
+    (tmp_path/'c.json').write_text('["v0"]')
+    with pytest.raises(UserError, match='not a JSON object'): V.extract_folder(folder, tmp_path/'out', captions=tmp_path/'c.json', progress=False)
+
+
 def test_numbers_that_are_not_finite_are_no_features(tmp_path, folder, monkeypatch):
     real = V.Pixels.__call__
     monkeypatch.setattr(V.Pixels, '__call__', lambda self, x: real(self, x) + (math.nan if len(x) == 21 else 0))

@@ -273,6 +273,7 @@ def make_pairs(
 ):                             # (train `PairSet`, valid `PairSet`, report)
     "Join captions and features into pairs on disk; what cannot be used is counted, named and left out."
     out = Path(out)
+    _sensible(cfg)
     if isinstance(features, Aligned): features, features_3d = features.frames, features.clips
     store = open_features(features, rates[0])
     if features_3d is not None: store = Aligned(store, open_features(features_3d, rates[1]))
@@ -293,6 +294,12 @@ def make_pairs(
     return PairSet.load(out, 'train', store), PairSet.load(out, 'valid', store), log.close(tables)
 
 # %% ../nbs/03_pairs.ipynb #d85c6c61
+def _sensible(cfg):
+    "Numbers that cannot be meant are a `UserError` before anything is written."
+    for name, least in (('max_frames', 1), ('max_tokens', 3), ('min_seconds', 0), ('merge_words', 0)):
+        if not getattr(cfg, name) >= least: raise UserError(f"pairs.{name} must be {least} or more, not {getattr(cfg, name)}.")
+    if not 0 <= cfg.valid_share < 1: raise UserError(f"pairs.valid_share must be from 0 to just below 1, not {cfg.valid_share}.")
+
 def _limit(store, share):
     "Hashes below this are held out: a share of all, at least one where there are two."
     limit = int(share*2**63)

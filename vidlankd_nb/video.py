@@ -382,7 +382,8 @@ class Backbone:
     def _set(self, name, model, fps, window, resize, crop, interpolation, mean, std, device='auto'):
         self.name, self.fps, self.window, self.size, self.crop, self.interpolation = name, fps, window, resize, crop, interpolation
         self.device = torch.device(('cuda' if torch.cuda.is_available() else 'cpu') if device == 'auto' else device)
-        self.model = model.eval().requires_grad_(False).to(self.device)
+        try: self.model = model.eval().requires_grad_(False).to(self.device)
+        except (RuntimeError, AssertionError) as e: raise UserError(f"features.device={device} cannot be used ({str(e).splitlines()[0]}).") from None
         self.mean, self.std = (torch.tensor(x, dtype=torch.float32, device=self.device).view(3, 1, 1) for x in (mean, std))
         side = (crop, crop) if crop else resize
         self.width = self(np.zeros((1, window, *side, 3), np.uint8)).shape[1]
@@ -769,6 +770,7 @@ def extract_folder(
     "Features of every video in a folder; resumes where it was killed."
     cfg, videos, out = cfg or Features(), Path(videos), Path(out)
     if not videos.is_dir(): raise UserError(f"There is no folder {videos}.")
+    _sensible(cfg)
     backbone = load_backbone(cfg)
     todo, report = _plan(videos, out, _wanted(captions))
     writer = StoreWriter(out, settings(cfg, backbone))
@@ -803,12 +805,19 @@ def _alive(results, cfg):
 
 NO_CAPTIONS = 'no captions for it'
 
+def _sensible(cfg):
+    "Numbers that cannot be meant are a `UserError` before anything is written."
+    for name, least in (('batch', 1), ('workers', 0)):
+        if getattr(cfg, name) < least: raise UserError(f"features.{name} must be {least} or more, not {getattr(cfg, name)}.")
+    if cfg.fps is not None and not 0 < cfg.fps < math.inf: raise UserError(f"features.fps must be above 0, not {cfg.fps}.")
+
 def _wanted(captions):
     "Ids that have captions, or None for all."
     if captions is None: return None
     if isinstance(captions, (str, Path)):
         try: captions = json.loads(Path(captions).read_text())
         except (OSError, ValueError) as e: raise UserError(f"{captions} cannot be read as captions ({e}).") from None
+    if not isinstance(captions, dict): raise UserError('The captions are not a JSON object of videos, {"id": {"start": …, "end": …, "text": …}}.')
     return set(captions)
 
 def _plan(videos, out, wanted):
