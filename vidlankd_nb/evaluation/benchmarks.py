@@ -160,7 +160,7 @@ def columns_of(
     header = any(a in names for a in task.columns['a'].split('|'))
     if not header:
         names = next((n for n in (list(task.layout), [c for c in task.layout if c != task.columns['label']]) if n and len(n) == len(first)), None)
-        if not names: raise UserError(f"{path} is no file of {task.name}: its first line has {len(first)} tab-separated fields, and a header with '{task.columns['a']}'{f' or {len(task.layout)} fields' if task.layout else ''} was expected.")
+        if not names: raise UserError(f"{path} is no file of {task.name}: tabs cut its first line into {len(first)}, and a header with '{task.columns['a']}'{f' or {len(task.layout)} fields' if task.layout else ''} was expected.")
     where = {}
     for key, wanted in task.columns.items():
         hits = [i for i, n in enumerate(names) if n in wanted.split('|')] or [i for i, n in enumerate(names) if n.endswith(wanted)]  # a BOM can be stuck to a name
@@ -183,7 +183,7 @@ def read_tsv(
             where, names, header = columns_of(task, path, cells, split)
             if header: continue
         while len(cells) > len(names) and not cells[-1].strip(): cells.pop()
-        if len(cells) != len(names): rows.skip(n, f'{len(cells)} tab-separated fields where {len(names)} are expected')
+        if len(cells) != len(names): rows.skip(n, f'tabs cut the line into {len(cells)}, and {len(names)} fields are expected')
         else: yield n, dict(zip(names, cells)) | {'id': str(n)} | {k: cells[i] for k, i in where.items()}
 
 # %% ../../nbs/09b_benchmarks.ipynb #a1d87205
@@ -372,7 +372,7 @@ def read_hub(
     if task.name == 'tracie' and split == 'dev': theirs = 'test'
     if part: theirs += f'_{part}'
     try: data = load_dataset(name, config, split=theirs, revision=revision)
-    except Exception as e: raise UserError(f"The hub gave no {theirs} rows of {name}{f' ({config})' if config else ''}: {' '.join(str(e).split())[:300]} Download it where there is a network, or get the original files from {task.source}.") from None
+    except Exception as e: raise UserError(f"The hub gave no {theirs} rows of {name}{f' ({config})' if config else ''}: {' '.join(str(e).split())[:300].rstrip('.')}. Download it where there is a network, or get the original files from {task.source}.") from None
     rows.files.append(f"{name}{f'/{config}' if config else ''}:{theirs}")
     classes = getattr(data.features.get(task.hub_columns.get('label', 'label')), 'names', None)
     written = dict(zip(task.labels, task.written or task.labels))        # the hub's names -> as the files write them
