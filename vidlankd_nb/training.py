@@ -174,6 +174,7 @@ def make_accelerator(
     "Device, precision and processes, as `torchrun`, `accelerate launch` or a notebook set them."
     bf16 = cfg.precision == 'bf16' or (cfg.precision == 'auto' and device != 'cpu' and torch.cuda.is_available() and torch.cuda.is_bf16_supported())
     if cfg.precision not in ('auto', 'bf16', 'fp32'): raise UserError(f"Unknown precision '{cfg.precision}': choose 'auto', 'bf16' or 'fp32'.")
+    if cfg.precision != 'fp32' and device != 'cpu' and torch.cuda.is_available(): torch.set_float32_matmul_precision('high')   # TF32 where float32 is left
     on_cpu = device == 'cpu' or not torch.accelerator.is_available()   # said outright: accelerate joins processes on CPUs only then
     return Accelerator(mixed_precision='bf16' if bf16 else 'no', cpu=on_cpu)
 
