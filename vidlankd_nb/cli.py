@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FILES', 'BENCHMARKS', 'COMMANDS', 'quiet', 'run_command', 'features_command', 'pairs_command', 'corpus_command',
-           'vocabulary_command', 'stage_command', 'demo', 'bench', 'usage', 'main']
+           'vocabulary_command', 'stage_command', 'demo', 'ablate', 'bench', 'usage', 'main']
 
 # %% ../nbs/13_cli.ipynb #1358b1ea
 import os, sys
@@ -124,6 +124,46 @@ def demo(args):
     from vidlankd_nb.report import headline
     print(f"\nreport: {out/'report.html'}\n{headline(report)}")
 
+# %% ../nbs/13_cli.ipynb #abl13001
+def ablate(args):
+    "Every cell of a grid, once for each seed."
+    from vidlankd_nb.ablation import grids
+    parser = run_parser(prog='vidlankd ablate', description=COMMANDS['ablate'][1] + '. The same command goes on after an interruption, and tries failed cells again.')
+    for name, kind, default, doc in (('grid', str, None, f'a grid of the package ({", ".join(grids())}) or a YAML file {{table: {{cell: {{key: value}}}}}}'), ('seeds', int, 3, 'number of seeds'), ('first-seed', int, 0, 'the first one'),
+            ('out', str, None, "the grid's folder; default: runs/ablation-GRID"), ('processes', int, 1, 'cells at a time, one thread each'), ('cell', int, None, 'run one cell with one seed, by its number from 0: for job arrays')):
+        parser.add_argument(f'--{name}', type=kind, default=default, help=doc)
+    for name, doc in (('again', 'make cells anew whose inputs changed under them'), ('table', 'show the table and stop'), ('slurm', 'show the command that submits the grid as a SLURM array, and stop'), ('leash', 'leave when standard input ends: for processes of a grid')):
+        parser.add_argument(f'--{name}', action='store_true', help=doc)
+    if not {'-h', '--help'} & set(args) and not any(a == '--config' or a.startswith('--config=') for a in args): raise UserError(f"'vidlankd ablate' needs --config with a preset ({', '.join(presets())}) or a YAML file, and --grid ({', '.join(grids())}).")
+    run, space = parse_run(args, parser)
+    if not space.grid: raise UserError(f"'vidlankd ablate' needs --grid: {', '.join(grids())}, or a YAML file.")
+    for name in ('seeds', 'processes'):
+        if space[name] < 1: raise UserError(f"--{name} must be 1 or more.")
+    _ablate(run, space, args)
+
+# %% ../nbs/13_cli.ipynb #abl13002
+def _ablate(run, space, args):
+    import shlex, threading
+    from dataclasses import replace
+    from vidlankd_nb.ablation import live_table, prepare, read_grid, run_cell, run_grid, state_of
+    cells, seeds, out = read_grid(space.grid), list(range(space.first_seed, space.first_seed + space.seeds)), Path(space.out or f'runs/ablation-{Path(space.grid).stem}')
+    run, total = replace(run, seed=0, students={}, controls={}), len(cells) * len(seeds)    # cells bring their own
+    if space.slurm: print(f"sbatch --array 0-{total - 1} scripts/ablate.slurm {shlex.join(a for a in args if a != '--slurm')}"); return
+    if space.cell is None and not space.table:
+        report = run_grid(cells, run, seeds, out, space.processes, space.again, command='vidlankd ablate ' + shlex.join(args))
+        print(f"report: {out/'report.html'}")
+        if bad := [f"{c['name']} (seed {s}): {w}" for c in report['cells'] for s, w in c['failed'].items()]: raise UserError(f"{len(bad)} of {total} cells failed: {'; '.join(bad[:3])}{' …' if len(bad) > 3 else ''} The others are done; the same command tries these again.")
+        return
+    jobs = prepare(cells, run, seeds, out)
+    if space.table: print(live_table(cells, seeds, {(c.name, s): state_of(c, run, s, out) for c, s in jobs})); return
+    if not 0 <= space.cell < total: raise UserError(f"--cell {space.cell}: this grid has the numbers 0 to {total - 1} ({len(cells)} cells, {len(seeds)} seeds).")
+    if space.leash: threading.Thread(target=lambda: (os.read(0, 1), os._exit(75)), daemon=True).start()
+    cell, seed = jobs[space.cell]
+    if (state := state_of(cell, run, seed, out))['status'] == 'done': print('done before'); return
+    if state['status'] == 'changed': raise UserError(f"Cell '{cell.name}', seed {seed}: {state['words']}. Choose another --out, or run the grid with --again.")
+    quiet(run)
+    run_cell(cell, run, seed, out, lambda text: print(text, flush=True))
+
 # %% ../nbs/13_cli.ipynb #90f9f226
 BENCHMARKS = {'objectives': ('bench.objectives', 'bench_objectives'), 'data': ('bench.data', 'bench_data'), 'train': ('bench.training', 'bench_training'), 'grounding': ('bench.grounding', 'bench_grounding')}
 
@@ -162,6 +202,7 @@ COMMANDS = {
     'vocabulary': (stage_command('vocabulary'), 'which words captions cover, and what distillation does for each'),
     'ground': (stage_command('ground'), 'draw what words see'),
     'report': (stage_command('report'), 'write report.html and report.json'),
+    'ablate': (ablate, 'every cell of a grid of comparisons, once for each seed'),
     'bench': (bench, 'measure a part of the package')}
 
 # %% ../nbs/13_cli.ipynb #45abb8c6

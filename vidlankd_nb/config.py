@@ -106,6 +106,7 @@ class Pairs:
     remove_overlap: bool = False          # cut words that a caption repeats from the one before (automatic captions)
     merge_gap: float = 5.0                # silence (s) that joining does not bridge
     normalise: bool = False               # L2-normalise 2D and 3D rows, as the paper does; rows of unit length stay as they are
+    still: bool = False                   # a control: the picture in the middle of a clip alone, without its difference in time
     valid_share: float = 0.06             # share of the videos held out, by a hash of the video id
 
 # %% ../nbs/00_config.ipynb #40d2ed48
@@ -117,6 +118,7 @@ class Corpus:
     block: int = 24                       # tokens of an example, the two special ones included
     packed: bool = False                  # True: fill blocks with consecutive text; False: one line, one example
     valid_share: float = 0.05             # share of the lines held out for the masked-LM loss
+    captions: bool = False                # a control: the captions are lines of the students' text, too
     mask_share: float = 0.15              # share of the tokens masked: 80 % [MASK], 10 % random, 10 % unchanged
 
 # %% ../nbs/00_config.ipynb #34912cde
@@ -181,6 +183,7 @@ class Distillation:
     head: str = 'mlp'                     # distillation head beside the student: 'none', 'linear' or 'mlp'
     options: dict = field(default_factory=dict)  # keyword arguments of the objective
     teacher: str = 'video'                # 'video', 'captions' (a teacher that saw no video) or a teacher's folder
+    start: str = 'random'                 # first weights: 'random', the same for all students, or 'teacher': go on from its text encoder
 
 # %% ../nbs/00_config.ipynb #d546d16e
 @dataclass

@@ -407,8 +407,8 @@ class Pair:
 
 class PairSet:
     "Pairs of one split, by number; memory-mapped."
-    def __init__(self, store, path, normalise=False):
-        self.store, self.file, self.normalise, self.ready, self.reads = store, MappedTable(path), normalise, None, 0
+    def __init__(self, store, path, normalise=False, still=False):
+        self.store, self.file, self.normalise, self.still, self.ready, self.reads = store, MappedTable(path), normalise, still, None, 0
         self.batches = [(b['video'], b['start'].to_numpy(), b['end'].to_numpy(), b['text']) for b in self.file.table.to_batches()]
     def __len__(self): return self.file.table.num_rows
     def __repr__(self): return f"PairSet({len(self):,} pairs, {self.store})"
@@ -426,7 +426,7 @@ class PairSet:
         if store is None:
             store = open_features(folder/meta['features'], meta['rates'][0])
             if meta['features_3d'] is not None: store = Aligned(store, open_features(folder/meta['features_3d'], meta['rates'][1]))
-        return cls(store, folder/f'{split}.arrow', meta['cfg'].get('normalise', False))
+        return cls(store, folder/f'{split}.arrow', meta['cfg'].get('normalise', False), meta['cfg'].get('still', False))
 
 # %% ../nbs/03_pairs.ipynb #42f9e69e
 def _meta(self, i):
@@ -441,7 +441,7 @@ def _meta(self, i):
 def _pair(self, i):
     "Pair `i`, with its feature rows."
     video, start, end, text = self.meta(i)
-    values, times = self.store.window(video, start, end)
+    values, times = self.store.window(video, *([(start + end)/2]*2 if self.still else (start, end)))   # an empty window has one row, that at its middle
     if self.normalise: values = unit(values, getattr(self.store, 'parts', [values.shape[1]]))
     return Pair(video, start, end, text, values, times)
 
