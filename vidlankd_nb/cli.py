@@ -75,6 +75,7 @@ def pairs_command(args):
     cfg, space = _file_words(args, 'pairs', Pairs(), 'FEATURES', captions=(str, None, 'HowTo100M-layout JSON'), features_3d=(str, None, 'folder of clip features beside FEATURES'))
     from vidlankd_nb.pairs import make_pairs
     if not space.captions: raise UserError("'vidlankd pairs' needs --captions FILE.")
+    if len(space.files) > 1: raise UserError("'vidlankd pairs' reads one folder of features; a second, of clips, is named by --features_3d.")
     train, valid, report = make_pairs(space.files[0], space.captions, cfg, space.out, features_3d=space.features_3d, strict=space.strict)
     print(f"{len(train):,} training and {len(valid):,} validation pairs; {Path(space.out)/'report.json'} names what was skipped")
 
