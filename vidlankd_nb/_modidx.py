@@ -402,6 +402,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'vidlankd_nb/experiments.py'),
                                          'vidlankd_nb.experiments.model_card': ( 'experiments.html#model_card',
                                                                                  'vidlankd_nb/experiments.py'),
+                                         'vidlankd_nb.experiments.pointing': ('experiments.html#pointing', 'vidlankd_nb/experiments.py'),
                                          'vidlankd_nb.experiments.probe_folder': ( 'experiments.html#probe_folder',
                                                                                    'vidlankd_nb/experiments.py'),
                                          'vidlankd_nb.experiments.reads_teacher': ( 'experiments.html#reads_teacher',

@@ -7,7 +7,7 @@ __all__ = ['HOW', 'CONTRAST_ONLY', 'OWN_TEACHERS', 'STUDENT_CODE', 'TEACHER_CODE
            'digest', 'setting', 'what_counts', 'contents', 'stage_record', 'chain', 'do', 'sources', 'train_teacher',
            'teacher_config', 'teacher_key', 'save_model', 'same_words', 'teacher_encoder', 'reads_teacher',
            'teacher_folder', 'load_encoder', 'first_weights', 'student_key', 'train_student', 'model_card',
-           'student_card', 'teacher_card', 'evaluate_model', 'validation_loss', 'probe_folder', 'retrieval',
+           'student_card', 'teacher_card', 'evaluate_model', 'validation_loss', 'probe_folder', 'retrieval', 'pointing',
            'ground_pair', 'clip_frames', 'run_world', 'run_worlds']
 
 # %% ../nbs/12_experiments.ipynb #fb78f99c
@@ -417,11 +417,11 @@ def evaluate_model(
     kind: str,        # 'teachers', 'students' or 'controls'
     name: str,
 ) -> dict:
-    "Held-out masked-LM loss of a finished model, the probes where there is a world, retrieval where it is the teacher."
+    "Held-out masked-LM loss of a finished model, the probes where there is a world, retrieval and pointing where it is the teacher."
     folder, probes = x.path(kind, name), x.path('world', 'probes.json')
     result = {'mlm_loss': validation_loss(folder)}
     if probes.exists(): result |= probe_folder(folder, json.loads(probes.read_text()), x.run)
-    if (kind, name) == ('teachers', 'video'): result['retrieval'] = retrieval(x)
+    if (kind, name) == ('teachers', 'video'): result |= {'retrieval': retrieval(x), 'pointing': pointing(x)}
     return result
 
 # %% ../nbs/12_experiments.ipynb #be5245d6
@@ -461,6 +461,22 @@ def retrieval(x: Experiment) -> dict:
     rng, size = np.random.default_rng(x.run.seed), min(100, len(texts))
     draws = [recall(texts[rows], clips[rows]) for rows in (rng.permutation(len(texts))[:size] for _ in range(10))]
     return {k: float(np.mean([d[k] for d in draws])) for k in draws[0]} | {'candidates': size}
+
+# %% ../nbs/12_experiments.ipynb #pointexp
+def pointing(
+    x: Experiment,
+    draws: int = 200,       # of the bootstrap
+) -> dict:                  # reader → scores; empty where nothing says when things happen
+    "Does the teacher point at the right frames of held-out clips? In toy worlds with clips of two events."
+    if not x.path('world', 'events.json').exists(): return {}
+    from vidlankd_nb.corpus import load_tokenizer
+    from vidlankd_nb.pairs import PairSet
+    from vidlankd_nb.pointing import READERS, aims, pointing_scores
+    from vidlankd_nb.teacher import PairBatches, VideoTeacher
+    data = PairBatches(PairSet.load(x.path('pairs'), 'valid'), load_tokenizer(x.path('corpus', 'tokenizer')), x.run.pairs)
+    if not aims(data, x.path('world')): return {}
+    teacher = VideoTeacher.from_pretrained(x.path('teachers', 'video'))
+    return {r: pointing_scores(teacher, data, x.path('world'), r, draws) for r in READERS if r == 'tokens' or teacher.config.has_words}
 
 # %% ../nbs/12_experiments.ipynb #vok12004
 def _vocabulary(x: Experiment):
@@ -503,6 +519,7 @@ def _ground(x: Experiment, pictures: int = 3):
             ax = heat_map(sim, words, frames, pair.times - pair.start)
             ax.figure.savefig(x.path('figures', f'grounding-{k}.png'), dpi=140, bbox_inches='tight'); plt.close(ax.figure)
         write_aside(x.path('figures', f'grounding-{k}.json'), json.dumps({'video': pair.video, 'start': pair.start, 'end': pair.end, 'text': pair.text, 'words': words, 'times': [float(t) for t in pair.times], 'cosine': [[round(float(v), 4) for v in row] for row in sim]}))
+    if scores := pointing(x): write_aside(x.path('figures', 'pointing.json'), json.dumps(scores, indent=1))
 
 # %% ../nbs/12_experiments.ipynb #58db86b6
 def clip_frames(
