@@ -62,6 +62,19 @@ def test_two_processes_give_what_one_gives(tok, tmp_path):
         torch.testing.assert_close(theirs, value.detach()); torch.testing.assert_close(both, grads(t), rtol=1e-4, atol=1e-6)
 
 
+def test_each_word_once_is_every_word(tok):
+    "The task scores each different word once; the formula scores every token."
+    from vidlankd_nb.teacher import best_frames, infonce_of
+    t, b = task(tok).double(), batch()
+    b['video'] = b['video'].double()
+    real, out = t.visible(b), t.model(b['input_ids'], b['attention_mask'], b['video'], b['video_mask'])
+    slow = infonce_of(best_frames(out.words, out.local, b['video_mask'], t.cfg.word_temperature)/t.cfg.temperature, real)
+    fast = t.word_contrast(b['input_ids'], real, out.local, b['video_mask'])
+    torch.testing.assert_close(slow, fast)
+    used = [t.model.word.weight, t.model.text.get_input_embeddings().weight, t.model.video.near.weight]
+    for x, y in zip(torch.autograd.grad(slow, used, retain_graph=True), torch.autograd.grad(fast, used)): torch.testing.assert_close(x, y)
+
+
 def test_padding_does_not_leak(tok):
     t, b = task(tok).eval(), batch()
     bad = b | {'video': torch.where(b['video_mask'][..., None], b['video'], torch.nan)}

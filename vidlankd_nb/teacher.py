@@ -298,8 +298,9 @@ class TeacherTask(nn.Module):
     def flops_per_token(self, batch): # forward and backward: three times the forward pass
         L, K = batch['input_ids'].shape[1], batch['labels'].shape[1]
         video = 2 * matmul_parameters(self.model.video) * batch['video'].shape[1] / L if self.couples_batch else 0
-        words = 2 * matmul_parameters(self.model.word) + 2 * self.model.text.config.hidden_size * batch['video_mask'].numel() if self.model.config.has_words else 0
-        return 3 * (encoder_flops(self.model.text, L, K) + video + words)
+        if 'words' in self.weights: # each different word once, with every frame
+            video += (2 * matmul_parameters(self.model.word) + 2 * self.model.text.config.hidden_size * batch['video_mask'].numel()) * batch['input_ids'].unique().numel() / batch['input_ids'].numel()
+        return 3 * (encoder_flops(self.model.text, L, K) + video)
     def visible(self, batch): # (B, L): real tokens that were not hidden; a hidden one's state is a guess
         hidden = torch.zeros_like(batch['special']).scatter(1, batch['masked_at'], batch['labels'] != -100)
         return ~batch['special'] & ~hidden
@@ -307,14 +308,16 @@ class TeacherTask(nn.Module):
         c = self.cfg
         if c.contrast == 'infonce': return infonce_loss(tokens, real, clips, c.temperature)
         return hinge_loss(tokens, real, clips, c.margin, 'one' if c.contrast == 'hinge_one' else 'all')
-    def word_contrast(self, words, real, local, video_mask):
-        return infonce_of(best_frames(torch.where(real[..., None], words, 0), local, video_mask, self.cfg.word_temperature) / self.cfg.temperature, real)
+    def word_contrast(self, ids, real, local, video_mask):
+        each, number = ids.unique(return_inverse=True)                                       # a word is the same wherever it stands
+        scores = best_frames(self.model.words(each)[None], local, video_mask, self.cfg.word_temperature)[0] / self.cfg.temperature
+        return infonce_of(scores[number], real)                                              # (B, L, C)
     def forward(self, batch, scale):
         watching = self.couples_batch
         out = self.model(batch['input_ids'], batch['attention_mask'], batch['video'] if watching else None, batch['video_mask'] if watching else None)
         terms = {'mlm': mlm_sum(self.model.text, out.text, batch['masked_at'], batch['labels']) * scale['mlm']}
         if watching: terms['contrast'] = self.contrast(*map(gather, (out.text, self.visible(batch), out.clip)))
-        if watching and out.words is not None: terms['words'] = self.word_contrast(*map(gather, (out.words, self.visible(batch), out.local, batch['video_mask'])))
+        if 'words' in self.weights: terms['words'] = self.word_contrast(*map(gather, (batch['input_ids'], self.visible(batch), out.local, batch['video_mask'])))
         return terms
 
 # %% ../nbs/05_teacher.ipynb #82490988
