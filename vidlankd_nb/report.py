@@ -43,6 +43,8 @@ def collect(
         chance = [[read(f, f'students-{n}')['permutation'] for n in runs[0].students] for f in folders]
         per_seed = [sum(c) / len(c) for c in chance]
         out['baseline'] = {'property': {'permutation': sum(per_seed) / len(per_seed), 'per_seed': per_seed}}
+    vokens = [json.loads(p.read_text()) for f in folders if (p := Path(f)/'vokens'/'vokens.json').exists()]
+    if vokens: out['vokens'] = [{k: v[k] for k in ('count', 'source', 'tokens', 'diversity', 'quantisation')} for v in vokens]
     return out
 
 # %% ../nbs/12a_report.ipynb #01f60a84
@@ -142,6 +144,12 @@ img{max-width:100%}.control{color:#a04000}.teacher{color:#00664a}small{color:#77
 TELL = {'temporal': ' temporal: does one held-out noun come before or after another, by the light it was filmed in; chance 0.50. The model orders two things by a time it has seen; it does not perceive order within a clip.',
         'withheld': ' withheld: the property probe on nouns that the text has and no video shows.'}
 
+def _vokens(report, pictures):
+    if 'vokens' not in report: return []
+    v = report['vokens'][0]
+    end, used = v['quantisation'][-1], v['diversity']
+    return [f"<h2>The vokens</h2><p>{v['tokens']:,} tokens are named by {used['used']:.0%} of {v['count']:,} {v['source']}, as varied as {used['perplexity']:.0f} used alike. From a token to its voken it is {end['to_voken']:.2f} in cosine distance, and {end['to_cell']:.2f} to the best that could be restored from the label; a continuous target lies at 0.</p>", pictures['vokens']]
+
 def page(report: dict, pictures: dict) -> str:
     "The report as one self-contained HTML page."
     import html
@@ -152,7 +160,7 @@ def page(report: dict, pictures: dict) -> str:
         f"<p><small>property: which colour, shape, size, weight and order a held-out noun's objects have, read off the noun's state by ridge regression. physical: two-choice questions about held-out nouns, chance 0.50.{TELL['temporal'] if 'temporal' in report['teacher'] else ''}{TELL['withheld'] if 'withheld' in report['teacher'] else ''} ± is the standard deviation over worlds.</small></p>",
         "<h2>In words</h2><ul>" + ''.join(f'<li>{html.escape(v)}</li>' for v in verdicts(report)) + '</ul>']
     parts += [f"<h2>The teacher</h2><p>Among {t['candidates']:.0f} held-out clips it ranks a caption's own clip first in {t['r1']:.0%} of cases (chance {t['chance_r1']:.0%}), among the first five in {t['r5']:.0%}.</p>", *pictures.get('grounding', []),
-              "<p><small>Cosine of each word's state in its caption with the state of each frame; the dot marks the nearest. The contrast compares words with whole clips, so a word's state sums up its caption, and which frame it points at is not trained.</small></p>", "<h2>What it costs</h2>", pictures.get('losses', ''),
+              "<p><small>Cosine of each word's state in its caption with the state of each frame; the dot marks the nearest. The contrast compares words with whole clips, so a word's state sums up its caption, and which frame it points at is not trained.</small></p>", *_vokens(report, pictures), "<h2>What it costs</h2>", pictures.get('losses', ''),
               '<p>Seconds of each stage' + (', mean over worlds' if len(report['seeds']) > 1 else '') + ': ' + ', '.join(f'{k} {v:.0f}' for k, v in s.items() if k != 'total') + f"; in all {s['total']:.0f}.</p>",
               f"<h2>Configuration</h2><p>vidlankd_nb {report['version']}, seeds {report['seeds']}.</p><details><summary>everything</summary><pre>{html.escape(json.dumps(report['config'], indent=1))}</pre></details></html>"]
     return '\n'.join(parts)
@@ -169,6 +177,9 @@ def make_report(
     if seconds is not None: report['seconds']['total'] = round(seconds, 1)
     first = Path(folders[0])
     pictures = {'losses': picture(plot_losses(first).figure), 'grounding': [f'<img src="data:image/png;base64,{base64.b64encode(p.read_bytes()).decode()}">' for p in sorted((first/'figures').glob('grounding-*.png'))]}
+    if 'vokens' in report:
+        from vidlankd_nb.vokenization import plot_quantisation
+        pictures['vokens'] = picture(plot_quantisation({report['vokens'][0]['source']: report['vokens'][0]['quantisation']}).figure)
     if 'baseline' in report:
         (out/'figures').mkdir(parents=True, exist_ok=True)
         fig = plot_properties(report).figure

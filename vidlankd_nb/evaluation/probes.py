@@ -203,7 +203,9 @@ def temporal_probe(
     rank = {x: probes['attributes'][task['attribute']].index(a[task['attribute']]) for x, a in probes['names'].items()}
     pairs = {k: [(x, y) for x in task[k] for y in task[k] if rank[x] != rank[y]] for k in ('train', 'test')}
     if not all(pairs.values()): raise UserError("The temporal probe found no two names of different hours in one of its halves: make a world with more names.")
-    def texts(chosen): return [s.format(x=x, y=y) for k in (0, 1) for x, y in chosen for s in [task['statements'][k if rank[x] < rank[y] else 1 - k]]]   # all true ones, then the false
+    def texts(chosen):   # what is true of each pair, then what is false
+        right = [int(rank[x] > rank[y]) for x, y in chosen]
+        return [task['statements'][k ^ false].format(x=x, y=y) for false in (0, 1) for k, (x, y) in zip(right, chosen)]
     def score(scorer, chosen): return scorer(**tokenizer(texts(chosen), padding=True, return_tensors='pt').to(model.device)).chunk(2)
     def accuracy(scorer, chosen):
         found = []
@@ -219,7 +221,8 @@ def temporal_probe(
             good, bad = score(scorer, [pairs['train'][i] for i in torch.randint(len(pairs['train']), (batch,)).tolist()])
             return F.softplus(bad - good).mean()
         finetune(scorer, loss, cfg.finetune_steps, cfg.finetune_lr)
-    test = sorted(pairs['test'], key=lambda p: (p[0], p[1])) if len(pairs['test']) <= 20000 else [pairs['test'][i] for i in np.random.default_rng(seed).permutation(len(pairs['test']))[:20000]]
+    test = pairs['test']
+    if len(test) > 20000: test = [test[i] for i in np.random.default_rng(seed).permutation(len(test))[:20000]]   # thousands of names make millions of pairs
     right, distance = accuracy(scorer, test).numpy(), np.array([abs(rank[x] - rank[y]) for x, y in test])
     return {'accuracy': float(right.mean()), 'by_distance': {str(d): float(right[distance == d].mean()) for d in np.unique(distance)}, 'train': float(accuracy(scorer, pairs['train'][:2000]).mean())}
 
