@@ -43,7 +43,7 @@ def torchrun(folder, *program, nodes=2, processes=1):
     return [start(*words) for _ in range(nodes)]
 
 
-def finish(processes, seconds=240):
+def finish(processes, seconds=300):
     "Exit codes and outputs; whatever hangs is ended and told."
     outputs, until = [], time.monotonic() + seconds
     try:
@@ -73,7 +73,7 @@ WARNINGS = {'both agents at once': (2, 1, '0:4,1:4'), 'one agent earlier': (2, 1
 @pytest.mark.parametrize('who', WARNINGS)
 def test_a_warning_to_torchrun_saves_and_the_same_command_goes_on(who, run, alone):
     nodes, processes, when = WARNINGS[who]
-    codes, outputs = finish(torchrun(run, here/'warned_at.py', when, nodes=nodes, processes=processes), seconds=90)
+    codes, outputs = finish(torchrun(run, here/'warned_at.py', when, nodes=nodes, processes=processes))
     assert all(codes), (codes, outputs)
     saved = [p.name for p in (run/'students'/'nst+crd'/'checkpoints').iterdir()]
     assert len(saved) == 1 and 'step-00000005' <= saved[0] < 'step-00000010', (saved, outputs)
