@@ -213,7 +213,7 @@ def test_everything_that_should_move_moves(prepared, tmp_path):
 
 def test_every_weight_of_a_student_moves_and_its_teacher_does_not(run, whole):
     before, after = checkpoint(whole, 8), checkpoint(whole, 10)
-    assert [k for k in before if torch.equal(before[k], after[k])] == [] and any(k.startswith('head.') for k in before)
+    assert [k for k in before if before[k].is_floating_point() and torch.equal(before[k], after[k])] == [] and any(k.startswith('head.') for k in before)
     code = "forward = student.teacher_reads\ndef reads(teacher, *a):\n    assert not teacher.training and not any(p.requires_grad for p in teacher.parameters())\n    out = forward(teacher, *a)\n    assert all(not v.requires_grad and torch.equal(v, w) for v, w in zip(out.values(), forward(teacher, *a).values()))   # no dropout\n    return out\nimport torch; student.teacher_reads = reads"
     call(sys.executable, '-c', PATCHED.format(code), 'student', *TEN, '--out', run)
     assert (student_of(run)/'model.safetensors').read_bytes() == (whole/'model.safetensors').read_bytes()
