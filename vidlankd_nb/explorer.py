@@ -20,7 +20,7 @@ from .grounding import HEAT, INK, Grounding, Look, check_sentence, styled
 from .toyworld import film_strip
 from .video import even
 
-# %% ../nbs/10c_explorer.ipynb #ff74823b
+# %% ../nbs/10c_explorer.ipynb #3f7b2e90
 @styled
 def show_token(
     look: Look,
@@ -31,9 +31,11 @@ def show_token(
 ):                          # axes: 'frame', 'strip', 'heat', 'words'
     "Where one word looks, and which words fit one frame."
     names, f = list(look.rows), len(look.times)
-    figure = plt.figure(figsize=(7.2, 2.7 + .26 * len(names)), layout='constrained') if figure is None else figure
-    ax = figure.subplot_mosaic([['frame', 'strip'], ['frame', 'heat'], ['words', 'words']], width_ratios=[1, 4.2], height_ratios=[1, .45 * len(names), 2])
     frames = look.frames if look.frames is not None else np.full((f, 4, 4, 3), 235, np.uint8)
+    tall = [max(.3, 4.6 / f * frames.shape[1] / frames.shape[2]), .22 * len(names), 1.3]   # inches of strip, heat and words
+    figure = plt.figure(layout='constrained') if figure is None else figure
+    figure.set_size_inches(7.2, sum(tall) + 1)
+    ax = figure.subplot_mosaic([['frame', 'strip'], ['frame', 'heat'], ['words', 'words']], width_ratios=[1, 4.2], height_ratios=tall)
     ax['frame'].imshow(frames[at], interpolation='nearest'); ax['frame'].set_title(f'{look.times[at]:.2f} s', loc='left'); ax['frame'].axis('off')
     _strip(ax['strip'], frames, at)
     rows = np.stack([np.asarray(look.rows[n])[token] for n in names])                 # (R, F)
@@ -133,7 +135,7 @@ def _new_clip(self: Explorer):
 
 Explorer._watch, Explorer._new_clip = _watch, _new_clip
 
-# %% ../nbs/10c_explorer.ipynb #59b62607
+# %% ../nbs/10c_explorer.ipynb #eea11d03
 def read_again(self: Explorer):
     "Read the sentence beside the clip, with the readers that are ticked."
     names = [c.description for c in self.readers if c.value]
@@ -152,7 +154,7 @@ def read_again(self: Explorer):
 
 def draw_again(self: Explorer):
     "Draw the chosen word and moment into the image."
-    figure, out = Figure(figsize=(7.2, 2.7 + .26 * len(self.look.rows)), layout='constrained'), io.BytesIO()
+    figure, out = Figure(layout='constrained'), io.BytesIO()
     show_token(self.look, self.token.value or 0, min(self.frame.value, len(self.look.times) - 1), self.limit, figure)
     figure.savefig(out, format='png', dpi=110)
     self.image.value = out.getvalue()

@@ -1,0 +1,141 @@
+"The explorer in a real browser: in JupyterLab with a kernel, and as a page without one."
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import nbformat
+import pytest
+
+CHROMIUM = next((p for n in ('chromium', 'chromium-browser', 'google-chrome') if (p := shutil.which(n))), None)
+DRIVER = shutil.which('chromedriver')
+if not (CHROMIUM and DRIVER): pytest.skip("Chromium and its driver are not installed (Debian: apt-get install chromium chromium-driver)", allow_module_level=True)
+webdriver = pytest.importorskip('selenium.webdriver', reason="selenium is not installed")
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+
+from vidlankd_nb.config import Encoder, Features, Pairs, Teacher, samples
+from vidlankd_nb.corpus import train_tokenizer
+from vidlankd_nb.explorer import page
+from vidlankd_nb.grounding import Grounding
+from vidlankd_nb.pairs import PairSet, make_pairs
+from vidlankd_nb.teacher import VideoTeacher, make_teacher
+from vidlankd_nb.video import extract_folder
+
+
+@pytest.fixture(scope='module')
+def things(tmp_path_factory):
+    "A folder with one sample video, its pairs, and a teacher that has learnt nothing."
+    folder, toy = tmp_path_factory.mktemp('browser'), samples()/'toyworld'
+    (folder/'videos').mkdir()
+    shutil.copy(toy/'videos'/'toy0000.mp4', folder/'videos')
+    captions = {'toy0000': json.loads((toy/'caption.json').read_text())['toy0000']}
+    extract_folder(folder/'videos', folder/'features', Features(), captions=captions, progress=False)
+    pairs, *_ = make_pairs(folder/'features', captions, Pairs(valid_share=0), folder/'pairs')
+    (folder/'text.txt').write_text('\n'.join(captions['toy0000']['text']))
+    tokenizer = train_tokenizer([folder/'text.txt'], 300)
+    tokenizer.save_pretrained(folder/'teacher')
+    make_teacher(Teacher(text=Encoder(layers=1, width=32, heads=2), word_weight=1), tokenizer, pairs.store.width, 16).save_pretrained(folder/'teacher')
+    return folder
+
+
+LOAD = """
+from pathlib import Path
+from vidlankd_nb.config import Pairs
+from vidlankd_nb.corpus import load_tokenizer
+from vidlankd_nb.explorer import Explorer
+from vidlankd_nb.grounding import Grounding
+from vidlankd_nb.pairs import PairSet
+from vidlankd_nb.teacher import VideoTeacher
+grounding = Grounding(VideoTeacher.from_pretrained('teacher'), load_tokenizer('teacher'), PairSet.load('pairs', 'train'), Pairs(max_frames=16), 'videos')
+explorer = Explorer(grounding)
+explorer.widget
+"""
+
+
+@pytest.fixture(scope='module')
+def browser(tmp_path_factory):
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in ('--headless=new', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync', '--window-size=1200,1400', f"--user-data-dir={tmp_path_factory.mktemp('profile')}"): options.add_argument(flag)
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope='module')
+def lab(things, tmp_path_factory):
+    "JupyterLab on the loopback: its address."
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(LOAD)], metadata={'kernelspec': {'name': 'python3', 'display_name': 'python3', 'language': 'python'}}), things/'explore.ipynb')
+    with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
+    own = tmp_path_factory.mktemp('jupyter')
+    env = os.environ | {'JUPYTER_CONFIG_DIR': str(own/'config'), 'JUPYTER_RUNTIME_DIR': str(own/'runtime'), 'JUPYTERLAB_SETTINGS_DIR': str(own/'settings'), 'JUPYTERLAB_WORKSPACES_DIR': str(own/'workspaces')}
+    log = open(own/'log', 'w')
+    server = subprocess.Popen([sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', '--ip=127.0.0.1', f'--port={port}', '--ServerApp.port_retries=0', '--IdentityProvider.token=', f'--ServerApp.root_dir={things}', '--expose-app-in-browser', '--LabApp.news_url=None'], env=env, stdout=log, stderr=log)
+    for _ in range(150):
+        try: urllib.request.urlopen(f'http://127.0.0.1:{port}/api/status', timeout=2); break
+        except OSError:
+            assert server.poll() is None, (own/'log').read_text()[-2000:]
+            time.sleep(.2)
+    yield f'http://127.0.0.1:{port}'
+    server.terminate(); server.wait(20); log.close()
+
+
+PIXELS = """const image = document.querySelector('img.widget-image, .widget-image img, img.jupyter-widgets');
+if (!image || !image.complete || !image.naturalWidth) return null;
+const c = document.createElement('canvas'); c.width = image.naturalWidth; c.height = image.naturalHeight;
+c.getContext('2d').drawImage(image, 0, 0); return c.toDataURL();"""
+
+
+def changed(driver, script, before, seconds=30):
+    "What `script` gives once it differs from `before`."
+    return WebDriverWait(driver, seconds, .1).until(lambda d: (now := d.execute_script(script)) not in (None, before) and now)
+
+
+def test_explorer_in_jupyterlab(lab, browser):
+    browser.get(f'{lab}/doc/tree/explore.ipynb')
+    ready = "return !!(window.jupyterapp && document.querySelector('.jp-Notebook .jp-CodeCell'))"
+    WebDriverWait(browser, 60).until(lambda d: d.execute_script(ready))
+    browser.execute_script("jupyterapp.commands.execute('notebook:run-all-cells')")
+    first = changed(browser, PIXELS, None, 120)
+    browser.find_element(By.CSS_SELECTOR, '.noUi-handle').send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    moved = changed(browser, PIXELS, first)
+    tokens = browser.find_elements(By.CSS_SELECTOR, '.widget-toggle-buttons .widget-toggle-button')
+    assert len(tokens) >= 3
+    tokens[2].click()
+    touched = changed(browser, PIXELS, moved)
+    box = browser.find_element(By.CSS_SELECTOR, '.widget-text input')
+    box.send_keys(Keys.CONTROL, 'a'); box.send_keys('the ball jumps', Keys.ENTER)
+    typed = changed(browser, PIXELS, touched)
+    assert len({first, moved, touched, typed}) == 4
+    assert [b.text for b in browser.find_elements(By.CSS_SELECTOR, '.widget-toggle-buttons .widget-toggle-button')] == ['the', 'ball', 'jumps']
+
+
+def test_page_without_a_kernel(things, browser):
+    teacher = VideoTeacher.from_pretrained(things/'teacher')
+    from vidlankd_nb.corpus import load_tokenizer
+    g = Grounding(teacher, load_tokenizer(things/'teacher'), PairSet.load(things/'pairs', 'train'), Pairs(max_frames=16), things/'videos')
+    looks = [g.look(0), g.look(1, 'a <b>sentence</b> </script> of tags')]
+    (things/'page.html').write_text(page(looks), encoding='utf-8')
+    browser.get((things/'page.html').as_uri())
+    canvas = "return document.getElementById('picture').toDataURL()"
+    pictures = [browser.execute_script(canvas)]
+    def after(act):
+        act(); pictures.append(changed(browser, canvas, pictures[-1], 5))
+    words = browser.find_elements(By.CSS_SELECTOR, '#words button')
+    assert [w.text for w in words] == looks[0].words
+    after(words[0].click if words[0].get_attribute('aria-pressed') == 'false' else words[1].click)
+    colours = [w.value_of_css_property('background-color') for w in words]
+    after(lambda: browser.find_element(By.ID, 'frame').send_keys(Keys.ARROW_RIGHT))
+    assert [w.value_of_css_property('background-color') for w in words] != colours
+    after(browser.find_element(By.ID, 'play').click)
+    browser.find_element(By.ID, 'play').click()
+    after(lambda: browser.find_element(By.CSS_SELECTOR, '#clip option:nth-child(2)').click())
+    assert [w.text for w in browser.find_elements(By.CSS_SELECTOR, '#words button')] == looks[1].words
+    assert not [e for e in browser.get_log('browser') if e['level'] == 'SEVERE' and 'page.html' in e['message']] and 'src="http' not in (things/'page.html').read_text()
