@@ -100,8 +100,8 @@ def changed(driver, script, before, seconds=30):
 
 def test_explorer_in_jupyterlab(lab, browser):
     browser.get(f'{lab}/doc/tree/explore.ipynb')
-    ready = "return !!(window.jupyterapp && document.querySelector('.jp-Notebook .jp-CodeCell'))"
-    WebDriverWait(browser, 60).until(lambda d: d.execute_script(ready))
+    ready = "const s = window.jupyterapp?.shell?.currentWidget?.sessionContext?.session; return !!(s && s.kernel && s.kernel.status == 'idle' && document.querySelector('.jp-Notebook .jp-CodeCell'))"
+    WebDriverWait(browser, 90, .1).until(lambda d: d.execute_script(ready))     # run earlier, and JupyterLab asks for a kernel
     browser.execute_script("jupyterapp.commands.execute('notebook:run-all-cells')")
     first = changed(browser, PIXELS, None, 120)
     browser.find_element(By.CSS_SELECTOR, '.noUi-handle').send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)

@@ -166,3 +166,72 @@ def test_clips_are_shown_with_scores_and_captions_and_style_stays_inside():
     assert [t.get_text() for t in ax.texts][:3] == ['0.50', 'one', '-0.25'] and ax.texts[3].get_text().endswith('…')
     assert [im.get_array().shape for im in ax.images] == [(8, 72, 3)] * 2 and ax.get_title(loc='left') == 'x'
     assert all(plt.rcParams[k] == before[k] for k in STYLE)
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    "A finished run, too short to learn anything."
+    from vidlankd_nb.config import load_run
+    from vidlankd_nb.experiments import Experiment
+    folder = tmp_path_factory.mktemp('run')/'quick'
+    cfg = load_run('quick', teacher__word_weight=1)
+    cfg.controls, cfg.students = {}, {k: cfg.students[k] for k in ('l2', 'nst')}
+    x = Experiment(cfg, folder, show=False)
+    x.do('world', 'features', 'pairs', 'corpus', 'teacher', 'student', 'ground'); x.close()
+    return folder
+
+
+def command(*words):
+    "Exit code and last line of standard error of a `vidlankd ground`."
+    import contextlib
+    import io
+    from vidlankd_nb.cli import main
+    err, code = io.StringIO(), 0
+    with contextlib.redirect_stderr(err):
+        try: main(['ground', *map(str, words)])
+        except SystemExit as e: code = e.code
+    return code, err.getvalue().strip()
+
+
+def test_ground_a_sentence_beside_the_clip_it_finds_and_beside_a_given_one(run, tmp_path, capsys):
+    import json
+    assert json.loads((run/'figures'/'grounding-0.json').read_text())['cosine'].keys() == {'word vectors', 'words in context'}
+    assert command(run, '--text', 'the red ball jumps', '--out', tmp_path/'a') == (0, '')
+    assert {p.name for p in (tmp_path/'a').iterdir()} == {'look.png', 'look.svg', 'look.html', 'look.json', 'clips.png'}
+    found = json.loads((tmp_path/'a'/'look.json').read_text())
+    assert found['clips'][0]['words'] == 'the red ball jumps'.split() and list(found['clips'][0]['cosine']) == ['word vectors', 'words in context', 'student l2']
+    scores = [c['score'] for c in found['clips']]
+    assert len(scores) == 5 and scores == sorted(scores, reverse=True) and all(-1 <= v <= 1 for c in found['clips'] for rows in c['cosine'].values() for row in rows for v in row)
+    for clip in ('toy0000:3', 'toy0000:3.4'):     # in training or held out, by its start or any second of it
+        assert command(run, '--text', 'the red ball jumps', '--clip', clip, '--out', tmp_path/'b', '--students', 'nst') == (0, '')
+        chosen = json.loads((tmp_path/'b'/'look.json').read_text())['clips'][0]
+        assert chosen['clip'].startswith('toy0000:') and chosen['notes'] == {'student nst': 'turned by a rotation fitted on text'}
+    assert 'read in pieces' not in capsys.readouterr().out
+    assert command(run, '--text', 'the zuzuzu jumps', '--clip', 'toy0000', '--students', 'none', '--out', tmp_path/'c')[0] == 0
+    assert 'never seen in training: zuzuzu (z·' in capsys.readouterr().out
+
+
+def test_what_ground_is_given_wrongly_is_named(run, tmp_path):
+    for words, said in (((run, '--text', ''), 'sentence is empty'), ((run, '--text', 'the жук jumps'), "lacks 'жук'"), ((run, '--text', 'the ' * 200), 'shorten it'),
+                        ((run, '--text', 'the ball', '--clip', 'toy000'), 'the nearest of'), ((run, '--text', 'the ball', '--clip', 'toy0000:999'), 'the nearest are toy0000:'), ((run, '--text', 'the ball', '--clip', 'toy0000:x'), 'should end in the second'),
+                        ((run, '--text', 'the ball', '--students', 'l3'), "did you mean 'l2'"), ((tmp_path, '--text', 'the ball'), 'holds no run'), ((run,), 'text')):
+        code, err = command(*words)
+        assert code == 2 and said in err and 'Traceback' not in err and len(err.splitlines()) == 1, (words, err)
+    assert not (run/'looks').exists()
+
+
+def test_models_that_do_not_fit_or_are_not_there_are_named(run, tmp_path):
+    import shutil
+    from transformers import AutoModelForMaskedLM
+    from vidlankd_nb.config import Encoder
+    from vidlankd_nb.corpus import load_tokenizer
+    from vidlankd_nb.teacher import text_encoder
+    copy = shutil.copytree(run, tmp_path/'copy')
+    tok = load_tokenizer(copy/'corpus'/'tokenizer')
+    text_encoder(Encoder(layers=1, width=48, heads=2), tok).save_pretrained(copy/'students'/'l2')
+    code, err = command(copy, '--text', 'the ball')
+    assert code == 2 and 'width 48' in err and 'teacher 32' in err
+    (copy/'students'/'nst'/'model.safetensors').unlink()
+    assert 'No finished student' in command(copy, '--text', 'the ball', '--students', 'nst')[1]
+    (copy/'teachers'/'video'/'model.safetensors').unlink()
+    assert 'No finished teacher' in command(copy, '--text', 'the ball')[1]

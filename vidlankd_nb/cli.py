@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FILES', 'BENCHMARKS', 'COMMANDS', 'quiet', 'run_command', 'features_command', 'pairs_command', 'corpus_command',
-           'vocabulary_command', 'stage_command', 'demo', 'ablate', 'bench', 'usage', 'main']
+           'vocabulary_command', 'ground_command', 'stage_command', 'demo', 'ablate', 'bench', 'usage', 'main']
 
 # %% ../nbs/13_cli.ipynb #1358b1ea
 import os, sys
@@ -16,7 +16,7 @@ from .config import Corpus, Features, Pairs, UserError, explain, field_docs, nea
 # %% ../nbs/13_cli.ipynb #e20c0c71
 def _run_words(args: list, command: str, default: str | None = None, out: str | None = None):
     "Parse the words of a command that works on a run: (`Run`, other options)."
-    alone = f" On files instead of a run: 'vidlankd {command} FILES… --out DIR'; 'vidlankd {command} x --help' lists its options." if command in FILES else ''
+    alone = " On a finished run: 'vidlankd ground RUN --text SENTENCE'; 'vidlankd ground x --help' lists its options." if command == 'ground' else f" On files instead of a run: 'vidlankd {command} FILES… --out DIR'; 'vidlankd {command} x --help' lists its options." if command in FILES else ''
     parser = run_parser(prog=f'vidlankd {command}', description=COMMANDS[command][1] + '.' + alone)
     parser.add_argument('--out', type=str, default=out, help='the run\'s folder; default: runs/CONFIG')
     if command == 'demo':
@@ -102,11 +102,31 @@ def vocabulary_command(args):
     end = found['curve'][-1]
     print(f"{found['captions']:,} captions with {found['caption_types']:,} types cover {end['types']['mean']:.1%} of {found['text_types']:,} types and {end['tokens']['mean']:.1%} of {found['text_tokens']:,} tokens{''.join(f'; left out: {n:,} {k}' for k, n in found['left_out'].items())}; {Path(space.out)/'vocabulary.json'}")
 
+# %% ../nbs/13_cli.ipynb #grndcli2
+def ground_command(args):
+    "Read a sentence beside a clip of a run."
+    from jsonargparse import ArgumentParser
+    parser = ArgumentParser(prog='vidlankd ground', description='draw what the words of a sentence see in a clip of a finished run', exit_on_error=False, allow_abbrev=False)
+    parser.add_argument('run', metavar='RUN', help="a run's folder")
+    parser.add_argument('--text', type=str, required=True, help='the sentence')
+    parser.add_argument('--clip', type=str, default=None, help="VIDEO:SECOND or VIDEO; default: the held-out clip that the sentence finds")
+    parser.add_argument('--out', type=str, default=None, help='folder to write; default: RUN/looks')
+    parser.add_argument('--students', type=str, default=None, help="names, with commas; 'none'; default: those trained into the teacher's space")
+    try: space = parser.parse_args(args)
+    except Exception as e: raise UserError(explain(str(e), parser)) from None
+    from vidlankd_nb.config import Run
+    from vidlankd_nb.experiments import ground_sentence
+    quiet(Run())
+    looks, notes = ground_sentence(space.run, space.text, space.clip, None if space.students is None else [n for n in space.students.split(',') if n and n != 'none'], space.out)
+    for note in notes: print(f'note: {note}')
+    for l in looks: print(f"{l['clip']}  {l['score']:.2f}  {l['caption']}")
+    print(f"written: {Path(space.out or Path(space.run)/'looks')/'look.html'}, .png, .svg, .json")
+
 # %% ../nbs/13_cli.ipynb #09f0cc4d
-FILES = {'features': features_command, 'pairs': pairs_command, 'corpus': corpus_command, 'vocabulary': vocabulary_command}
+FILES = {'features': features_command, 'pairs': pairs_command, 'corpus': corpus_command, 'vocabulary': vocabulary_command, 'ground': ground_command}
 
 def stage_command(name):
-    "The command of one stage: on a run's folder, or – for four of them – on files."
+    "The command of one stage: on a run's folder, or – for five of them – on files."
     def command(args):
         if name in FILES and (args and not args[0].startswith('-')): return FILES[name](args)
         run, _, out = _run_words(args, name)

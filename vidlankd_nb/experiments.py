@@ -8,11 +8,12 @@ __all__ = ['HOW', 'CONTRAST_ONLY', 'OWN_TEACHERS', 'STUDENT_CODE', 'TEACHER_CODE
            'teacher_config', 'teacher_key', 'save_model', 'same_words', 'teacher_encoder', 'reads_teacher',
            'teacher_folder', 'load_encoder', 'first_weights', 'student_key', 'train_student', 'model_card',
            'student_card', 'teacher_card', 'evaluate_model', 'validation_loss', 'probe_folder', 'retrieval', 'pointing',
-           'ground_pair', 'clip_frames', 'run_world', 'run_worlds']
+           'open_grounding', 'ground_sentence', 'load_tokenizer_of', 'write_looks', 'run_world', 'run_worlds']
 
 # %% ../nbs/12_experiments.ipynb #fb78f99c
 import fcntl, hashlib, json, os, shutil, time
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Callable
 
@@ -488,51 +489,91 @@ def _vocabulary(x: Experiment):
     for line in gap_lines(found): x.say('  ' + line)
 
 # %% ../nbs/12_experiments.ipynb #9ec22cb6
-def ground_pair(
-    teacher,          # a `VideoTeacher`
-    data,             # `PairBatches`
-    i: int,           # number of the pair
-):                    # (words, (L, F) cosines)
-    "Cosine of each word of a caption, in its context, with each frame of its clip."
-    import torch
-    from vidlankd_nb.grounding import similarity, word_states
-    from vidlankd_nb.pairs import collate
-    b = collate(data.pairs, data.tokenizer, data.cfg, [i])
-    words, states = word_states(teacher.text, data.tokenizer, data.pairs[i].text)
-    with torch.no_grad(): frames, _ = teacher.eval().video(b['video'], b['video_mask'])
-    return words, similarity(states, frames[0])
+def open_grounding(
+    x,                     # an `Experiment`, or anything with its `run` and `path`
+    split: str = 'valid',  # whose pairs: 'valid' or 'train'
+    students: list = (),   # names of students and controls that read as well
+):                         # a `Grounding`
+    "What the teacher of a run, and its students, see; raises `UserError` when they are not trained."
+    from vidlankd_nb.corpus import load_tokenizer, read_lines
+    from vidlankd_nb.grounding import Grounding
+    from vidlankd_nb.pairs import PairSet
+    from vidlankd_nb.readers import read_student
+    from vidlankd_nb.teacher import VideoTeacher
+    folder, all = x.path('teachers', 'video'), {n: ('students', d) for n, d in x.run.students.items()} | {n: ('controls', d) for n, d in x.run.controls.items()}
+    if not (folder/'model.safetensors').exists(): raise UserError(f"No finished teacher in {folder}: run 'vidlankd run --config CONFIG --out {x.path()}' with the run's configuration; it goes on where it stopped.")
+    if wrong := [n for n in students if n not in all]: raise UserError(f"This run has no student '{wrong[0]}': {nearest(wrong[0], all)}")
+    teacher, tok = VideoTeacher.from_pretrained(folder), load_tokenizer(x.path('corpus', 'tokenizer'))
+    texts = list(islice((line for f in sources(x)['text'] for line in read_lines(f)), 2000)) if students else []
+    read = [read_student(x.path(kind, n), teacher, tok, texts, d.objective if d.teacher == "video" else "none") for n in students for kind, d in [all[n]]]
+    return Grounding(teacher, tok, PairSet.load(x.path('pairs'), split), x.run.pairs, sources(x)['videos'], {r.name: r for r in read})
 
 # %% ../nbs/12_experiments.ipynb #c2830cf7
 def _ground(x: Experiment, pictures: int = 3):
     import matplotlib.pyplot as plt
-    from vidlankd_nb.corpus import load_tokenizer
-    from vidlankd_nb.grounding import heat_map
-    from vidlankd_nb.pairs import PairSet
-    from vidlankd_nb.teacher import PairBatches, VideoTeacher
-    data = PairBatches(PairSet.load(x.path('pairs'), 'valid'), load_tokenizer(x.path('corpus', 'tokenizer')), x.run.pairs)
-    teacher, videos = VideoTeacher.from_pretrained(x.path('teachers', 'video')), sources(x)['videos']
+    from vidlankd_nb.grounding import heat_maps
+    grounding = open_grounding(x)
     x.path('figures').mkdir(exist_ok=True)
-    for k in range(min(pictures, len(data))):
-        i = k * len(data) // pictures
-        pair, (words, sim) = data.pairs[i], ground_pair(teacher, data, i)
-        if (frames := clip_frames(videos, pair) if videos else None) is not None:
-            ax = heat_map(sim, words, frames, pair.times - pair.start)
-            ax.figure.savefig(x.path('figures', f'grounding-{k}.png'), dpi=140, bbox_inches='tight'); plt.close(ax.figure)
-        write_aside(x.path('figures', f'grounding-{k}.json'), json.dumps({'video': pair.video, 'start': pair.start, 'end': pair.end, 'text': pair.text, 'words': words, 'times': [float(t) for t in pair.times], 'cosine': [[round(float(v), 4) for v in row] for row in sim]}))
-    if scores := pointing(x): write_aside(x.path('figures', 'pointing.json'), json.dumps(scores, indent=1))
+    for k in range(min(pictures, len(grounding.pairs))):
+        look = grounding.look(k * len(grounding.pairs) // pictures)
+        fig = heat_maps(look)[0].figure
+        fig.savefig(x.path('figures', f'grounding-{k}.png'), dpi=140); plt.close(fig)
+        write_aside(x.path('figures', f'grounding-{k}.json'), json.dumps(look.figures()))
 
-# %% ../nbs/12_experiments.ipynb #58db86b6
-def clip_frames(
-    videos: Path,     # folder of video files
-    pair,             # a `Pair`
-):                    # (F, h, w, 3) uint8, or None when the file is not there
-    "The pictures of a pair's clip, one for each feature row."
-    import numpy as np
-    from vidlankd_nb.video import decode
-    found = [f for f in Path(videos).rglob(f'{pair.video}.*')]
-    if not found: return None
-    clip = decode(found[0])
-    return clip.frames[[int(np.abs(clip.times - t).argmin()) for t in pair.times]]
+# %% ../nbs/12_experiments.ipynb #grndsen1
+def ground_sentence(
+    folder: str | Path,           # of a run
+    text: str,
+    clip: str | None = None,      # 'VIDEO:SECOND' or 'VIDEO'; None: the held-out clip that the sentence finds
+    students: list | None = None, # names; None: those whose objective puts them into the teacher's space
+    out: str | Path | None = None,  # folder for look.png, .svg, .html and .json; None: `looks` inside the run
+):                                # ([{'clip', 'score', 'caption', …}] best first, notes)
+    "Read a sentence beside a clip of a run; raises `UserError` on what cannot be read, found or loaded."
+    from types import SimpleNamespace
+    from vidlankd_nb.grounding import check_sentence, find_clips
+    from vidlankd_nb.pairs import PairSet
+    from vidlankd_nb.readers import aligns
+    folder = Path(folder)
+    if not (folder/'config.yaml').exists(): raise UserError(f"{folder} holds no run (no config.yaml): give the folder that 'vidlankd run' wrote; of a demo, one of its worlds, for example {folder/'seed-0'}.")
+    x = SimpleNamespace(run=load_run(folder/'config.yaml'), path=folder.joinpath)
+    own = [n for n, d in x.run.students.items() if aligns(d.objective) and d.teacher == "video" and x.path('students', n, 'model.safetensors').exists()] if students is None else students
+    notes = check_sentence(load_tokenizer_of(x), text)
+    sets = {s: PairSet.load(x.path('pairs'), s) for s in ('valid', 'train')}
+    split, among = find_clips(sets, clip) if clip else ('valid' if len(sets['valid']) else 'train', None)
+    g = open_grounding(x, split, own)
+    found = g.search(text, k=5, among=among)
+    return write_looks(g, text, found, Path(out or folder/'looks'), notes), [f'read in pieces, and perhaps never seen in training: {n}' for n in notes]
+
+def load_tokenizer_of(x):
+    "The tokenizer of a run; raises `UserError` when there is none yet."
+    from vidlankd_nb.corpus import load_tokenizer
+    if not x.path('corpus', 'tokenizer').exists(): raise UserError(f"No vocabulary in {x.path()}: the run has not come so far. Run 'vidlankd run --config CONFIG --out {x.path()}' first.")
+    return load_tokenizer(x.path('corpus', 'tokenizer'))
+
+# %% ../nbs/12_experiments.ipynb #grndsen2
+def write_looks(
+    g,              # a `Grounding`
+    text: str,
+    found: list,    # (number of a pair, score), best first
+    out: Path,
+    notes: list = (),
+) -> list[dict]:    # what look.json holds of each clip
+    "Pictures, page and figures of one sentence: the best clip as heat maps, the best three to touch, all of them as film strips."
+    from matplotlib import pyplot as plt
+    from vidlankd_nb.explorer import page
+    from vidlankd_nb.grounding import heat_maps, show_clips
+    out.mkdir(parents=True, exist_ok=True)
+    looks = [g.look(i, text) for i, _ in found]
+    fig = heat_maps(looks[0])[0].figure
+    for kind in ('png', 'svg'): fig.savefig(out/f'look.{kind}', dpi=160, metadata={'Date': None} if kind == 'svg' else None)
+    plt.close(fig)
+    if all(l.frames is not None for l in looks):
+        ax = show_clips([l.frames for l in looks], [s for _, s in found], [l.caption for l in looks], title=f'the clips nearest to “{text}”')
+        ax.figure.savefig(out/'clips.png', dpi=160); plt.close(ax.figure)
+    write_aside(out/'look.html', page(looks[:3], f'What the words of “{text}” see'))
+    records = [l.figures() | {'score': round(s, 4)} for l, (_, s) in zip(looks, found)]
+    write_aside(out/'look.json', json.dumps({'text': text, 'read_in_pieces': list(notes), 'clips': records}, indent=1, ensure_ascii=False))
+    return records
 
 # %% ../nbs/12_experiments.ipynb #18ce5d3c
 def _report(x: Experiment):

@@ -248,7 +248,7 @@ def _faiss(queries, targets, k, by):
     found = [index.search(p, k) for p in pieces(queries)]
     return tuple(np.concatenate(x) for x in zip(*found))
 
-# %% ../nbs/10_grounding.ipynb #2f504d16
+# %% ../nbs/10_grounding.ipynb #03bd80a1
 @styled
 def show_clips(
     clips: list,           # of (F, h, w, 3) uint8 pictures
@@ -269,7 +269,7 @@ def show_clips(
         top = row * (h + 2 * gap)
         ax.imshow(band, extent=(0, band.shape[1], top + h, top), interpolation='nearest')
         ax.text(band.shape[1] + gap, top + h / 2, f'{scores[row]:.2f}', va='center', weight='bold')
-        ax.text(band.shape[1] + gap + .17 * wide * w, top + h / 2, fill(shorten(captions[row], 84, placeholder=' …'), 36), va='center')
+        ax.text(band.shape[1] + gap + .13 * wide * w, top + h / 2, fill(shorten(captions[row], 84, placeholder=' …'), 36), va='center')
     ax.set(xlim=(0, wide * (w + gap) * 1.75), ylim=(len(strips) * (h + 2 * gap), 0), aspect='equal')
     ax.set_title(title, loc='left')
     ax.axis('off')
@@ -403,29 +403,27 @@ def sentence_vector(
     "A sentence as the mean direction of its words."
     return F.normalize(F.normalize(torch.as_tensor(states), dim=-1).mean(0), dim=-1)
 
-# %% ../nbs/10_grounding.ipynb #0523d316
+# %% ../nbs/10_grounding.ipynb #954368af
 def find_clips(
-    self: Grounding,
+    sets: dict,         # of `PairSet`s, by split
     clip: str,          # 'toy0003:12', 'toy0003:12.4' (the clip that holds this second) or 'toy0003'
-) -> list[int]:         # numbers of pairs
+) -> tuple[str, list[int]]:   # the split, and numbers of its pairs
     "The pairs that a name means; raises `UserError` that lists the nearest names when there is none."
-    meta = [self.pairs.meta(i)[:3] for i in range(len(self.pairs))]
-    if found := [i for i, (v, *_) in enumerate(meta) if v == clip]: return found
+    meta = {s: [p.meta(i)[:3] for i in range(len(p))] for s, p in sets.items()}
+    pick = lambda test: next(((s, at) for s, rows in meta.items() if (at := [i for i, m in enumerate(rows) if test(*m)])), None)
+    if found := pick(lambda v, *_: v == clip): return found
     video, _, second = clip.rpartition(':')
-    own = [i for i, (v, *_) in enumerate(meta) if v == video]
-    if not own: raise UserError(f"No clip '{clip}' with features: {_nearest_names(video or clip, [v for v, *_ in meta])}")
+    if not (own := pick(lambda v, *_: v == video)): raise UserError(f"No clip '{clip}' with features: {_nearest_names(video or clip, [m[0] for rows in meta.values() for m in rows])}")
+    starts = [meta[own[0]][i][1] for i in own[1]]
     try: second = float(second)
-    except ValueError: raise UserError(f"'{clip}' should end in the second at which the clip starts, as in '{self.name(own[0])}'.") from None
-    if found := [i for i in own if meta[i][1] - 1e-6 <= second < meta[i][2] - 1e-6]: return found[:1]
-    near = sorted(own, key=lambda i: abs(meta[i][1] - second))[:3]
-    raise UserError(f"No clip of {video} with features holds second {second:g}: the nearest are {', '.join(self.name(i) for i in near)}.")
+    except ValueError: raise UserError(f"'{clip}' should end in the second at which the clip starts, as in '{video}:{starts[0]:g}'.") from None
+    if found := pick(lambda v, a, b: v == video and a - 1e-6 <= second < b - 1e-6): return found[0], found[1][:1]
+    raise UserError(f"No clip of {video} with features holds second {second:g}: the nearest are {', '.join(f'{video}:{t:g}' for t in sorted(starts, key=lambda t: abs(t - second))[:3])}.")
 
 def _nearest_names(name, names, n=3):
     names = sorted(set(names))
     near = difflib.get_close_matches(name, names, n, cutoff=.5) or names[:n]
     return f"the nearest of {len(names):,} videos are {', '.join(near)}." if len(names) > n else f"there are {', '.join(names)}."
-
-Grounding.find = find_clips
 
 # %% ../nbs/10_grounding.ipynb #6c3f6e9d
 def search_clips(
