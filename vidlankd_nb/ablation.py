@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['GRIDS', 'MARK', 'Cell', 'with_setting', 'grids', 'read_grid', 'make_cell', 'CellRun', 'units', 'held', 'record_of',
-           'outputs', 'changed', 'make_unit', 'cell_file', 'run_cell', 'cell_key', 'state_of', 'clear', 'live_table',
-           'Board', 'next_job', 'in_process', 'run_grid', 'clock', 'prepare', 'work_off']
+           'outputs', 'changed', 'make_unit', 'cell_file', 'run_cell', 'cell_key', 'state_of', 'rests_on', 'clear',
+           'live_table', 'Board', 'next_job', 'in_process', 'run_grid', 'clock', 'prepare', 'work_off']
 
 # %% ../nbs/12b_ablation.ipynb #ab000004
 import fcntl, json, os, shutil, subprocess, sys, threading, time, traceback
@@ -22,7 +22,7 @@ from .corpus import write_aside
 from .experiments import OWN_TEACHERS, STAGES, Experiment, contents, digest, evaluate_model, reads_teacher, stage_key, student_key, teacher_key, train_student, train_teacher
 
 # %% ../nbs/12b_ablation.ipynb #ab000007
-@dataclass
+@dataclass(eq=False)
 class Cell:
     "One model of a grid: a student or the teacher itself, under a base configuration and what differs from it."
     name: str
@@ -233,22 +233,27 @@ def state_of(
     other = [n for f, (n, _) in now.items() if f.name not in record['units']]
     if other or record['key'] != cell_key(x): return record | {'status': 'changed', 'words': f"settings or files behind '{(other or ['evaluation'])[0]}' are others now"}
     for f, (n, _) in now.items():
-        if not record_of(f).exists() or (odd := changed(f)): return record | {'status': 'changed', 'words': f"'{n}' in the store was {'changed: ' + odd if record_of(f).exists() else 'removed'}", 'unit': str(f)}
+        if not record_of(f).exists() or (odd := changed(f)): return record | {'status': 'changed', 'words': f"'{n}' in the store was {'changed: ' + odd if record_of(f).exists() else 'removed'}"}
     return record
 
 # %% ../nbs/12b_ablation.ipynb #ab000028
+def rests_on(a: str, b: str) -> bool:
+    "Does stage `a` need what stage `b` made, directly or not?"
+    return b in STAGES[a].needs or any(rests_on(n, b) for n in STAGES[a].needs)
+
 def clear(
-    found: dict,      # (cell's name, seed) -> state
+    found: dict,      # (`Cell`, seed) -> state
+    base: Run,
     out: Path,
 ):
-    "Set changed cells aside, and the units of the store that are not what was made, so that they are made anew."
-    for (name, seed), s in found.items():
-        if s['status'] != 'changed': continue
-        if 'unit' in s and record_of(Path(s['unit'])).exists(): record_of(Path(s['unit'])).unlink(); shutil.rmtree(s['unit'], ignore_errors=True)
-        for u in s['units'] if 'unit' in s else ():      # what rests on it
-            f = Path(out)/'store'/u
-            if record_of(f).exists() and u.split('-')[0] in ('teacher', 'student', 'vokens', 'pairs', 'features') and s['units'].index(u) > s['units'].index(Path(s['unit']).name): record_of(f).unlink(); shutil.rmtree(f, ignore_errors=True)
-        os.replace(cell_file(out, name, seed), cell_file(out, name, seed).with_suffix('.before'))
+    "Take units that are not what was made out of the store, with all that rests on them, and set changed cells aside."
+    for (cell, seed), s in found.items():
+        now = units(CellRun(cell, base, seed, Path(out)/'store'))
+        odd = [n for f, (n, _) in now.items() if record_of(f).exists() and changed(f)]
+        for f, (n, _) in now.items():
+            if record_of(f).exists() and any(n == o or rests_on(n, o) for o in odd): record_of(f).unlink(); shutil.rmtree(f, ignore_errors=True)
+        file = cell_file(out, cell.name, seed)
+        if s['status'] == 'changed': os.replace(file, file.with_suffix('.before'))
 
 # %% ../nbs/12b_ablation.ipynb #ab000030
 MARK = {'waiting': '·', 'failed': 'failed', 'changed': 'changed'}
@@ -338,7 +343,7 @@ def run_grid(
             began, states = time.time(), {(c.name, s): state_of(c, base, s, out) for c, s in jobs}
             odd = {k: s for k, s in states.items() if s['status'] == 'changed'}
             if odd and not again: raise UserError('; '.join(f"cell '{n}', seed {s}: {v['words']}" for (n, s), v in list(odd.items())[:3]) + f"{' …' if len(odd) > 3 else ''}. {len(odd)} finished {'cell does' if len(odd) == 1 else 'cells do'} not belong to what is there now: choose another --out, or add --again to make them anew. Nothing was run.")
-            clear(odd, out)
+            if again: clear({(c, s): states[c.name, s] for c, s in jobs}, base, out)
             for k in odd: states[k] = {'status': 'waiting'}
             board = Board(cells, seeds, states, show)
             try: work_off(jobs, base, out, processes, board, seeds)
@@ -375,7 +380,8 @@ def work_off(jobs, base, out, processes, board, seeds):
     words = ['--config', str(out/'base.yaml'), '--grid', str(out/'grid.yaml'), '--seeds', str(len(seeds)), '--first-seed', str(seeds[0])]
     number = {(c.name, s): k for k, (c, s) in enumerate(jobs)}
     waiting = {(c.name, s): list(units(CellRun(c, base, s, out/'store'))) for c, s in jobs if board.states[c.name, s]['status'] != 'done'}
-    running, children, lock, cell = {}, [], threading.Lock(), {c.name: c for c, _ in jobs}
+    running, children, lock, cell, errors = {}, [], threading.Lock(), {c.name: c for c, _ in jobs}, []
+    stopping = threading.Event()
     board.draw()
     def worker():
         while True:
@@ -384,16 +390,21 @@ def work_off(jobs, base, out, processes, board, seeds):
                 running[key] = waiting.pop(key)
             before = cell_file(out, *key).stat().st_mtime_ns if cell_file(out, *key).exists() else None
             code = in_process(number[key], words, out, board, key, children)
+            if stopping.is_set(): return
             if code and (not cell_file(out, *key).exists() or cell_file(out, *key).stat().st_mtime_ns == before):   # it died without a word
                 last = board.doing.get(key, 'no output')
                 write_aside(cell_file(out, *key), json.dumps({'name': key[0], 'seed': key[1], 'status': 'failed', 'words': f"its process {f'was ended by signal {-code}' if code < 0 else f'ended with exit code {code}'}; last: {last}", 'version': __version__}))
             board.end(key, state_of(cell[key[0]], base, key[1], out))
             with lock: running.pop(key)
-    threads = [threading.Thread(target=worker, daemon=True) for _ in range(min(processes, len(waiting)))]
+    def noting():
+        try: worker()
+        except BaseException as e: errors.append(e)
+    threads = [threading.Thread(target=noting, daemon=True) for _ in range(min(processes, len(waiting)))]
     for t in threads: t.start()
     try:
         while any(t.is_alive() for t in threads): time.sleep(0.1)
+        if errors: raise errors[0]
     except BaseException:
-        waiting.clear()
+        stopping.set(); waiting.clear()
         for p in children: p.terminate()
         raise
