@@ -24,7 +24,7 @@ objectives:
 controls:
   lost: {objective: l2, teacher: no/such/folder}
 """
-SMALL = dict(world__noun_clips=60, world__generic_clips=40, world__two_event_clips=0, world__sentences=200, teacher__steps=8, teacher__save_every=2, student__steps=6, student__save_every=2, evaluation__finetune_steps=2)
+SMALL = dict(world__noun_clips=60, world__generic_clips=40, world__two_event_clips=0, world__sentences=200, teacher__steps=60, teacher__save_every=2, student__steps=6, student__save_every=2, evaluation__finetune_steps=2)
 
 
 @pytest.fixture(scope='module')
@@ -53,10 +53,10 @@ def killed(files):
     out = files/'out'
     p = subprocess.Popen([*BASE, *words(files, out, '--processes', 2)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENV)
     began = time.monotonic()
-    while not list(out.glob('store/teacher-*/checkpoints/step-*')) and p.poll() is None and time.monotonic() - began < 300: time.sleep(0.002)
+    while not list(out.glob('store/teacher-*/checkpoints/step-*')) and p.poll() is None and time.monotonic() - began < 1200: time.sleep(0.002)
     assert list(out.glob('store/teacher-*/checkpoints/step-*')), 'no checkpoint came to be'
     p.send_signal(signal.SIGKILL); p.wait()
-    while time.monotonic() - began < 400:     # its processes leave by themselves
+    while time.monotonic() - began < 1500:     # its processes leave by themselves
         try:
             for lock in out.glob('cells/.*.lock'):
                 with open(lock) as f: fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)

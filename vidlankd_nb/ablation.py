@@ -190,7 +190,7 @@ def run_cell(
     file = cell_file(out, cell.name, seed)
     try:
         with held(file.with_name(f'.{file.stem}.lock')):
-            began, seconds, reused = time.time(), {}, []
+            began, cpu, seconds, reused = time.time(), time.process_time(), {}, []
             about = {'name': cell.name, 'seed': seed}
             try:
                 x = CellRun(cell, base, seed, Path(out)/'store')
@@ -205,7 +205,7 @@ def run_cell(
                 file.with_suffix('.log').write_text(traceback.format_exc())
                 write_aside(file, json.dumps(about | {'status': 'failed', 'words': words, 'version': __version__}))
                 raise
-            record = about | {'status': 'done', 'key': cell_key(x), 'units': [f.name for f in needed], 'result': result, 'made': seconds, 'reused': reused, 'seconds': round(time.time() - began, 2), 'version': __version__}
+            record = about | {'status': 'done', 'key': cell_key(x), 'units': [f.name for f in needed], 'result': result, 'made': seconds, 'reused': reused, 'seconds': round(time.time() - began, 2), 'processor': round(time.process_time() - cpu, 2), 'version': __version__}
             write_aside(file, json.dumps(record))
             return record
     except BlockingIOError: raise UserError(f"Cell '{cell.name}' with seed {seed} is being run by another process in {out}.") from None

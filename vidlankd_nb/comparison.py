@@ -64,13 +64,13 @@ def collect_grid(
         rows.append({'name': c.name, 'table': c.table, 'about': c.about, 'model': c.model, 'student': asdict(c.student), 'settings': c.settings, 'seeds': list(done),
             'status': 'done' if kinds == {'done'} else 'failed' if 'failed' in kinds else 'partial' if done else 'waiting',
             'failed': {str(s): r['words'] for s, r in found.items() if r['status'] in ('failed', 'changed')},
-            'metrics': figures(done) if done else {}, 'against': {}, 'seconds': {str(s): r['seconds'] for s, r in done.items()},
+            'metrics': figures(done) if done else {}, 'against': {}, 'seconds': {str(s): r['seconds'] for s, r in done.items()}, 'processor': {str(s): r.get('processor') for s, r in done.items()},
             'made': {str(s): r['made'] for s, r in done.items()}})
     compare(rows)
     chance = [r['metrics']['permutation']['per_seed'] for r in rows if 'permutation' in r['metrics']]
     per_seed = {str(s): sum(v) / len(v) for s in seeds if (v := [c[str(s)] for c in chance if str(s) in c])}
     return {'command': command, 'version': __version__, 'versions': {'python': platform.python_version()} | {p: version(p) for p in ('torch', 'transformers', 'numpy')}, 'processors': len(os.sched_getaffinity(0)),
-            'seconds': {'clock': clock(out), 'cells': round(sum(v for r in rows for v in r['seconds'].values()), 1)}, 'seeds': seeds, 'chance': {'property': {'mean': sum(per_seed.values()) / len(per_seed), 'per_seed': per_seed}} if per_seed else {},
+            'seconds': {'clock': clock(out), 'cells': round(sum(v for r in rows for v in r['seconds'].values()), 1), 'processor': round(sum(v or 0 for r in rows for v in r['processor'].values()), 1)}, 'seeds': seeds, 'chance': {'property': {'mean': sum(per_seed.values()) / len(per_seed), 'per_seed': per_seed}} if per_seed else {},
             'cells': rows, 'config': asdict(base)}
 
 # %% ../nbs/12d_comparison.ipynb #co000012
@@ -160,7 +160,7 @@ def grid_page(report: dict) -> str:
         f"<h1>What distillation does</h1><p class=lead>{sum(c['status'] == 'done' for c in report['cells'])} of {len(report['cells'])} cells done with {len(report['seeds'])} seeds.</p><pre>{html.escape(report['command'])}</pre>",
         tables(report), f"<p><small>[low, high]: 95 % bootstrap interval over seeds. Differences are taken seed by seed, in the same world. {stars(report)}</small></p>"]
     if probes: parts += [picture(plot_cells(report).figure), '<h2>Which fact is known</h2>', picture(plot_facts(report).figure), "<p><small>Ridge regression on held-out nouns' states, an attribute at a time. Chance differs with the number of values: about .25 for colour, .5 for the others, a little less for balanced classes.</small></p>"]
-    parts += [f"<h2>What it took</h2><p>{report['seconds']['clock']:.0f} s on the clock, {report['seconds']['cells']:.0f} s in cells, on {report['processors']} processors. Seconds of each seed, and what the cell is:</p><table>{''.join(map(made, report['cells']))}</table><p><small>Whoever comes first makes what is shared, so seconds depend on the order.</small></p>",
+    parts += [f"<h2>What it took</h2><p>{report['seconds']['clock']:.0f} s on the clock, {report['seconds']['cells']:.0f} s in cells, of which a processor worked {report['seconds']['processor']:.0f} s, on {report['processors']} processors. Seconds of each seed, and what the cell is:</p><table>{''.join(map(made, report['cells']))}</table><p><small>Whoever comes first makes what is shared, so seconds depend on the order.</small></p>",
         f"<h2>Configuration</h2><p>vidlankd_nb {report['version']}, {', '.join(f'{k} {v}' for k, v in report['versions'].items())}; seeds {report['seeds']}.</p><details><summary>everything</summary><pre>{html.escape(json.dumps(report['config'], indent=1))}</pre></details></html>"]
     return '\n'.join(parts)
 
