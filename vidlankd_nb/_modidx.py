@@ -28,6 +28,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'vidlankd_nb.ablation.prepare': ('ablation.html#prepare', 'vidlankd_nb/ablation.py'),
                                       'vidlankd_nb.ablation.read_grid': ('ablation.html#read_grid', 'vidlankd_nb/ablation.py'),
                                       'vidlankd_nb.ablation.record_of': ('ablation.html#record_of', 'vidlankd_nb/ablation.py'),
+                                      'vidlankd_nb.ablation.rests_on': ('ablation.html#rests_on', 'vidlankd_nb/ablation.py'),
                                       'vidlankd_nb.ablation.run_cell': ('ablation.html#run_cell', 'vidlankd_nb/ablation.py'),
                                       'vidlankd_nb.ablation.run_grid': ('ablation.html#run_grid', 'vidlankd_nb/ablation.py'),
                                       'vidlankd_nb.ablation.state_of': ('ablation.html#state_of', 'vidlankd_nb/ablation.py'),
