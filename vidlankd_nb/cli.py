@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['FILES', 'BENCHMARKS', 'COMMANDS', 'quiet', 'run_command', 'features_command', 'pairs_command', 'corpus_command',
-           'vocabulary_command', 'ground_command', 'stage_command', 'demo', 'ablate', 'bench', 'usage', 'main']
+           'vocabulary_command', 'ground_command', 'stage_command', 'named_models', 'evaluate_command', 'demo',
+           'ablate', 'bench', 'usage', 'main']
 
 # %% ../nbs/13_cli.ipynb #1358b1ea
 import os, sys
 from pathlib import Path
 
 from . import __version__
-from .config import Corpus, Features, Pairs, UserError, explain, field_docs, nearest, parse_run, presets, run_parser
+from .config import Corpus, Features, FineTuning, Pairs, UserError, explain, field_docs, nearest, parse_run, presets, run_parser
 
 # %% ../nbs/13_cli.ipynb #e20c0c71
 def _run_words(args: list, command: str, default: str | None = None, out: str | None = None):
@@ -128,7 +129,48 @@ FILES = {'features': features_command, 'pairs': pairs_command, 'corpus': corpus_
 def stage_command(name):
     "The command of one stage: on a run's folder, or – for five of them – on files."
     def command(args):
-        if name in FILES and (args and not args[0].startswith('-')): return FILES[name](args)
+        if name in FILES and args and (not args[0].startswith('-') or '--tasks' in args): return FILES[name](args)
+        run, _, out = _run_words(args, name)
+        from vidlankd_nb.experiments import Experiment
+        x = Experiment(run, out)
+        quiet(run); x.do(name)
+    return command
+
+# %% ../nbs/13_cli.ipynb #e7a1c0d2
+def named_models(words: list) -> dict:
+    "Folders by name, from FOLDER or NAME=FOLDER."
+    models = {}
+    for w in words:
+        name, _, source = w.rpartition('=') if '=' in w and '/' not in w.split('=')[0] else ('', '', w)
+        name = name or Path(source).resolve().name
+        if name in models: raise UserError(f"Two models are called '{name}': name them, as {name}-2={source}.")
+        models[name] = source
+    return models
+
+def evaluate_command(args):
+    whole = lambda doc, default=None: (int, default, doc)
+    cfg, space = _file_words(args, 'evaluate', FineTuning(), 'MODEL', tasks=(str, None, "benchmarks and groups, comma-separated: glue, diagnostics, squad, squad2, swag, piqa, tracie, paper, all, toy, or single ones: rte,sst2"),
+        data=(str, None, "folder with the benchmarks' original files, or 'hub'"), seeds=whole('runs of each model and task', 5), first_seed=whole('the first seed', 0), limit=whole('training rows of a task, drawn once for all'), dev_limit=whole('dev rows of a task, likewise'),
+        held_out=(float, None, 'where a benchmark has one file only: the share of its texts that becomes dev'), processes=whole('cells computed side by side, one thread or one GPU each', 1), keep_models=(bool, False, 'keep the checkpoints of fine-tuned models'),
+        device=(str, None, "'cpu' keeps off the GPU"), published=(str, None, 'YAML file with published figures and their sources'), against=(str, None, 'the model that others are compared with; default: the first'))
+    if not space.tasks: raise UserError("'vidlankd evaluate MODEL…' needs --tasks: toy, glue, squad, … or a single benchmark such as rte.")
+    from vidlankd_nb.evaluation.finetuning import Grid, evaluate
+    from vidlankd_nb.evaluation.results import difference_lines, read_published, write_table
+    if space.published: read_published(space.published)   # before hours of training
+    models = named_models(space.files)
+    if space.against and space.against not in models: raise UserError(f"--against {space.against} is not among the models: {nearest(space.against, models)}")
+    grid = Grid(models, space.tasks.replace(',', ' ').split(), space.out, space.data, space.seeds, space.first_seed, space.limit, space.dev_limit, space.held_out, space.strict, space.keep_models, space.device, cfg)
+    try: evaluate(grid, space.processes)
+    finally: table = write_table(space.out, [*models], space.published, space.against) if any(Path(space.out).glob('*/*/seed-*/result.json')) else None
+    print(f"\n{table.markdown()}\n\n{difference_lines(table.gaps)}".rstrip() + f"\n\nwritten: {Path(space.out)/'table.md'}, .html, .tex, runs.csv, differences.csv, results.png")
+
+# %% ../nbs/13_cli.ipynb #09f0cc4d
+FILES = {'features': features_command, 'pairs': pairs_command, 'corpus': corpus_command, 'vocabulary': vocabulary_command, 'evaluate': evaluate_command}
+
+def stage_command(name):
+    "The command of one stage: on a run's folder, or – for five of them – on files."
+    def command(args):
+        if name in FILES and args and (not args[0].startswith('-') or '--tasks' in args): return FILES[name](args)
         run, _, out = _run_words(args, name)
         from vidlankd_nb.experiments import Experiment
         x = Experiment(run, out)
@@ -219,7 +261,7 @@ COMMANDS = {
     'teacher': (stage_command('teacher'), 'train the video-language teacher'),
     'vokens': (stage_command('vokens'), "name the text's tokens by clips"),
     'student': (stage_command('student'), 'train the students and controls'),
-    'evaluate': (stage_command('evaluate'), 'probe every model'),
+    'evaluate': (stage_command('evaluate'), 'probe every model of a run, or fine-tune models on benchmarks'),
     'vocabulary': (stage_command('vocabulary'), 'which words captions cover, and what distillation does for each'),
     'ground': (stage_command('ground'), 'draw what words see'),
     'report': (stage_command('report'), 'write report.html and report.json'),
