@@ -164,7 +164,7 @@ def evaluate_command(args):
     finally: table = write_table(space.out, [*models], space.published, space.against) if any(Path(space.out).glob('*/*/seed-*/result.json')) else None
     print(f"\n{table.markdown()}\n\n{difference_lines(table.gaps)}".rstrip() + f"\n\nwritten: {Path(space.out)/'table.md'}, .html, .tex, runs.csv, differences.csv, results.png")
 
-# %% ../nbs/13_cli.ipynb #09f0cc4d
+# %% ../nbs/13_cli.ipynb #95ea841a
 FILES = {'features': features_command, 'pairs': pairs_command, 'corpus': corpus_command, 'vocabulary': vocabulary_command, 'evaluate': evaluate_command}
 
 def stage_command(name):
