@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FILES', 'BENCHMARKS', 'COMMANDS', 'quiet', 'run_command', 'features_command', 'pairs_command', 'corpus_command',
-           'vocabulary_command', 'ground_command', 'stage_command', 'named_models', 'evaluate_command', 'demo',
+           'vocabulary_command', 'ground_command', 'named_models', 'evaluate_command', 'stage_command', 'demo',
            'ablate', 'bench', 'usage', 'main']
 
 # %% ../nbs/13_cli.ipynb #1358b1ea
@@ -123,19 +123,6 @@ def ground_command(args):
     for l in looks: print(f"{l['clip']}  {l['score']:.2f}  {l['caption']}")
     print(f"written: {Path(space.out or Path(space.run)/'looks')/'look.html'}, .png, .svg, .json")
 
-# %% ../nbs/13_cli.ipynb #09f0cc4d
-FILES = {'features': features_command, 'pairs': pairs_command, 'corpus': corpus_command, 'vocabulary': vocabulary_command, 'ground': ground_command}
-
-def stage_command(name):
-    "The command of one stage: on a run's folder, or – for five of them – on files."
-    def command(args):
-        if name in FILES and args and (not args[0].startswith('-') or '--tasks' in args): return FILES[name](args)
-        run, _, out = _run_words(args, name)
-        from vidlankd_nb.experiments import Experiment
-        x = Experiment(run, out)
-        quiet(run); x.do(name)
-    return command
-
 # %% ../nbs/13_cli.ipynb #e7a1c0d2
 def named_models(words: list) -> dict:
     "Folders by name, from FOLDER or NAME=FOLDER."
@@ -164,11 +151,11 @@ def evaluate_command(args):
     finally: table = write_table(space.out, [*models], space.published, space.against) if any(Path(space.out).glob('*/*/seed-*/result.json')) else None
     print(f"\n{table.markdown()}\n\n{difference_lines(table.gaps)}".rstrip() + f"\n\nwritten: {Path(space.out)/'table.md'}, .html, .tex, runs.csv, differences.csv, results.png")
 
-# %% ../nbs/13_cli.ipynb #95ea841a
-FILES = {'features': features_command, 'pairs': pairs_command, 'corpus': corpus_command, 'vocabulary': vocabulary_command, 'evaluate': evaluate_command}
+# %% ../nbs/13_cli.ipynb #09f0cc4d
+FILES = {'features': features_command, 'pairs': pairs_command, 'corpus': corpus_command, 'vocabulary': vocabulary_command, 'ground': ground_command, 'evaluate': evaluate_command}
 
 def stage_command(name):
-    "The command of one stage: on a run's folder, or – for five of them – on files."
+    "The command of one stage: on a run's folder, or – for six of them – on files."
     def command(args):
         if name in FILES and args and (not args[0].startswith('-') or '--tasks' in args): return FILES[name](args)
         run, _, out = _run_words(args, name)
