@@ -215,7 +215,7 @@ def _ablate(run, space, args):
     run_cell(cell, run, seed, out, lambda text: print(text, flush=True))
 
 # %% ../nbs/13_cli.ipynb #90f9f226
-BENCHMARKS = {'objectives': ('bench.objectives', 'bench_objectives'), 'data': ('bench.data', 'bench_data'), 'train': ('bench.training', 'bench_training'), 'grounding': ('bench.grounding', 'bench_grounding')}
+BENCHMARKS = {'objectives': ('bench.objectives', 'bench_objectives'), 'data': ('bench.data', 'bench_data'), 'train': ('bench.training', 'bench_training'), 'grounding': ('bench.grounding', 'bench_grounding'), 'grounding-speed': ('bench.grounding_speed', 'bench_grounding_speed')}
 
 def bench(args):
     "Measure one part of the package and write its figures as JSON into the folder --out."
