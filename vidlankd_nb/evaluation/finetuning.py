@@ -9,7 +9,7 @@ __all__ = ['HEADS', 'LOSSES', 'TOY', 'Candidate', 'hushed', 'candidate', 'finger
            'settings', 'results_in', 'check_identity', 'write_result', 'answer', 'trained_by', 'spoken', 'row_values',
            'identity_of', 'compute', 'probe_cell', 'held', 'work', 'evaluate', 'grouped', 'side_by_side', 'worker']
 
-# %% ../../nbs/09d_finetuning.ipynb #8139ddac
+# %% ../../nbs/09d_finetuning.ipynb #2925ba6e
 import contextlib, fcntl, hashlib, inspect, json, os, shutil, signal, subprocess, sys, tempfile, threading
 from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
@@ -20,7 +20,7 @@ import numpy as np, torch, torch.nn.functional as F, transformers
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForMultipleChoice, AutoModelForQuestionAnswering, AutoModelForSequenceClassification, AutoTokenizer
 
-from ..config import FineTuning, UserError, differences, nearest, samples
+from ..config import FineTuning, UserError, nearest, samples
 from ..corpus import write_aside
 from . import squad
 from .benchmarks import GROUPS, TASKS, Rows, Task, load, score, tasks
