@@ -493,6 +493,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                'vidlankd_nb/evaluation/results.py'),
                                                 'vidlankd_nb.evaluation.results.difference_lines': ( 'results.html#difference_lines',
                                                                                                      'vidlankd_nb/evaluation/results.py'),
+                                                'vidlankd_nb.evaluation.results.of_confusion': ( 'results.html#of_confusion',
+                                                                                                 'vidlankd_nb/evaluation/results.py'),
                                                 'vidlankd_nb.evaluation.results.read_published': ( 'results.html#read_published',
                                                                                                    'vidlankd_nb/evaluation/results.py'),
                                                 'vidlankd_nb.evaluation.results.run_rows': ( 'results.html#run_rows',
