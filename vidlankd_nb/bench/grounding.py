@@ -48,6 +48,7 @@ def verdict(
     "Means over seeds against the thresholds set beforehand."
     out = {}
     for kind, hoped in THRESHOLDS.items():
+        if not all(kind in s['words'] for s in by_seed.values()): continue          # a small world may hold out no such word
         at = lambda name: [s[name][kind]['mean'] for s in by_seed.values()]
         out[kind] = {'mean': float(np.mean(at('words'))), 'smallest': min(at('words')), 'hoped': hoped, 'reached': float(np.mean(at('words'))) >= hoped,
                      'reached_on_each_seed': min(at('words')) >= hoped, 'shuffled': float(np.mean(at('shuffled'))), 'above_shuffled_on_each_seed': all(a > b for a, b in zip(at('words'), at('shuffled')))}
@@ -62,7 +63,7 @@ def summary(
     rows = [f"| | {' | '.join(f'seed {s}' for s in seeds)} | hoped for |", '|---' * (len(seeds) + 2) + '|']
     first = next(iter(seeds.values()))
     for name in ('words', 'tokens', 'shuffled', 'untrained'):
-        for kind in first[name]:
+        for kind in (k for k in first[name] if all(k in s[name] for s in seeds.values())):
             cells = [f"{s[name][kind]['mean']:.2f} ({s[name][kind]['low']:.2f}–{s[name][kind]['high']:.2f})" for s in seeds.values()]
             rows.append(f"| {name}: {kind} | {' | '.join(cells)} | {THRESHOLDS.get(kind, '') if name == 'words' else ''} |")
     return '\n'.join(rows)
@@ -80,6 +81,8 @@ def bench_grounding(
     try: numbers = [int(s) for s in str(seeds).split(',')]
     except ValueError: raise UserError(f"--seeds is '{seeds}'; it must be numbers with commas between them, such as 101,102,103.") from None
     run = replace(load_run(preset), students={}, controls={})
+    import transformers
+    transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(run.threads or torch.get_num_threads())
     by_seed = {str(s): examine(replace(run, seed=s), Path(runs)/f'seed-{s}', draws, show) for s in numbers}
     results = dict(command=f'vidlankd bench grounding --seeds {seeds}', preset=preset, verdict=verdict(by_seed), seeds=by_seed, machine=machine(torch.get_num_threads()))
