@@ -40,6 +40,7 @@ sync: setup              ## notebooks -> package and README
 	$(BIN)/nbdev-export
 	$(BIN)/nbdev-clean
 	$(BIN)/python scripts/readme.py
+	$(BIN)/python scripts/house.py
 
 check: setup             ## are notebooks, package and README in step?
 	$(BIN)/python scripts/in_step.py
