@@ -19,14 +19,14 @@ def notebooks() -> dict[str, str]:
     return found
 
 
-def imports() -> dict[str, set]:
-    "Module -> modules of this package that it imports, at the top or inside a function."
+def imports(top: bool = False) -> dict[str, set]:
+    "Module -> modules of this package that it imports, at the top or (unless `top`) inside a function."
     known, out = set(notebooks()), {}
     for module in notebooks():
         tree = ast.parse((root/'vidlankd_nb'/(module.replace('.', '/') + '.py')).read_text(encoding='utf-8'))
         package = ['vidlankd_nb', *module.split('.')[:-1]]
         names = set()
-        for n in ast.walk(tree):
+        for n in tree.body if top else ast.walk(tree):
             if not isinstance(n, ast.ImportFrom): continue
             base = package[:len(package) - n.level + 1] if n.level else []
             full = [*base, *(n.module.split('.') if n.module else [])]
@@ -46,7 +46,8 @@ def direct(graph: dict) -> dict[str, set]:
 
 def drawing() -> str:
     "Mermaid text; benchmarks, which nothing but the command line imports, are left out."
-    graph = {m: {d for d in to if not d.startswith('bench.')} for m, to in imports().items() if not m.startswith('bench.')}
+    order = list(notebooks())
+    graph = {m: {d for d in to if order.index(d) < order.index(m)} for m, to in imports().items() if not m.startswith('bench.')}
     name = lambda m: m.replace('.', '_')
     lines = [f'  {name(d)}["{d}"] --> {name(m)}["{m}"]' for m in graph for d in sorted(direct(graph)[m])]
     return '```mermaid\nflowchart LR\n' + '\n'.join(lines) + '\n```\n'

@@ -15,10 +15,15 @@ import house
 def pages(): return [p for p in sorted((root/'nbs').rglob('*.ipynb')) if '.ipynb_checkpoints' not in p.parts]
 
 
+# Looked up when called, never when imported: what closes a chain is told on the page after it.
+BACK = {('evaluation.benchmarks', 'evaluation.squad'), ('experiments', 'report'), ('ablation', 'comparison')}
+
+
 def test_imports_point_to_earlier_pages():
     order = {m: i for i, m in enumerate(house.notebooks())}
-    wrong = [f'{m} imports {d}, which comes later' for m, to in house.imports().items() for d in to if order[d] > order[m] and not (m == 'cli' and d.startswith('bench.'))]
-    assert not wrong, '\n'.join(wrong)
+    later = {(m, d) for m, to in house.imports().items() for d in to if order[d] > order[m] and not d.startswith('bench.')}
+    assert later == BACK, f'imports of later pages: {sorted(later ^ BACK)}'
+    assert not [(m, d) for m, to in house.imports(top=True).items() for d in to if order[d] > order[m] and not d.startswith('bench.')]
 
 
 def test_the_drawing_of_the_house_is_of_today():
