@@ -16,6 +16,7 @@ import torch.nn.functional as F
 
 from .config import UserError
 from .pairs import collate
+from .video import even
 
 # %% ../nbs/10a_pointing.ipynb #point007
 READERS = ('words', 'tokens')
@@ -60,18 +61,18 @@ def _happenings(data, world):
     events, captions = (json.loads((Path(world)/f'{n}.json').read_text(encoding='utf-8')) for n in ('events', 'caption'))
     place = {(v, s): e for v, c in captions.items() for s, e in zip(c['start'], events[v])}
     pairs = (data.pairs[i] for i in range(len(data)))
-    return [(p.times, p.text.split(), place[p.video, round(p.start, 4)]) for p in pairs]
+    return [(p.times[even(len(p.times), data.cfg.max_frames)], p.text.split(), place[p.video, round(p.start, 4)]) for p in pairs]   # the rows that the teacher is shown
 
 # %% ../nbs/10a_pointing.ipynb #point011
 def aims(
-    data,                 # `PairBatches` on clips of a toy world, as many rows as frames
+    data,                 # `PairBatches` on clips of a toy world
     world: str | Path,    # its folder
 ) -> list[Aim]:
     "Words of two-event clips, and the frames they should point at."
     found, names = [], json.loads((Path(world)/'probes.json').read_text(encoding='utf-8'))['names']
     for i, (times, words, events) in enumerate(_happenings(data, world)):
         said = [e for e in events if e['word']]
-        if len({tuple(e['seen']) for e in events}) < 2: continue
+        if len(times) < 2 or len({tuple(e['seen']) for e in events}) < 2: continue   # a still points nowhere
         frame = times[1] - times[0]
         inside = lambda a, b: (times > a - 1e-6) & (times < b - 1e-6)
         for e in said:
