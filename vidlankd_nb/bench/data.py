@@ -10,8 +10,9 @@ __all__ = ['HOURS', 'VIDEOS', 'CLIPS', 'invent', 'invent_captions', 'speed', 'me
 import json, os, shutil, subprocess, sys, time
 from pathlib import Path
 
-import numpy as np
+import numpy as np, torch
 
+from .objectives import machine
 from ..config import Pairs, UserError
 from ..pairs import PairSet, make_pairs
 from ..video import FeatureStore, StoreWriter, VideoReader, write_json
@@ -142,7 +143,7 @@ def bench_data(
     out.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(out).free < 18e3*videos + 3.5e6*wide: raise UserError(f"{out} has too little room: about {(18e3*videos + 3.5e6*wide)/1e9:.1f} GB are needed.")
     sets = {f'narrow_{n}': (n, 16) for n in sorted({max(10, videos//100), max(10, videos//10), videos})} | {'wide': (wide, 4096)}
-    result = dict(conditions=dict(reads=reads, clip_rows=10, cache='warm', processes=1, cores=os.cpu_count()), decoding=decoding(out/'film.mp4', film), sets={})
+    result = dict(conditions=dict(reads=reads, clip_rows=10, cache='warm', processes=1, cores=os.cpu_count(), machine=machine(torch.get_num_threads())), decoding=decoding(out/'film.mp4', film), sets={})
     for name, (n, width) in sets.items():
         store, pairs = out/name/'features', out/name/'pairs'
         began = time.perf_counter(); size = invent(store, n, width); wrote = time.perf_counter() - began
