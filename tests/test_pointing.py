@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from vidlankd_nb.config import UserError, World
+from vidlankd_nb.config import Pairs, UserError, World
 from vidlankd_nb.pointing import aims, auc, bootstrap, hit_rates, pointing_scores, show_scores, word_rows
 from vidlankd_nb.toyworld import generate
 
@@ -23,7 +23,7 @@ def data(world):
     pairs = [SimpleNamespace(video=v, start=s, text=t, times=s + np.arange(round((e - s)*8))/8) for v, c in captions.items() for s, e, t in zip(c['start'], c['end'], c['text'])]
     class Data:
         def __len__(self): return len(pairs)
-    d = Data(); d.pairs = pairs
+    d = Data(); d.pairs, d.cfg = pairs, Pairs(max_frames=16)
     return d
 
 
@@ -88,3 +88,14 @@ def test_a_table_for_people():
     cell = dict(mean=.9, low=.85, high=.95, chance=.5)
     table = show_scores({'words': {'noun': cell}, 'shuffled': {'noun': cell | {'mean': .5}}})
     assert table.loc['words', 'noun'] == '0.90 (0.85–0.95)' and table.loc['chance', 'noun'] == '0.50' and list(table.index) == ['words', 'shuffled', 'chance']
+
+
+def test_rows_are_those_that_the_teacher_is_shown(data, world):
+    whole, wanted = {(a.pair, a.word, a.kind): a.right for a in aims(data, world)}, 8
+    data.cfg.max_frames = wanted
+    try: half = aims(data, world)
+    finally: data.cfg.max_frames = 16
+    assert half and all(len(a.right) == min(wanted, len(whole[a.pair, a.word, a.kind])) for a in half)
+    data.cfg.max_frames = 1
+    try: assert aims(data, world) == []      # a still points nowhere
+    finally: data.cfg.max_frames = 16
