@@ -1,8 +1,10 @@
 """The house is in order: imports point left, links lead somewhere, pages hold no errors and nothing is left to do."""
+import ast
 import json
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,15 @@ def test_the_drawing_of_the_house_is_of_today():
 def test_every_module_has_its_page():
     modules = {'.'.join(p.relative_to(root/'vidlankd_nb').with_suffix('').parts) for p in (root/'vidlankd_nb').rglob('*.py') if p.name not in ('__init__.py', '_modidx.py')}
     assert modules == set(house.notebooks())
+
+
+@pytest.mark.parametrize('page', pages(), ids=lambda p: p.stem)
+def test_a_name_is_defined_once_and_no_merge_is_left_over(page):
+    cells, names = [''.join(c['source']) for c in json.loads(page.read_text(encoding='utf-8'))['cells']], []
+    assert not [c for c in cells if re.search(r'^(<{7}|={7}$|>{7})', c, re.M)]
+    for c in cells:
+        if c.startswith('#| export'): names += [n.name for n in ast.parse(c).body if isinstance(n, (ast.FunctionDef, ast.ClassDef))]
+    assert not [n for n, k in Counter(names).items() if k > 1]
 
 
 def links(text): return [m for m in re.findall(r'\]\(([^)\s]+)\)', re.sub(r'```.*?```|`[^`\n]*`', '', text, flags=re.S)) if not re.match(r'[a-z]+:|#|attachment:', m)]

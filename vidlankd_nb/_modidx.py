@@ -415,8 +415,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                       'vidlankd_nb/evaluation/finetuning.py'),
                                                    'vidlankd_nb.evaluation.finetuning.texts_of': ( 'finetuning.html#texts_of',
                                                                                                    'vidlankd_nb/evaluation/finetuning.py'),
-                                                   'vidlankd_nb.evaluation.finetuning.trained_by': ( 'finetuning.html#trained_by',
-                                                                                                     'vidlankd_nb/evaluation/finetuning.py'),
                                                    'vidlankd_nb.evaluation.finetuning.with_head': ( 'finetuning.html#with_head',
                                                                                                     'vidlankd_nb/evaluation/finetuning.py'),
                                                    'vidlankd_nb.evaluation.finetuning.work': ( 'finetuning.html#work',

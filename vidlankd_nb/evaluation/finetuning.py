@@ -6,8 +6,8 @@
 __all__ = ['HEADS', 'LOSSES', 'TOY', 'Candidate', 'hushed', 'candidate', 'fingerprint', 'outputs_of', 'PlainHead', 'text_folder',
            'with_head', 'TaskBatches', 'longest', 'texts_of', 'bucketed_order', 'padding_share', 'FineTuneTask',
            'predict', 'collapse', 'majority', 'fine_tune', 'named_tasks', 'Grid', 'draw', 'rows_fingerprint',
-           'settings', 'results_in', 'check_identity', 'write_result', 'answer', 'trained_by', 'spoken', 'row_values',
-           'identity_of', 'compute', 'probe_cell', 'held', 'work', 'evaluate', 'grouped', 'side_by_side', 'worker']
+           'settings', 'results_in', 'check_identity', 'write_result', 'answer', 'spoken', 'row_values', 'identity_of',
+           'compute', 'probe_cell', 'held', 'work', 'evaluate', 'grouped', 'side_by_side', 'worker']
 
 # %% ../../nbs/09d_finetuning.ipynb #2925ba6e
 import contextlib, fcntl, hashlib, inspect, json, os, shutil, signal, subprocess, sys, tempfile, threading
@@ -447,49 +447,6 @@ def check_identity(grid: Grid, candidates: dict):
         c = candidates.get(r['model'])
         if c and c.fingerprint != r['identity']['model']: raise UserError(f"'{r['model']}' is another model now than in {r['folder']}: give it another name (NAME=FOLDER), or choose another --out.")
 
-# %% ../../nbs/09d_finetuning.ipynb #90aa4b06
-def write_result(
-    grid: Grid, c: Candidate, task: Task, seed: int,
-    scores: dict,                # metrics
-    predictions: dict,           # row id -> what the model said, for people
-    rows: list,                  # [gold, predicted] of each row, or a score of each row: what the bootstrap draws from
-    collapsed: str = '',         # why, if it is
-    **more,                      # counts
-):
-    "Write a cell's files, the result last and whole or not at all."
-    folder = grid.folder(c.name, task.name, seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    main = next(m for m in task.metrics if m in scores)
-    write_aside(folder/'predictions.json', json.dumps(predictions, ensure_ascii=False))
-    write_aside(folder/'rows.json', json.dumps(rows))
-    write_aside(folder/'result.json', json.dumps({'model': c.name, 'task': task.name, 'kind': task.kind, 'seed': seed, 'metric': main, 'value': scores[main], 'scores': scores, 'collapsed': collapsed} | more, indent=1))
-
-# %% ../../nbs/09d_finetuning.ipynb #0300af36
-def answer(
-    grid: Grid, c: Candidate, task: Task, seed: int,
-    model: FineTuneTask,
-    trained: dict,               # counts of the training
-    identity: dict,
-):
-    "Score a fine-tuned model on a task's dev sets and write the result."
-    scores, first = {}, None
-    for part, rows in grid.rows(task)[1].items():
-        data = TaskBatches(task, rows, c, grid.cfg)
-        logits = predict(model, data, grid.cfg, grid.device)
-        said = data.read(logits) if task.kind == 'span' else answers(task, logits)
-        got = score(task, rows, *said) if task.kind == 'span' else score(task, rows, said)
-        if first is None: first, scores = (rows, said, data), got
-        else: scores |= {f'{k}_{part}': v for k, v in got.items()}
-    rows, said, data = first
-    if task.kind == 'span': predictions, drawn = said[0], span_rows(rows, said[0])
-    else:
-        name = (lambda p: p) if task.kind == 'regression' else (lambda p: task.labels[p])
-        predictions, drawn = {r['id']: name(p) for r, p in zip(rows, said)}, [[r['label'], p] for r, p in zip(rows, said)]
-    write_result(grid, c, task, seed, scores, predictions, drawn, collapse(task, rows, said[0] if task.kind == 'span' else said), majority=majority(task, rows),
-                 examples=trained | {'dev': len(rows), 'dev_truncated': data.truncated, 'skipped': sum(len(r.skipped) for r in (rows, grid.rows(TASKS[trained_by(task)])[0]))}, identity=identity)
-
-def trained_by(task: Task) -> str: return task.answered_by or task.name
-
 # %% ../../nbs/09d_finetuning.ipynb #cccc31be
 def write_result(
     grid: Grid, c: Candidate, task: Task, seed: int,
@@ -520,7 +477,7 @@ def answer(
         data = TaskBatches(task, rows, c, grid.cfg)
         said = data.answers(predict(model, data, grid.cfg, grid.device))
         found[part] = rows, said, score(task, rows, *said), data.truncated
-    (rows, said, scores, cut), *others = found.values()
+    rows, said, scores, cut = next(iter(found.values()))
     for part, (_, _, more, _) in list(found.items())[1:]: scores |= {f'{k}_{part}': v for k, v in more.items()}
     counts = {'train': len(train_data.rows), 'dev': len(rows), 'batch': train_data.size, 'truncated': train_data.truncated + cut, 'skipped': len(train_data.rows.skipped) + sum(len(r.skipped) for r, *_ in found.values())}
     plain = squad.decided(*said) if task.kind == 'span' else said[0]
