@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vidlankd_nb.config import UserError, World
-from vidlankd_nb.toyworld import (ATTRIBUTES, SAMPLE, TELLING, Event, balanced_attributes, corpus, film_strip, generate, make_names, make_samples,
+from vidlankd_nb.toyworld import (ATTRIBUTES, SAMPLE, TELLING, Event, balanced_attributes, corpus, generate, make_names, make_samples,
                                   noun_clips, render, telling_lines, two_event_clips, write_video)
 
 TINY = World(names=8, noun_clips=60, generic_clips=33, two_event_clips=24, sentences=200, clips_per_video=20)
@@ -210,8 +210,3 @@ def test_shipped_sample_is_what_the_code_makes(tmp_path):
     from pathlib import Path
     shipped, made = Path(__file__).parents[1]/'data_samples'/'toyworld', make_samples(tmp_path)
     for name in ('caption.json', 'events.json', 'probes.json', 'text/corpus.txt', 'world.json'): assert (shipped/name).read_bytes() == (made/name).read_bytes(), name
-
-
-def test_film_strip_labels_each_frame():
-    ax = film_strip(np.zeros((3, 4, 6, 3), np.uint8), [0, .5, 1])
-    assert [t.get_text() for t in ax.get_xticklabels()] == ['0', '0.5', '1'] and ax.images[0].get_array().shape == (4, 3*7 - 1, 3)

@@ -477,12 +477,72 @@ def test_numbers_that_are_not_finite_are_no_features(tmp_path, folder, monkeypat
     r = V.extract_folder(folder, tmp_path/'out', Features(batch=1), progress=False)
     assert not any('finite' in x['reason'] for x in r['skipped'])
     monkeypatch.setattr(V.Pixels, '__call__', lambda self, x: real(self, x)*math.nan)
-    r = V.extract_folder(folder, tmp_path/'out2', progress=False)
+    with pytest.raises(UserError, match='No file in .* gave features.*empty.mp4: the file is empty'): V.extract_folder(folder, tmp_path/'out2', progress=False)
+    r = json.loads((tmp_path/'out2'/'report.json').read_text())
     assert not r['done'] and sum('finite' in x['reason'] for x in r['skipped']) == 6
     with pytest.raises(UserError, match='finite|empty|id'): V.extract_folder(folder, tmp_path/'out3', strict=True, progress=False)
 
 
-def test_killed_at_any_moment_it_goes_on(tmp_path, folder):
+@pytest.mark.parametrize('wrong', [dict(device='cuda'), dict(device='cuda:1'), dict(weights='random')])
+def test_what_pixels_have_no_use_for_is_not_ignored(tmp_path, folder, wrong):
+    with pytest.raises(UserError, match=f"features.{next(iter(wrong))}=.* means nothing to the backbone 'pixels'"): V.extract_folder(folder, tmp_path/'out', Features(**wrong), progress=False)
+    assert not (tmp_path/'out').exists() and V.load_backbone(Features(device='cpu')).name == 'pixels'
+
+
+def test_a_folder_without_videos_is_an_error(tmp_path, folder, capsys):
+    from vidlankd_nb.cli import main
+    (tmp_path/'none'/'inside').mkdir(parents=True)
+    with pytest.raises(UserError, match='holds no file: video files .mp4, mkv'): V.extract_folder(tmp_path/'none', tmp_path/'out', progress=False)
+    with pytest.raises(UserError, match="None of the 9 files .* such as 'empty', .* know 'ghost'"): V.extract_folder(folder, tmp_path/'out', captions={'ghost': {}}, progress=False)
+    with pytest.raises(UserError, match='the captions know none'): V.extract_folder(folder, tmp_path/'out', captions={}, progress=False)
+    assert not (tmp_path/'out').exists()
+    (tmp_path/'none'/'inside'/'notes.txt').write_text('hello')
+    with pytest.raises(SystemExit) as end: main(['features', str(tmp_path/'none'), '--out', str(tmp_path/'out')])
+    said = capsys.readouterr().err
+    assert end.value.code == 2 and 'gave features' in said and 'inside/notes.txt: cannot be opened' in said
+    assert json.loads((tmp_path/'out'/'report.json').read_text())['skipped'][0]['file'] == 'inside/notes.txt'
+
+
+def same_rows(a, b):
+    a, b = V.FeatureStore(a), V.FeatureStore(b)
+    assert a.ids == b.ids and not list(a.folder.glob('*.part'))
+    for i in a.ids: assert np.array_equal(a[i].values, b[i].values) and (a[i].rate, a[i].start, a[i].note) == (b[i].rate, b[i].start, b[i].note)
+
+
+@pytest.mark.parametrize('moment', ['between two videos', 'in the middle of a video', 'in the middle of writing'])
+def test_killed_before_the_first_shard_is_whole_it_begins_again(tmp_path, folder, moment):
+    "Nothing is on disk but the settings, or half a shard: the same command makes the same rows as an uninterrupted one."
+    code = f"""
+import os, signal, sys
+from vidlankd_nb import video as V
+moment, calls, die = {moment!r}, 0, lambda: os.kill(os.getpid(), signal.SIGKILL)
+def dying(real, at):
+    def call(*a, **k):
+        global calls
+        calls += 1
+        if calls == at: die()
+        return real(*a, **k)
+    return call
+class Half:
+    def __init__(self, out): self.out = out
+    def __enter__(self): return self
+    def __exit__(self, *_): pass
+    def write_batch(self, batch): self.out.write(batch.serialize().to_pybytes()[:200]); self.out.flush(); die()
+if moment == 'between two videos': V.StoreWriter.add = dying(V.StoreWriter.add, 3)
+elif moment == 'in the middle of a video': V.VideoReader._rgb = dying(V.VideoReader._rgb, 45)
+else: V.pa.ipc.new_stream = lambda f, schema: Half(f)
+V.extract_folder({str(folder)!r}, {str(tmp_path/'out')!r}, progress=False)
+"""
+    r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert r.returncode == -signal.SIGKILL, r.stderr
+    left = sorted(p.name for p in (tmp_path/'out').iterdir())
+    assert left == ['features-00000.arrow.part', 'store.json'] if moment.endswith('writing') else left == ['store.json']
+    report, whole = (V.extract_folder(folder, tmp_path/d, progress=False) for d in ('out', 'whole'))
+    assert all(report[k] == whole[k] for k in ('done', 'partial', 'skipped', 'frames'))
+    same_rows(tmp_path/'out', tmp_path/'whole')
+
+
+def test_killed_after_each_shard_it_goes_on(tmp_path, folder):
     "A process that is killed after each shard ends, with the same command, where an uninterrupted one does."
     code = f"""
 import os, signal
@@ -503,9 +563,7 @@ V.extract_folder({str(folder)!r}, {str(tmp_path/'out')!r}, progress=False)
         r = subprocess.run([sys.executable, '-c', code], env={**os.environ, 'KILL': str(kill)}, capture_output=True, text=True)
         assert r.returncode == (0 if kill == 99 else -signal.SIGKILL), r.stderr
     V.extract_folder(folder, tmp_path/'whole', progress=False)
-    a, b = V.FeatureStore(tmp_path/'out'), V.FeatureStore(tmp_path/'whole')
-    assert a.ids == b.ids and not list((tmp_path/'out').glob('*.part'))
-    for i in a.ids: assert np.array_equal(a[i].values, b[i].values)
+    same_rows(tmp_path/'out', tmp_path/'whole')
 
 
 # -- the store --
@@ -551,3 +609,9 @@ def test_even_is_even(n, most):
     k = V.even(n, most)
     assert len(k) == min(n, most) and len(set(k)) == len(k) and 0 <= k[0] and k[-1] < n
     if n > most: assert np.diff(k).max() - np.diff(k).min() <= 1
+
+
+@pytest.mark.parametrize('n,shown', [(None, [0, 1, 2]), (2, [0, 2])])
+def test_film_strip_labels_each_frame(n, shown):
+    ax = V.film_strip(np.zeros((3, 4, 6, 3), np.uint8), [0, .5, 1], n=n)
+    assert [t.get_text() for t in ax.get_xticklabels()] == [('0 s', '0.5 s', '1 s')[k] for k in shown] and ax.images[0].get_array().shape == (4, 7*len(shown) - 1, 3)

@@ -999,7 +999,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'vidlankd_nb/toyworld.py'),
                                       'vidlankd_nb.toyworld.corpus': ('toyworld.html#corpus', 'vidlankd_nb/toyworld.py'),
                                       'vidlankd_nb.toyworld.corpus_lines': ('toyworld.html#corpus_lines', 'vidlankd_nb/toyworld.py'),
-                                      'vidlankd_nb.toyworld.film_strip': ('toyworld.html#film_strip', 'vidlankd_nb/toyworld.py'),
                                       'vidlankd_nb.toyworld.generate': ('toyworld.html#generate', 'vidlankd_nb/toyworld.py'),
                                       'vidlankd_nb.toyworld.generic_clips': ('toyworld.html#generic_clips', 'vidlankd_nb/toyworld.py'),
                                       'vidlankd_nb.toyworld.make_names': ('toyworld.html#make_names', 'vidlankd_nb/toyworld.py'),

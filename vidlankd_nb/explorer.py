@@ -17,7 +17,6 @@ from matplotlib.figure import Figure
 
 from .config import UserError
 from .grounding import HEAT, INK, Grounding, Look, check_sentence, styled
-from .toyworld import film_strip
 from .video import even
 
 # %% ../nbs/10c_explorer.ipynb #3f7b2e90

@@ -23,8 +23,7 @@ from torch.nn import functional as F
 
 from .config import UserError
 from .pairs import collate
-from .toyworld import film_strip
-from .video import decode, even
+from .video import decode, even, film_strip
 
 # %% ../nbs/10_grounding.ipynb #89cb4889
 def similarity(

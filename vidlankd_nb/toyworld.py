@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ATTRIBUTES', 'KINDS', 'AGENTS', 'NEUTRAL', 'TELLING', 'SAMPLE', 'balanced_attributes', 'make_names', 'Event', 'Clip',
-           'noun_clips', 'generic_clips', 'two_event_clips', 'render', 'film_strip', 'write_video', 'corpus_lines',
-           'corpus', 'make_probes', 'generate', 'telling_lines', 'make_samples']
+           'noun_clips', 'generic_clips', 'two_event_clips', 'render', 'write_video', 'corpus_lines', 'corpus',
+           'make_probes', 'generate', 'telling_lines', 'make_samples']
 
 # %% ../nbs/01_toyworld.ipynb #67e3e5b1
 import json, shutil
@@ -14,7 +14,6 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import matplotlib.pyplot as plt
 import numpy as np
 
 from .config import UserError, World
@@ -238,28 +237,6 @@ def render(
     picture += (110 * halo + 110 * inside * np.maximum(mark, 0))[..., None]
     picture += rng.integers(-6, 7, picture.shape, dtype=np.int8)
     return np.clip(picture, 0, 255).astype(np.uint8)
-
-# %% ../nbs/01_toyworld.ipynb #842d9907
-def film_strip(
-    frames,            # (F, h, w, 3) uint8
-    times=None,        # (F,) seconds shown under the frames; None: no axis
-    ax=None,           # a matplotlib axis; None: a new figure
-    title: str = '',   # written above, left
-):                     # the axis
-    "Frames side by side."
-    frames = np.asarray(frames)
-    f, h, w = frames.shape[:3]
-    if ax is None: _, ax = plt.subplots(figsize=(min(f, 16), 1.15 * h / w + .35))
-    gap = max(1, w // 16)
-    strip = np.full((h, f * (w + gap) - gap, 3), 255, np.uint8)
-    for i, frame in enumerate(frames): strip[:, i*(w + gap):i*(w + gap) + w] = frame
-    ax.imshow(strip, interpolation='nearest', aspect='equal')
-    ax.set_yticks([])
-    ax.set_xticks([] if times is None else np.arange(f) * (w + gap) + w / 2 - .5, [] if times is None else [f'{t:g}' for t in times])
-    ax.tick_params(length=0, labelsize=8)
-    for side in ax.spines.values(): side.set_visible(False)
-    ax.set_title(title, loc='left', fontsize=9)
-    return ax
 
 # %% ../nbs/01_toyworld.ipynb #05802c82
 _YUV = np.array([[.257, .504, .098], [-.148, -.291, .439], [.439, -.368, -.071]], np.float32)   # BT.601, limited range

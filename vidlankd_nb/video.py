@@ -189,25 +189,25 @@ def decode(
 
 # %% ../nbs/02_video.ipynb #c08e9671
 def film_strip(
-    frames,          # (T, h, w, 3) uint8
-    times=None,      # (T,) seconds, written under the frames
-    ax=None,         # matplotlib axes; None: a figure of its own
-    n: int = 8,      # at most this many frames, evenly chosen
-    title: str = '', # above the strip, on the left
-):                   # the axes
-    "Draw a film strip."
+    frames,            # (T, h, w, 3) uint8
+    times=None,        # (T,) seconds, written under the frames; None: nothing
+    ax=None,           # matplotlib axes; None: a figure of its own
+    n: int | None = None, # at most this many frames, evenly chosen; None: all
+    title: str = '',   # above the strip, on the left
+):                     # the axes
+    "Frames side by side, of one height and with gaps of a sixteenth of their width."
     import matplotlib.pyplot as plt
-    keep = even(len(frames), n)
-    h, w = frames[0].shape[:2]
-    gap = max(1, w//24)
-    if ax is None: _, ax = plt.subplots(figsize=(min(10, 1.25*len(keep)*max(w/h, .6)), 1.6))
-    strip = np.full((h + 2*gap, len(keep)*(w + gap) + gap, 3), 30, np.uint8)
-    for i, k in enumerate(keep): strip[gap:gap + h, gap + i*(w + gap):(i + 1)*(w + gap)] = frames[k]
+    keep = even(len(frames), n or len(frames))
+    (h, w), f = frames[0].shape[:2], len(keep)
+    if ax is None: _, ax = plt.subplots(figsize=(min(f*max(1, w/h), 10), .45 + 1.15*min(h/w, 1, 10/f*h/w)))
+    gap = max(1, w//16)
+    strip = np.full((h, f*(w + gap) - gap, 3), 255, np.uint8)
+    for i, k in enumerate(keep): strip[:, i*(w + gap):i*(w + gap) + w] = frames[k]
     ax.imshow(strip, interpolation='nearest', aspect='equal')
     ax.set_yticks([]); ax.spines[:].set_visible(False)
-    ax.set_xticks([gap + w/2 + i*(w + gap) for i in range(len(keep))], ['' if times is None else f'{times[k]:.2f} s' for k in keep], fontsize=8)
-    ax.tick_params(length=0)
-    if title: ax.set_title(title, fontsize=9, loc='left')
+    ax.set_xticks([] if times is None else np.arange(f)*(w + gap) + w/2 - .5, [] if times is None else [f'{round(float(times[k]), 3):g} s' for k in keep])
+    ax.tick_params(length=0, labelsize=8)
+    ax.set_title(title, fontsize=9, loc='left')
     return ax
 
 def even(
@@ -528,7 +528,10 @@ def load_backbone(
     cfg: Features,   # names the backbone, its weights and its rows per second
 ):
     "The backbone of a configuration; raises `UserError` when there is none of that name or its weights are missing."
-    if cfg.backbone == 'pixels': return Pixels(cfg.fps)
+    if cfg.backbone == 'pixels':
+        if cfg.device not in ('auto', 'cpu'): raise UserError(f"features.device={cfg.device} means nothing to the backbone 'pixels': it has no network, and runs on the processor. Leave the device out, or choose another backbone.")
+        if cfg.weights: raise UserError(f"features.weights={cfg.weights} means nothing to the backbone 'pixels': it has none. Leave them out, or choose another backbone.")
+        return Pixels(cfg.fps)
     if cfg.backbone == 'resnext3d': return ResNeXt3DBackbone(cfg)
     if cfg.backbone in HUB or '/' in cfg.backbone or Path(cfg.backbone).is_dir(): return Pretrained(cfg)
     raise UserError(f"No backbone '{cfg.backbone}': {nearest(cfg.backbone, ['pixels', 'resnext3d', *HUB])} A folder or an 'owner/name' of the hub will do, too.")
@@ -793,7 +796,7 @@ def extract_folder(
         bar.advance(note=f"{decoded/(time.monotonic() - began):.0f} frames/s")
     bar.close()
     writer.flush()
-    return _reported(out, report, decoded, time.monotonic() - began)
+    return _reported(out, report, decoded, time.monotonic() - began, videos)
 
 # %% ../nbs/02_video.ipynb #18a897a5
 def _alive(results, cfg):
@@ -823,14 +826,17 @@ def _wanted(captions):
 def _plan(videos, out, wanted):
     "(files to extract, the report's first lines)."
     todo, seen, skipped = [], {}, []
-    for f in sorted(p.relative_to(videos) for p in videos.rglob('*') if p.is_file() and out.resolve() not in p.resolve().parents):
+    files = sorted(p.relative_to(videos) for p in videos.rglob('*') if p.is_file() and out.resolve() not in p.resolve().parents)
+    if not files: raise UserError(f"{videos} holds no file: video files (mp4, mkv, webm, avi, … – all that FFmpeg opens) were looked for, also in folders inside it.")
+    for f in files:
         if wanted is not None and f.stem not in wanted: skipped.append(dict(file=f.as_posix(), reason=NO_CAPTIONS))
         elif f.stem in seen: skipped.append(dict(file=f.as_posix(), reason=f"its id '{f.stem}' is also that of {seen[f.stem].as_posix()}"))
         else: seen[f.stem] = f; todo.append(f)
+    if not todo: raise UserError(f"None of the {len(files):,} files in {videos} has captions: a file's name without its ending is a video's id, such as '{files[0].stem}', and the captions know {repr(min(wanted)) + ' and others' if wanted else 'none'}.")
     return todo, dict(skipped=skipped, no_video=sorted((wanted or set()) - set(seen)))
 
 # %% ../nbs/02_video.ipynb #fe10ec1b
-def _reported(out, report, decoded, seconds):
+def _reported(out, report, decoded, seconds, videos):
     "The report of everything in the store and everything that is not."
     done, partial, rows = [], [], 0
     for p in shards(out):
@@ -842,6 +848,9 @@ def _reported(out, report, decoded, seconds):
                   no_video=report['no_video'], frames=decoded, seconds=round(seconds, 2), frames_per_second=round(decoded/max(seconds, 1e-9), 1))
     write_json(Path(out)/'report.json', report)
     _index(out)
+    if not done and not partial:
+        first = next(x for x in report['skipped'] if x['reason'] != NO_CAPTIONS)
+        raise UserError(f"No file in {videos} gave features; {Path(out)/'report.json'} says why for each ({first['file']}: {first['reason'].rstrip('.')}).")
     return report
 
 # %% ../nbs/02_video.ipynb #d820d6a7
