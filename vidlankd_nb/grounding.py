@@ -119,7 +119,8 @@ def heat_map(
     w, f = sim.shape
     if (w, f) != (len(words), len(frames)) or f != len(times):
         raise UserError(f"The similarities are {w} × {f}, but there are {len(words)} words, {len(frames)} frames and {len(times)} times: they must agree.")
-    if ax is None: _, ax = plt.subplots(figsize=_size(w, frames, scale), layout='constrained')
+    beside = None
+    if ax is None: (ax,), beside = _canvas(1, words, frames, [title], scale)
     image = ax.imshow(sim, cmap=HEAT, vmin=-limit, vmax=limit, aspect='auto')
     ax.hlines(np.arange(1, w) - .5, -.5, f - .5, color='white', lw=1.5)            # rows are read one by one
     best = [(sim[i].argmax(), i) for i in range(w) if sim[i].max() > 0]
@@ -128,24 +129,37 @@ def heat_map(
     ax.set_xticks(range(0, f, step), [f'{t:g}' for t in np.round(np.asarray(times, dtype=float), 2)[::step]])
     ax.set_yticks(range(w), words)
     ax.set_xlabel('seconds')
-    if scale: ax.figure.colorbar(image, ax=ax, fraction=.03, pad=.02, label='cosine').outline.set_visible(False)
+    if scale: _scale(image, [ax], beside)
     return _strip_above(ax, frames, title)
-
-def _size(w, frames, scale=True):
-    "Inches of a heat map: at most a text column wide."
-    f, wide = len(frames), min(max(3.2, .62 * len(frames)), 6.)
-    return wide + .9 + .7 * scale, .24 * w + wide * frames.shape[1] / frames.shape[2] / f + .75
 
 # %% ../nbs/10_grounding.ipynb #8e05093a
 def _strip_above(ax, frames, title):
     "Frames on top of the heat map `ax`, column over column."
     box = ax.inset_axes([0, 1.03, 1, 9])    # room enough; the picture takes what its own shape needs
-    film_strip(frames, ax=box, title=title)
+    film_strip(frames, ax=box, title=_folded(title, ax.figure.get_figwidth() * ax.get_position().width))
     f, w = len(frames), frames.shape[2]
     gap = max(1, w // 16)
     box.set_xlim(-.5 - gap / 2, f * (w + gap) - gap / 2 - .5)
     box.set_anchor('S')
     return ax
+
+def _folded(title, wide): return fill(title, int(wide * 15))      # about 15 letters to an inch
+
+def _scale(image, axes, beside):
+    place = dict(ax=axes, fraction=.03 / len(axes)**.5, pad=.02) if beside is None else dict(cax=beside)
+    axes[0].figure.colorbar(image, label='cosine', ticks=np.linspace(*image.get_clim(), 5 if len(axes) > 1 or image.get_array().shape[0] > 2 else 3), **place).outline.set_visible(False)
+
+def _canvas(n, words, frames, titles, scale=True):
+    "A new figure: axes for `n` heat maps, at most a text column wide, and one for the scale. Places are reckoned in inches: a layout engine would draw everything twice."
+    f, (h, w) = len(frames), frames.shape[1:3]
+    wide = min(max(3.2, .62 * f), 6.)
+    left, right, below, rows = .15 + .075 * max(map(len, words)), .15 + .75 * scale, .42, .24 * len(words)
+    above = [wide * h / w / f + .12 + .17 * len(_folded(t, wide).splitlines()) for t in titles]
+    across, tall = left + wide + right, sum(above) + n * (below + rows)
+    figure = plt.figure(figsize=(across, tall))
+    feet = [tall - sum(above[:k + 1]) - k * below - (k + 1) * rows for k in range(n)]      # the lower edge of each map
+    axes = [figure.add_axes((left / across, y / tall, wide / across, rows / tall)) for y in feet]
+    return axes, figure.add_axes(((left + wide + .12) / across, feet[-1] / tall, .09 / across, min(max(feet[0] + rows - feet[-1], .6), 2.4) / tall)) if scale else None
 
 # %% ../nbs/10_grounding.ipynb #f94b0f4d
 def peak_inside(
@@ -349,14 +363,12 @@ def heat_maps(
     "The heat maps of several readers, one under the other, on one colour scale."
     names = list(look.rows) if names is None else names
     frames = look.frames if look.frames is not None else np.full((len(look.times), 1, 4, 3), 255, np.uint8)
-    if axes is None:
-        wide, high = _size(len(look.words), frames)
-        _, axes = plt.subplots(len(names), 1, figsize=(wide, high * len(names)), squeeze=False, layout='constrained')
-        axes = axes[:, 0]
-    for ax, n in zip(axes, names):
-        heat_map(look.rows[n], look.words, frames, look.times, ax, limit, n + (f' – {look.notes[n]}' if look.notes.get(n) else ''), scale=False)
+    titles, beside = [n + (f' – {look.notes[n]}' if look.notes.get(n) else '') for n in names], None
+    if axes is None: axes, beside = _canvas(len(names), look.words, frames, titles)
+    for ax, n, title in zip(axes, names, titles):
+        heat_map(look.rows[n], look.words, frames, look.times, ax, limit, title, scale=False)
         if ax is not axes[-1]: ax.set_xlabel('')
-    axes[0].figure.colorbar(axes[-1].images[0], ax=list(axes), fraction=.03 / len(names)**.5, pad=.02, label='cosine').outline.set_visible(False)
+    _scale(axes[-1].images[0], list(axes), beside)
     return axes
 
 # %% ../nbs/10_grounding.ipynb #5fa9ed77
