@@ -116,13 +116,10 @@ def hit_rates(
 def auc(
     scores,              # (N,)
     positive,            # (N,) bool
-) -> float:              # a tie counts half; NaN if one of the two is missing
-    "The chance that a positive scores above a negative."
-    scores, positive = np.asarray(scores), np.asarray(positive, bool)
-    values, at, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[at]                           # mean rank of ties, from 1
-    p = positive.sum(); n = len(scores) - p
-    return float((ranks[positive].sum() - p * (p + 1) / 2) / (p * n)) if p and n else float('nan')
+) -> float:              # NaN if one of the two is missing
+    "The chance that a positive scores above a negative; a tie counts half (scikit-learn's `roc_auc_score`)."
+    from sklearn.metrics import roc_auc_score
+    return float(roc_auc_score(positive, scores)) if 0 < np.sum(positive) < len(positive) else float('nan')
 
 # %% ../nbs/10a_pointing.ipynb #point017
 @torch.inference_mode()
