@@ -333,8 +333,7 @@ def run_grid(
     processes: int = 1,
     again: bool = False,      # make changed cells anew instead of refusing
     show: bool = True,
-    command: str = '',        # that made the grid, for its report
-) -> dict:                    # the report
+) -> None:
     "Run every cell once for each seed, in processes side by side; what is done stays done."
     out = Path(out)
     jobs = prepare(cells, base, seeds, out)
@@ -348,8 +347,6 @@ def run_grid(
             board = Board(cells, seeds, states, show)
             try: work_off(jobs, base, out, processes, board, seeds)
             finally: write_aside(out/'clock.json', json.dumps({'seconds': round(clock(out) + time.time() - began, 1)}))
-            from vidlankd_nb.comparison import make_comparison
-            return make_comparison(cells, base, seeds, out, command)
     except BlockingIOError: raise UserError(f"{out} is in use by another process: wait for it, or choose another folder.") from None
 
 def clock(out: Path) -> float:

@@ -196,11 +196,13 @@ def _ablate(run, space, args):
     import shlex, threading
     from dataclasses import replace
     from vidlankd_nb.ablation import live_table, prepare, read_grid, run_cell, run_grid, state_of
+    from vidlankd_nb.comparison import make_comparison
     cells, seeds, out = read_grid(space.grid), list(range(space.first_seed, space.first_seed + space.seeds)), Path(space.out or f'runs/ablation-{Path(space.grid).stem}')
     run, total = replace(run, seed=0, students={}, controls={}), len(cells) * len(seeds)    # cells bring their own
     if space.slurm: print(f"sbatch --array 0-{total - 1} scripts/ablate.slurm {shlex.join(a for a in args if a != '--slurm')}"); return
     if space.cell is None and not space.table:
-        report = run_grid(cells, run, seeds, out, space.processes, space.again, command='vidlankd ablate ' + shlex.join(args))
+        run_grid(cells, run, seeds, out, space.processes, space.again)
+        report = make_comparison(cells, run, seeds, out, 'vidlankd ablate ' + shlex.join(args))
         print(f"report: {out/'report.html'}")
         if bad := [f"{c['name']} (seed {s}): {w}" for c in report['cells'] for s, w in c['failed'].items()]: raise UserError(f"{len(bad)} of {total} cells failed: {'; '.join(bad[:3])}{' …' if len(bad) > 3 else ''} The others are done; the same command tries these again.")
         return

@@ -79,8 +79,8 @@ COLUMNS = {'property': 'property', 'physical': 'physical', 'order': 'order', 'te
 def shown(d: dict | None, sign: bool = False) -> str:
     "A mean with its interval as a table cell; with a sign, a difference with its p."
     if d is None: return '<td>–</td>'
-    if not sign: return f"<td>{d['mean']:.3f} <small>[{d['low']:.3f}, {d['high']:.3f}]</small></td>"
-    return f"<td>{d['mean']:+.3f}{'*' if d['star'] else ''} <small>[{d['low']:+.3f}, {d['high']:+.3f}] p = {d['p']:.2f}</small></td>"
+    mark, extra = ('+', f"<br>p = {d['p']:.2f}") if sign else ('', '')
+    return f"<td>{d['mean']:{mark}.2f}{'*' if sign and d['star'] else ''}<br><small>{d['low']:{mark}.2f} to {d['high']:{mark}.2f}{extra}</small></td>"
 
 def tables(
     report: dict,     # of `collect_grid`
@@ -156,9 +156,9 @@ def grid_page(report: dict) -> str:
     "The report of a grid as one self-contained HTML page."
     made = lambda c: f"<tr><th>{html.escape(c['name'])}</th><td>{', '.join(f'{v:.0f}' for v in c['seconds'].values())}</td><td style='text-align:left'>{html.escape(json.dumps({k: v for k, v in c['student'].items() if v} | c['settings']))}</td></tr>"
     probes = any('property' in c['metrics'] for c in report['cells'])
-    parts = [f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'><title>vidlankd_nb ablation</title><style>{STYLE}body{{max-width:76rem}}.failed td{{text-align:left;color:#a00}}table{{margin:1rem 0}}</style>",
+    parts = [f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'><title>vidlankd_nb ablation</title><style>{STYLE}body{{max-width:76rem}}.failed td{{text-align:left;color:#a00}}table{{margin:1rem 0}}td small{{white-space:nowrap}}</style>",
         f"<h1>What distillation does</h1><p class=lead>{sum(c['status'] == 'done' for c in report['cells'])} of {len(report['cells'])} cells done with {len(report['seeds'])} seeds.</p><pre>{html.escape(report['command'])}</pre>",
-        tables(report), f"<p><small>[low, high]: 95 % bootstrap interval over seeds. Differences are taken seed by seed, in the same world. {stars(report)}</small></p>"]
+        tables(report), f"<p><small>Small: 95 % bootstrap interval over seeds. Differences are taken seed by seed, in the same world. {stars(report)}</small></p>"]
     if probes: parts += [picture(plot_cells(report).figure), '<h2>Which fact is known</h2>', picture(plot_facts(report).figure), "<p><small>Ridge regression on held-out nouns' states, an attribute at a time. Chance differs with the number of values: about .25 for colour, .5 for the others, a little less for balanced classes.</small></p>"]
     parts += [f"<h2>What it took</h2><p>{report['seconds']['clock']:.0f} s on the clock, {report['seconds']['cells']:.0f} s in cells, of which a processor worked {report['seconds']['processor']:.0f} s, on {report['processors']} processors. Seconds of each seed, and what the cell is:</p><table>{''.join(map(made, report['cells']))}</table><p><small>Whoever comes first makes what is shared, so seconds depend on the order.</small></p>",
         f"<h2>Configuration</h2><p>vidlankd_nb {report['version']}, {', '.join(f'{k} {v}' for k, v in report['versions'].items())}; seeds {report['seeds']}.</p><details><summary>everything</summary><pre>{html.escape(json.dumps(report['config'], indent=1))}</pre></details></html>"]

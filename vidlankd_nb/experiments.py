@@ -578,7 +578,7 @@ def write_looks(
 # %% ../nbs/12_experiments.ipynb #18ce5d3c
 def _report(x: Experiment):
     from vidlankd_nb.report import make_report
-    make_report([x.folder], x.folder)
+    make_report([x.folder], x.folder, list(STAGES))
 
 # %% ../nbs/12_experiments.ipynb #efcaf9a7
 STAGES = {s.name: s for s in (
@@ -632,4 +632,4 @@ def run_worlds(
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         for p in children: p.terminate()
-    return make_report(list(folders.values()), out, time.time() - began)
+    return make_report(list(folders.values()), out, list(STAGES), time.time() - began)

@@ -14,7 +14,6 @@ from pathlib import Path
 from . import __version__
 from .config import load_run
 from .corpus import write_aside
-from .experiments import STAGES
 
 # %% ../nbs/12a_report.ipynb #8a433ec9
 def spread(values: list) -> dict:
@@ -25,6 +24,7 @@ def spread(values: list) -> dict:
 # %% ../nbs/12a_report.ipynb #29863203
 def collect(
     folders: list,     # finished runs that differ by their seed
+    stages: list,      # names of their stages, in order
 ) -> dict:             # see `report.json`
     "Every figure of one or several runs."
     runs = [load_run(Path(f)/'config.yaml') for f in folders]
@@ -36,7 +36,7 @@ def collect(
         losses = [r['mlm_loss'] for r in found if r['mlm_loss'] is not None]
         return out | {'mlm_loss': sum(losses) / len(losses) if losses else None}
     teacher = [read(f, 'teachers-video') for f in folders]
-    out = {'config': asdict(runs[0]), 'seeds': [r.seed for r in runs], 'version': __version__, 'seconds': stage_seconds(folders),
+    out = {'config': asdict(runs[0]), 'seeds': [r.seed for r in runs], 'version': __version__, 'seconds': stage_seconds(folders, stages),
            'teacher': {'retrieval': {k: sum(t['retrieval'][k] for t in teacher) / len(teacher) for k in teacher[0]['retrieval']}} | merged('teachers', 'video'),
            'students': {n: merged('students', n) for n in runs[0].students}, 'controls': {n: merged('controls', n) for n in runs[0].controls}}
     if 'permutation' in teacher[0]:
@@ -48,10 +48,10 @@ def collect(
     return out
 
 # %% ../nbs/12a_report.ipynb #01f60a84
-def stage_seconds(folders: list) -> dict:
+def stage_seconds(folders: list, stages: list) -> dict:
     "Seconds of each stage (mean over runs) and of a whole run."
     per = [{p.stem: json.loads(p.read_text())['seconds'] for p in (Path(f)/'stages').glob('*.json') if p.stem != 'report'} for f in folders]
-    mean = {k: sum(p[k] for p in per) / len(per) for k in STAGES if all(k in p for p in per)}
+    mean = {k: sum(p[k] for p in per) / len(per) for k in stages if all(k in p for p in per)}
     return {'total': sum(mean.values())} | {k: round(v, 1) for k, v in mean.items()}
 
 # %% ../nbs/12a_report.ipynb #a1345197
@@ -169,11 +169,12 @@ def page(report: dict, pictures: dict) -> str:
 def make_report(
     folders: list,         # finished runs that differ by their seed
     out: str | Path,       # folder of report.html and report.json
+    stages: list,          # names of the stages, in order
     seconds: float | None = None,   # wall-clock seconds in all, where runs went side by side
 ) -> dict:
     "Write `report.json` and the self-contained `report.html`."
     import base64
-    report, out = collect(folders), Path(out)
+    report, out = collect(folders, stages), Path(out)
     if seconds is not None: report['seconds']['total'] = round(seconds, 1)
     first = Path(folders[0])
     pictures = {'losses': picture(plot_losses(first).figure), 'grounding': [f'<img src="data:image/png;base64,{base64.b64encode(p.read_bytes()).decode()}">' for p in sorted((first/'figures').glob('grounding-*.png'))]}
