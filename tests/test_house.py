@@ -47,6 +47,23 @@ def test_a_name_is_defined_once_and_no_merge_is_left_over(page):
     assert not [n for n, k in Counter(names).items() if k > 1]
 
 
+# Pages on which this is still being done.
+IMPORTS_TO_SPLIT = {'00_config', '02_video', '05_teacher', '07_student', '08_training', '09a_probes', '09d_finetuning', '09e_results'}
+
+
+@pytest.mark.parametrize('page', pages(), ids=lambda p: p.stem)
+def test_imports_have_cells_of_their_own(page):
+    "nbdev runs cells with imports when it makes the API pages, and only those: what else stands in them would fail."
+    mixed = []
+    for c in json.loads(page.read_text(encoding='utf-8'))['cells']:
+        source = ''.join(c['source'])
+        if c['cell_type'] != 'code' or re.search(r'^#\|\s*(export|eval:\s*false)', source, re.M): continue
+        tree = ast.parse(re.sub(r'^\s*[%!].*$', '', source, flags=re.M))
+        imports = (ast.Import, ast.ImportFrom)
+        if any(isinstance(n, imports) for n in ast.walk(tree)) and not all(isinstance(n, (*imports, ast.FunctionDef, ast.ClassDef)) for n in tree.body): mixed.append(source)
+    assert not mixed or page.stem in IMPORTS_TO_SPLIT, '\n---\n'.join(mixed)
+
+
 def links(text): return [m for m in re.findall(r'\]\(([^)\s]+)\)', re.sub(r'```.*?```|`[^`\n]*`', '', text, flags=re.S)) if not re.match(r'[a-z]+:|#|attachment:', m)]
 
 
