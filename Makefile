@@ -8,7 +8,7 @@ SEEDS  ?= 2
 # What is installed is decided by these files; when they change, it is installed again.
 FILES = settings.ini setup.py pyproject.toml constraints.txt
 
-.PHONY: demo test setup sync check notebooks pytest samples bench clean help
+.PHONY: demo test setup sync check notebooks pytest docs samples clean help
 
 help:            ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /	/'
@@ -41,6 +41,7 @@ sync: setup              ## notebooks -> package and README
 	$(BIN)/nbdev-clean
 	$(BIN)/python scripts/readme.py
 	$(BIN)/python scripts/house.py
+	$(BIN)/python scripts/architecture.py
 
 check: setup             ## are notebooks, package and README in step?
 	$(BIN)/python scripts/in_step.py
@@ -51,8 +52,11 @@ notebooks: setup         ## run every notebook
 pytest: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests
 
+docs: setup              ## the course as a site, in _site/, every link followed
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/docs.py
+
 samples: setup           ## make data_samples/ again
 	$(BIN)/python scripts/samples.py
 
 clean:
-	rm -rf build dist *.egg-info runs
+	rm -rf build dist *.egg-info runs _proc _site

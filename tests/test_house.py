@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import yaml
 
 root = Path(__file__).parent.parent
 sys.path.insert(0, str(root/'scripts'))
@@ -62,6 +63,26 @@ def test_imports_have_cells_of_their_own(page):
         imports = (ast.Import, ast.ImportFrom)
         if any(isinstance(n, imports) for n in ast.walk(tree)) and not all(isinstance(n, (*imports, ast.FunctionDef, ast.ClassDef)) for n in tree.body): mixed.append(source)
     assert not mixed or page.stem in IMPORTS_TO_SPLIT, '\n---\n'.join(mixed)
+
+
+def course():
+    "Notebooks in the course's order, as the sidebar has them."
+    rows = yaml.safe_load((root/'nbs'/'sidebar.yml').read_text(encoding='utf-8'))['website']['sidebar']['contents']
+    return [p for r in rows for p in r.get('contents', [r.get('href')])]
+
+
+def test_the_course_holds_every_page():
+    assert sorted(course()) == sorted(str(p.relative_to(root/'nbs')) for p in pages())
+    index = ''.join(json.loads((root/'nbs'/'index.ipynb').read_text(encoding='utf-8'))['cells'][0]['source'])
+    rows = re.findall(r'^\| \[\w+\]\(([\w/]+\.ipynb)\) \| (\d+) \|', index, re.M)
+    assert [p for p, _ in rows] == [p for p in course() if p != 'index.ipynb' and not p.startswith('bench/')]
+    far = {p: (int(m), house.minutes(root/'nbs'/p)) for p, m in rows if abs(int(m) - house.minutes(root/'nbs'/p)) > 5}
+    assert not far, f'index says how long a page takes (said, counted): {far}'
+
+
+def test_the_picture_of_teacher_and_student_is_what_its_script_draws():
+    import architecture
+    assert (root/'nbs'/'images'/'architecture.svg').read_text(encoding='utf-8') == architecture.svg
 
 
 def links(text): return [m for m in re.findall(r'\]\(([^)\s]+)\)', re.sub(r'```.*?```|`[^`\n]*`', '', text, flags=re.S)) if not re.match(r'[a-z]+:|#|attachment:', m)]
