@@ -6,8 +6,8 @@
 __all__ = ['SHARDING', 'epoch_order', 'step_examples', 'total_steps', 'learning_rate', 'make_optimizer', 'Checkpoints',
            'save_checkpoint', 'load_checkpoint', 'Pieces', 'make_accelerator', 'to_device', 'place', 'synchronised',
            'whole', 'training_state', 'held_as', 'load_weights', 'load_training_state', 'validate', 'TrainingStopped',
-           'Watch', 'optimizer_step', 'memory_named', 'hash_seed', 'Log', 'open_tracker', 'read_log', 'matmul_peak',
-           'Clock', 'log_record', 'resume', 'keep', 'stop_on_signal', 'train']
+           'Watch', 'optimizer_step', 'memory_named', 'hash_seed', 'Log', 'open_tracker', 'read_log', 'plot_losses',
+           'in_notebook', 'Curves', 'matmul_peak', 'Clock', 'log_record', 'resume', 'keep', 'stop_on_signal', 'train']
 
 # %% ../nbs/08_training.ipynb #80c90e20
 import copy, hashlib, json, math, os, shutil, signal, sys, time
@@ -342,10 +342,12 @@ class Log:
         folder: str | Path,
         step: int = 0,          # steps done before
         trackers: list = (),    # 'tensorboard', and names that accelerate knows: 'wandb', 'mlflow', …
+        told=None,              # called with each record, those of before a resume first
     ):
-        self.path, self.board, self.others = Path(folder)/'log.jsonl', None, [open_tracker(t, folder) for t in trackers if t != 'tensorboard']
+        self.path, self.board, self.told, self.others = Path(folder)/'log.jsonl', None, told, [open_tracker(t, folder) for t in trackers if t != 'tensorboard']
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.exists(): write_aside(self.path, ''.join(json.dumps(r) + '\n' for r in read_log(self.path) if r['step'] <= step))
+        for r in read_log(self.path) if told and step else (): told(r)
         if 'tensorboard' in trackers:
             from torch.utils.tensorboard import SummaryWriter
             self.board = SummaryWriter(str(Path(folder)/'tensorboard'), purge_step=step + 1)
@@ -354,6 +356,7 @@ class Log:
         flat = {f'{k}/{name}'.rstrip('/'): x for k, v in record.items() if k != 'step' for name, x in (v.items() if isinstance(v, dict) else [('', v)]) if isinstance(x, (int, float))}
         for k, x in flat.items() if self.board else (): self.board.add_scalar(k, x, record['step'])
         for t in self.others: t.log(flat, step=record['step'])
+        if self.told: self.told(record)
     def close(self):
         if self.board: self.board.close()
         for t in self.others: t.finish()
@@ -383,6 +386,47 @@ def read_log(
         try: records.append(json.loads(line))
         except ValueError: break
     return records
+
+# %% ../nbs/08_training.ipynb #tr08crv2
+def plot_losses(
+    records: list[dict],         # of a log
+    total: int | None = None,    # steps of the training: how far the axis goes
+):                               # the figure
+    "A panel for each loss term: training as a line, held-out examples as dots."
+    import matplotlib.pyplot as plt
+    terms = list(dict.fromkeys(k for r in records for k in r.get('terms') or r.get('valid') or ()))
+    fig, axes = plt.subplots(1, max(1, len(terms)), figsize=(max(4.8, 3.2 * len(terms)), 2.4), squeeze=False, layout='constrained')
+    for ax, term in zip(axes[0], terms):
+        for kind, style, label in (('terms', '-', 'training'), ('valid', 'o', 'held out')):
+            at = [(r['step'], r[kind][term]) for r in records if term in r.get(kind, ())]
+            if at: ax.plot(*zip(*at), style, label=label, clip_on=False)
+        ax.set(title=term, xlabel='step', xlim=(0, total or None)); ax.spines[['top', 'right']].set_visible(False)
+        ax.legend(frameon=False)
+    return fig
+
+# %% ../nbs/08_training.ipynb #tr08crv4
+def in_notebook() -> bool:
+    "Does a Jupyter kernel run this?"
+    return 'IPython' in sys.modules and getattr(sys.modules['IPython'].get_ipython(), 'kernel', None) is not None
+
+class Curves:
+    "Loss curves that grow in place in a notebook: give it to `train` as `show`. Elsewhere it only keeps the records."
+    def __init__(self,
+        total: int,            # steps of the training: how far the axis goes
+        every: float = 0.5,    # seconds between two drawings, at least
+    ): self.total, self.every, self.records, self.place, self.due = total, every, [], None, 0.0
+    def __call__(self, record: dict):
+        self.records.append(record)
+        if in_notebook() and (record['step'] >= self.total or time.monotonic() >= self.due): self.draw()
+    def draw(self):
+        "The picture, in the place of the one before."
+        import matplotlib.pyplot as plt
+        from IPython.display import display
+        began, fig = time.monotonic(), plot_losses(self.records, self.total)
+        if self.place is None: self.place = display(fig, display_id=True)
+        else: self.place.update(fig)
+        plt.close(fig)
+        self.due = time.monotonic() + max(self.every, 20 * (time.monotonic() - began))
 
 # %% ../nbs/08_training.ipynb #6632acb6
 @lru_cache(maxsize=8)
@@ -485,7 +529,7 @@ def train(
     valid=None,                # held-out data of the same kind
     name: str = 'training',    # shown beside the progress
     identity: dict | None = None,  # what must not change between a checkpoint and its resumption
-    show: bool = True,         # progress
+    show=True,                 # progress: True, False, or what is called with each record of the log: `Curves(cfg.steps)`
     device: str | None = None, # 'cpu' keeps off the GPU
 ) -> dict:                     # the last log record
     "Train until the configured number of steps is done, from the newest checkpoint in `out` if there is one."
@@ -495,10 +539,10 @@ def train(
     pieces = Pieces(data, cfg.batch, cfg.accumulate, seed, acc.process_index, acc.num_processes)
     optimizer, checkpoints = make_optimizer(module, cfg), Checkpoints(Path(out)/'checkpoints', cfg.keep)
     start = resume(module, optimizer, checkpoints, identity)
-    log = Log(out, start, cfg.trackers) if acc.is_main_process else None
+    log = Log(out, start, cfg.trackers, show if callable(show) else None) if acc.is_main_process else None
     model, optimizer = (module, optimizer) if isinstance(module, FSDPModule) else acc.prepare(torch.compile(module) if cfg.compile else module, optimizer)
     loader = iter(torch.utils.data.DataLoader(pieces, batch_size=None, sampler=range(start * cfg.accumulate, total * cfg.accumulate), num_workers=cfg.workers, pin_memory=acc.device.type == 'cuda'))
-    watch, progress = Watch(list(task.weights), pieces, acc, cfg.stop_norm), Progress(name, total, start, show and acc.is_main_process)
+    watch, progress = Watch(list(task.weights), pieces, acc, cfg.stop_norm), Progress(name, total, start, bool(show) and acc.is_main_process and not (callable(show) and in_notebook()))
     record, clock = {}, Clock()
     with stop_on_signal(acc.num_processes) as stop:
         for step in range(start, total):
@@ -509,7 +553,8 @@ def train(
             progress.advance(); clock.add(sum(b['attention_mask'].numel() for b in micro) * acc.num_processes)
             if done % cfg.log_every == 0 or done == total:
                 record = log_record(done, total, cfg, task, watch.look(), clock.rate(), task.flops_per_token(micro[0]), acc)
-                if log: log.write(record)
+                with clock.paused():
+                    if log: log.write(record)
             if done % cfg.save_every == 0 or done == total or asked:
                 watch.look()
                 with clock.paused(): record = keep(acc, module, optimizer, checkpoints, log, done, None if asked else valid, cfg, identity) or record
