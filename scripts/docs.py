@@ -142,7 +142,7 @@ def build():
     from nbdev.quarto import refresh_quarto_yml
     from nbdev.serve import proc_nbs
     refresh_quarto_yml()
-    made = proc_nbs(n_workers=2)          # directives followed, `show_doc` run: what Quarto would be given
+    made = proc_nbs(n_workers=len(os.sched_getaffinity(0)))          # directives followed, `show_doc` run: what Quarto would be given
     names = [p for _, ps in contents() for p in ps]
     shutil.rmtree(site, ignore_errors=True); site.mkdir()
     shutil.copytree(root/'nbs'/'images', site/'images')

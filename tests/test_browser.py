@@ -1,4 +1,4 @@
-"The explorer in a real browser: in JupyterLab with a kernel, and as a page without one."
+"In a real browser: the explorer with a kernel and as a page without one; index and the ten-minute tutorial in JupyterLab, from top to bottom."
 import json
 import os
 import shutil
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -71,10 +72,13 @@ def browser(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def lab(things, tmp_path_factory):
-    "JupyterLab on the loopback: its address."
+    "JupyterLab on the loopback, over a copy of the course: its address."
+    shutil.copytree(Path(__file__).parents[1]/'nbs', things/'nbs', ignore=shutil.ignore_patterns('.ipynb_checkpoints'))
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(LOAD)], metadata={'kernelspec': {'name': 'python3', 'display_name': 'python3', 'language': 'python'}}), things/'explore.ipynb')
     with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
     own = tmp_path_factory.mktemp('jupyter')
+    (own/'settings'/'@jupyterlab'/'notebook-extension').mkdir(parents=True)
+    (own/'settings'/'@jupyterlab'/'notebook-extension'/'tracker.jupyterlab-settings').write_text('{"windowingMode": "none"}')   # the whole page stands in the document, not what is in sight
     env = os.environ | {'JUPYTER_CONFIG_DIR': str(own/'config'), 'JUPYTER_RUNTIME_DIR': str(own/'runtime'), 'JUPYTERLAB_SETTINGS_DIR': str(own/'settings'), 'JUPYTERLAB_WORKSPACES_DIR': str(own/'workspaces')}
     log = open(own/'log', 'w')
     server = subprocess.Popen([sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', '--ip=127.0.0.1', f'--port={port}', '--ServerApp.port_retries=0', '--IdentityProvider.token=', f'--ServerApp.root_dir={things}', '--expose-app-in-browser', '--LabApp.news_url=None'], env=env, stdout=log, stderr=log)
@@ -98,11 +102,38 @@ def changed(driver, script, before, seconds=30):
     return WebDriverWait(driver, seconds, .1).until(lambda d: (now := d.execute_script(script)) not in (None, before) and now)
 
 
+def run_all(driver, address):
+    "Open a notebook in JupyterLab and run all its cells."
+    driver.get(address)
+    ready = "const s = window.jupyterapp?.shell?.currentWidget?.sessionContext?.session; return !!(s && s.kernel && s.kernel.status == 'idle' && document.querySelector('.jp-Notebook .jp-Cell'))"
+    WebDriverWait(driver, 90, .1).until(lambda d: d.execute_script(ready))     # run earlier, and JupyterLab asks for a kernel
+    driver.execute_script("window.ran = null; jupyterapp.commands.execute('notebook:run-all-cells').then(() => window.ran = true, e => window.ran = String(e))")
+
+
+PICTURES = "return [...document.querySelectorAll('.jp-Notebook img')].map(i => [i.complete && i.naturalWidth > 100, i.getAttribute('src').slice(0, 60)])"
+
+
+@pytest.mark.parametrize('page', ['index', 'tutorials/ten_minutes'])
+def test_page_from_top_to_bottom_in_jupyterlab(lab, browser, page, tmp_path):
+    run_all(browser, f'{lab}/doc/tree/nbs/{page}.ipynb')
+    assert WebDriverWait(browser, 150, .2).until(lambda d: d.execute_script('return window.ran')) is True
+    now = json.loads(browser.execute_script('return JSON.stringify(jupyterapp.shell.currentWidget.context.model.sharedModel.toJSON())'))
+    stored = json.loads((Path(__file__).parents[1]/'nbs'/f'{page}.ipynb').read_text(encoding='utf-8'))
+    kinds = lambda nb: [[sorted(o.get('data', {o['output_type']: 0})) for o in c['outputs']] for c in nb['cells'] if c['cell_type'] == 'code']
+    assert not [o for c in now['cells'] for o in c.get('outputs', []) if o['output_type'] == 'error']
+    assert all(c['execution_count'] for c in now['cells'] if c['cell_type'] == 'code' and c['source'])
+    assert kinds(now) == kinds(stored)            # a reader on the web and one in Jupyter are shown the same
+    expected = json.dumps(kinds(stored)).count('image/png') + sum(''.join(c['source']).count('![') for c in stored['cells'] if c['cell_type'] == 'markdown')
+    shown = WebDriverWait(browser, 20, .2).until(lambda d: len(i := d.execute_script(PICTURES)) >= expected and i)
+    assert len(shown) == expected and all(ok for ok, _ in shown), shown
+    panel = "document.querySelector('.jp-WindowedPanel-outer')"
+    for k in range(-(-browser.execute_script(f'return {panel}.scrollHeight') // 1200)):     # for people
+        browser.execute_script(f'{panel}.scrollTop = {1200 * k}')
+        browser.save_screenshot(str(tmp_path/f'{k}.png'))
+
+
 def test_explorer_in_jupyterlab(lab, browser):
-    browser.get(f'{lab}/doc/tree/explore.ipynb')
-    ready = "const s = window.jupyterapp?.shell?.currentWidget?.sessionContext?.session; return !!(s && s.kernel && s.kernel.status == 'idle' && document.querySelector('.jp-Notebook .jp-CodeCell'))"
-    WebDriverWait(browser, 90, .1).until(lambda d: d.execute_script(ready))     # run earlier, and JupyterLab asks for a kernel
-    browser.execute_script("jupyterapp.commands.execute('notebook:run-all-cells')")
+    run_all(browser, f'{lab}/doc/tree/explore.ipynb')
     first = changed(browser, PIXELS, None, 120)
     browser.find_element(By.CSS_SELECTOR, '.noUi-handle').send_keys(Keys.ARROW_RIGHT)      # one step, one picture
     moved = changed(browser, PIXELS, first)

@@ -1,6 +1,5 @@
 """The command line as a user meets it: bad input, interruption, resumption."""
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -9,18 +8,15 @@ from pathlib import Path
 
 import pytest
 import yaml
-
-BASE = [sys.executable, '-m', 'vidlankd_nb.cli']
-ENV = os.environ | {'OMP_NUM_THREADS': '1', 'HF_HUB_OFFLINE': '1'}
+from trainings import CLI, ENV, python, start
 
 
-def vidlankd(*args, **kwargs):
-    return subprocess.run([*BASE, *map(str, args)], capture_output=True, text=True, env=ENV, **kwargs)
+def vidlankd(*args): return python(*CLI[1:], *args)
 
 
-def refused(*args, **kwargs):
+def refused(*args):
     "Standard error of a command that must end with exit code 2 and one sentence."
-    out = vidlankd(*args, **kwargs)
+    out = vidlankd(*args)
     assert out.returncode == 2, (out.returncode, out.stderr[-2000:])
     assert 'Traceback' not in out.stderr and len(out.stderr.strip().splitlines()) == 1, out.stderr
     return out.stderr
@@ -40,7 +36,7 @@ def files(folder, pattern='*'):
 
 
 def test_help_and_version():
-    assert 'vidlankd COMMAND' in vidlankd('--help').stdout
+    assert 'vidlankd COMMAND' in subprocess.run([*CLI, '--help'], capture_output=True, text=True, env=ENV).stdout     # a cold Python, once
     assert vidlankd('--version').stdout.strip()
     assert '--teacher.lr' in vidlankd('run', '--help').stdout
 
@@ -142,11 +138,11 @@ def test_killed_at_any_moment_it_goes_on(finished, tmp_path):
     folder = tmp_path/'killed'
     moments = ['world/videos', 'teachers/video/checkpoints/step-00000010', 'students/nst/checkpoints/step-00000010', 'evaluation']
     for moment in moments:
-        p = subprocess.Popen([*BASE, 'run', '--config', 'quick', '--out', str(folder)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENV)
-        began = time.monotonic()
-        while not (folder/moment).exists() and p.poll() is None and time.monotonic() - began < 120: time.sleep(0.002)
+        p, began = start(*CLI[1:], 'run', '--config', 'quick', '--out', folder), time.monotonic()
+        while not (folder/moment).exists() and p.is_alive() and time.monotonic() - began < 120: time.sleep(0.002)
         assert (folder/moment).exists(), f'{moment} did not come to be'
-        p.send_signal(signal.SIGKILL); p.wait()
+        p.kill(); p.join()
+        assert p.exitcode == -signal.SIGKILL
     out = vidlankd('run', '--config', 'quick', '--out', folder)
     assert out.returncode == 0, out.stderr[-3000:]
     ours, theirs = ({p: v for p, v in files(f, 'model.safetensors').items()} for f in (folder, finished))

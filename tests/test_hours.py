@@ -1,21 +1,18 @@
 "A world with hours of the day, and names that no video shows."
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from trainings import CLI, python
 
 from vidlankd_nb.config import Evaluation, UserError, World
 from vidlankd_nb.hours import HOURS, hours_of, make_world
 from vidlankd_nb.toyworld import generate, make_names
 
-ENV = os.environ | {'OMP_NUM_THREADS': '1', 'HF_HUB_OFFLINE': '1'}
 FEW = World(kind='hours', names=16, withheld=8, noun_clips=64, generic_clips=20, two_event_clips=6, sentences=300)
 
 
-def vidlankd(*args): return subprocess.run([sys.executable, '-m', 'vidlankd_nb.cli', *map(str, args)], capture_output=True, text=True, env=ENV)
+def vidlankd(*args): return python(*CLI[1:], *args)
 
 
 def refused(*args):

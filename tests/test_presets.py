@@ -1,25 +1,17 @@
 """The presets' true architectures, for three steps, through the command line."""
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
 from safetensors import safe_open
+from trainings import CLI, call
 from transformers import AutoModelForMaskedLM
 
 from vidlankd_nb.config import load_run
 from vidlankd_nb.teacher import VideoTeacher
 
-CLI = [sys.executable, '-m', 'vidlankd_nb.cli']
-ENV = os.environ | {'OMP_NUM_THREADS': '1', 'HF_HUB_OFFLINE': '1'}   # more threads than free cores wait for each other
 
-
-def vidlankd(*args):
-    out = subprocess.run([*CLI, *map(str, args)], capture_output=True, text=True, env=ENV)
-    assert out.returncode == 0, (args, out.stdout[-1500:], out.stderr[-3000:])
-    return out.stdout
+def vidlankd(*args): return call(*CLI, *args).stdout
 
 
 def steps(folder):

@@ -1,22 +1,19 @@
 "Which words captions cover, on ordinary and on broken files."
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+from trainings import CLI, python
 
 from vidlankd_nb.config import UserError
 from vidlankd_nb.vocabulary import coverage, interval, vocabulary_of_run, word_gap, words
 
-ENV = os.environ | {'OMP_NUM_THREADS': '1'}
 SAMPLES = Path(__file__).parent.parent/'data_samples'/'toyworld'
 
 
-def vidlankd(*args): return subprocess.run([sys.executable, '-m', 'vidlankd_nb.cli', 'vocabulary', *map(str, args)], capture_output=True, text=True, env=ENV)
+def vidlankd(*args): return python(*CLI[1:], 'vocabulary', *args)
 
 
 def refused(*args):

@@ -1,6 +1,5 @@
 "Vokens on a shrunken `large-world`, which goes the whole road: labels, resumption, refusals, flat memory."
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from trainings import CLI, python
 
 from vidlankd_nb.config import Pairs, UserError, Vokens, load_run
 from vidlankd_nb.corpus import Examples, TextBatches, load_tokenizer
@@ -17,13 +17,12 @@ from vidlankd_nb.pairs import PairSet
 from vidlankd_nb.teacher import VideoTeacher, states_of
 from vidlankd_nb.vokenization import VokenLabels, choose_clips, diversity, make_vokens, nearest_vokens, quantisation, reads_vokens, voken_vectors
 
-ENV = os.environ | {'OMP_NUM_THREADS': '1', 'HF_HUB_OFFLINE': '1'}
 FEW = {'threads': 1, 'world': {'names': 16, 'withheld': 8, 'noun_clips': 60, 'generic_clips': 30, 'two_event_clips': 10, 'sentences': 400}, 'features': {'workers': 0},
        'pairs': {'valid_share': .2}, 'corpus': {'valid_share': .1}, 'vokens': {'count': 16}, 'evaluation': {'splits': 2, 'permutations': 2, 'finetune_steps': 2},
        **{k: {'steps': 3, 'batch': 4, 'workers': 0, 'log_every': 1, 'save_every': 3, 'text': {'layers': 2, 'width': 64, 'heads': 4}} for k in ('teacher', 'student')}}
 
 
-def vidlankd(*args): return subprocess.run([sys.executable, '-m', 'vidlankd_nb.cli', *map(str, args)], capture_output=True, text=True, env=ENV)
+def vidlankd(*args): return python(*CLI[1:], *args)
 
 
 def refused(*args):
@@ -151,5 +150,5 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 nearest_vokens(h, v, 1024)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
-    out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=ENV)
+    out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)      # a process without a past: its memory is the point
     assert out.returncode == 0 and int(out.stdout) < 200, (out.stdout, out.stderr)    # MB; all cosines at once are 2,300

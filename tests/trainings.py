@@ -1,26 +1,65 @@
 """Commands and small runs for the tests of training."""
 import json
+import multiprocessing
 import os
+import runpy
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from safetensors.torch import load_file
 
 here = Path(__file__).parent
-ENV = os.environ | {'OMP_NUM_THREADS': '1', 'HF_HUB_OFFLINE': '1'}
+os.environ |= {'OMP_NUM_THREADS': '1', 'HF_HUB_OFFLINE': '1'}   # more threads than free cores wait for each other
+ENV = dict(os.environ)
 CLI = [sys.executable, '-m', 'vidlankd_nb.cli']
 # a small corpus and a teacher of four steps: what the trainings of students begin with
 SMALL = ['--config', 'quick', '--world.sentences', '100', '--corpus.valid_share', '0.14', '--controls', '{}', '--teacher.steps', '4', '--teacher.log_every', '2', '--teacher.save_every', '2']
 STAGES = ('world', 'features', 'pairs', 'corpus', 'teacher')
 
 
+# A Python that has imported everything and done nothing; each command is a fork of it, a process of its own that starts at once.
+warm = multiprocessing.get_context('forkserver')
+warm.set_forkserver_preload(['vidlankd_nb.cli', 'vidlankd_nb.experiments', 'vidlankd_nb.ablation', 'vidlankd_nb.report', 'vidlankd_nb.vocabulary', 'vidlankd_nb.evaluation.finetuning', 'accelerate', 'datasets', 'matplotlib.pyplot', 'transformers.models.bert.modeling_bert', 'transformers.models.auto.modeling_auto', 'transformers.models.auto.tokenization_auto'])
+
+
+def _program(words, said, env, cwd):
+    for fd, file in zip((1, 2), said): os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), fd)
+    os.environ.clear(); os.environ.update(env)
+    if cwd: os.chdir(cwd)
+    if words[:2] == ['-m', 'vidlankd_nb.cli']: from vidlankd_nb.cli import main; sys.argv = ['vidlankd', *words[2:]]; main()
+    elif words[0] == '-c': sys.argv = ['-c', *words[2:]]; exec(compile(words[1], '<words>', 'exec'), {'__name__': '__main__'})
+    else: sys.argv = words; sys.path.insert(0, str(Path(words[0]).parent)); runpy.run_path(words[0], run_name='__main__')
+
+
+def start(*words, said=(os.devnull, os.devnull), env=ENV, cwd=None):
+    "A Python program in a process that is warm already: the words after `python`."
+    p = warm.Process(target=_program, args=(list(map(str, words)), said, dict(env), cwd))
+    p.start()
+    return p
+
+
+def python(*words, timeout=300, **kwargs):
+    "The same, to its end: `returncode`, `stdout`, `stderr`."
+    with tempfile.TemporaryDirectory() as d:
+        said = [os.path.join(d, n) for n in ('out', 'err')]
+        for f in said: open(f, 'w').close()
+        p = start(*words, said=said, **kwargs)
+        p.join(timeout)
+        if p.exitcode is None: p.kill(); p.join(); raise subprocess.TimeoutExpired(words, timeout)
+        return SimpleNamespace(returncode=p.exitcode, **dict(zip(('stdout', 'stderr'), (open(f).read() for f in said))))
+
+
 def call(*args, code=0, env=ENV, **kwargs):
     "Run a command that must end with `code`."
-    out = subprocess.run(list(map(str, args)), capture_output=True, text=True, env=env, timeout=300, **kwargs)
+    args = list(map(str, args))
+    if args[0] == sys.executable and args[1:3] != ['-m', 'torch.distributed.run'] and not kwargs: out = python(*args[1:], env=env)
+    else: out = subprocess.run(args, capture_output=True, text=True, env=env, timeout=300, **kwargs)
     assert out.returncode == code, (out.returncode, out.stdout[-1500:], out.stderr[-3000:])
     return out
 
