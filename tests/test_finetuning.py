@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from trainings import start
 from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedTokenizerFast
 
 from vidlankd_nb.config import FineTuning, UserError
@@ -217,11 +216,10 @@ def test_killed_in_the_middle_it_ends_with_the_same_files(models_, data, tmp_pat
     for n, moments in ((1, ('two/sst2/seed-0/checkpoints/step-00000014',)), (2, ('one/rte/seed-0/checkpoints/step-00000007',))):
         out = tmp_path/f'killed-{n}'
         for moment in moments:
-            p = subprocess.Popen([sys.executable, '-c', code.replace('OUT', repr(str(out))).replace('=N', f'={n}')], start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ | {'OMP_NUM_THREADS': '1'})
-            until = time.monotonic() + 300
-            while not (out/moment).exists() and not (out/moment).parents[1].joinpath('result.json').exists() and p.poll() is None and time.monotonic() < until: time.sleep(.005)
-            p.kill()     # the first process alone: those beside it must notice
-            assert p.wait() == -signal.SIGKILL, p.stderr.read().decode()
+            p, until = start('-c', code.replace('OUT', repr(str(out))).replace('=N', f'={n}'), said=(os.devnull, tmp_path/'said')), time.monotonic() + 300
+            while not (out/moment).exists() and not (out/moment).parents[1].joinpath('result.json').exists() and p.is_alive() and time.monotonic() < until: time.sleep(.005)
+            p.kill(); p.join()     # the first process alone: those beside it must notice
+            assert p.exitcode == -signal.SIGKILL, (tmp_path/'said').read_text()
             assert (out/moment).parents[1].exists()
         assert files(out) != files(whole)
         time.sleep(.5 if n > 1 else 0)

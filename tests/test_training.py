@@ -3,13 +3,12 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from trainings import CLI, ENV, SMALL, agree, call, copy_of, here, launch, log, refused, weights, yaml_of
+from trainings import CLI, ENV, SMALL, agree, call, copy_of, here, log, refused, together, weights, yaml_of
 
 # ten steps, two pieces each, several epochs' worth of a small corpus, dropout on
 TEN = [*SMALL, '--student.steps', '10', '--student.accumulate', '2', '--student.log_every', '1', '--student.save_every', '4', '--student.text.dropout', '0.1', '--students', '{l2: {objective: l2, weight: 5}}']
@@ -105,7 +104,7 @@ def trained(prepared, folder, *more, processes=1, some=ALL):
     "The folder of students trained in a copy of `prepared`, dropout off."
     words = [*PLAIN, '--students', some, *more]
     copy_of(prepared, folder, words)
-    call(*launch(processes), 'student', *words, '--out', folder)
+    together(processes, *CLI[1:], 'student', *words, '--out', folder) if processes > 1 else call(*CLI, 'student', *words, '--out', folder)
     return folder/'students'
 
 
@@ -160,8 +159,8 @@ def test_what_two_processes_saved_in_shares_one_goes_on_with(prepared, alone, tm
     run = copy_of(prepared, tmp_path/'run', words)
     code = "import os, signal\nstep = training.optimizer_step\ndef asked(*a):\n    if a[-1] == 5 and os.environ['RANK'] == '1': os.kill(os.getpid(), signal.SIGTERM)\n    return step(*a)\ntraining.optimizer_step = asked"
     (tmp_path/'asked.py').write_text(PATCHED.format(code))
-    out = subprocess.run(list(map(str, [*launch(2, tmp_path/'asked.py'), 'student', *words, '--out', run])), capture_output=True, text=True, env=ENV, timeout=300)
-    assert out.returncode and (run/'students'/'nst'/'checkpoints'/'step-00000006').is_dir(), out.stderr[-2000:]
+    together(2, tmp_path/'asked.py', 'student', *words, '--out', run, code=75)
+    assert (run/'students'/'nst'/'checkpoints'/'step-00000006').is_dir()
     call(*CLI, 'student', *words, '--out', run)
     agree(weights(alone/'nst'), weights(run/'students'/'nst'), 'fsdp, then one process')
 
@@ -171,7 +170,7 @@ def test_two_processes_train_the_same_teacher(prepared, tmp_path):
         folder = tmp_path/kind
         shutil.copytree(prepared, folder)
         shutil.rmtree(folder/'teachers'); (folder/'stages'/'teacher.json').unlink()
-        call(*launch(2), 'teacher', *SMALL, '--teacher.sharding', kind, '--out', folder)
+        together(2, *CLI[1:], 'teacher', *SMALL, '--teacher.sharding', kind, '--out', folder)
         agree(weights(prepared/'teachers'/'video'), weights(folder/'teachers'/'video'), f'teacher, {kind}')
         a, b = ([r['valid'] for r in log(f/'teachers'/'video') if 'valid' in r] for f in (prepared, folder))
         assert all(x[k] == pytest.approx(y[k], abs=1e-5) for x, y in zip(a, b) for k in x), (a, b)

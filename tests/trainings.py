@@ -58,7 +58,7 @@ def python(*words, timeout=300, **kwargs):
 def call(*args, code=0, env=ENV, **kwargs):
     "Run a command that must end with `code`."
     args = list(map(str, args))
-    if args[0] == sys.executable and args[1:3] != ['-m', 'torch.distributed.run'] and not kwargs: out = python(*args[1:], env=env)
+    if args[0] == sys.executable and (args[1] == '-c' or args[1].endswith('.py') or args[1:3] == CLI[1:]) and not kwargs: out = python(*args[1:], env=env)
     else: out = subprocess.run(args, capture_output=True, text=True, env=env, timeout=300, **kwargs)
     assert out.returncode == code, (out.returncode, out.stdout[-1500:], out.stderr[-3000:])
     return out
@@ -90,10 +90,16 @@ def free_port():
         return s.getsockname()[1]
 
 
-def launch(processes, *program):
-    "The words that start a command in several processes of this machine."
-    program = program or ('-m', 'vidlankd_nb.cli')
-    return [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', processes, '--master-port', free_port(), *program] if processes > 1 else [sys.executable, *program]
+def together(n, *words, code=0):
+    "A program in `n` processes of one group; test_cluster.py has the launchers that people use, which take long to start."
+    port, last = free_port(), []
+    with tempfile.TemporaryDirectory() as d:
+        said = [(f'{d}/{r}-out', f'{d}/{r}-err') for r in range(n)]
+        group = [start(*words, said=said[r], env=ENV | {k: str(v) for k, v in {'RANK': r, 'LOCAL_RANK': r, 'WORLD_SIZE': n, 'LOCAL_WORLD_SIZE': n, 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': port}.items()}) for r in range(n)]
+        for p in group: p.join(300)
+        last = [Path(e).read_text()[-2000:] if Path(e).exists() else '' for _, e in said]
+        for p in group: p.kill()
+    assert [p.exitcode for p in group] == [code] * n, ([p.exitcode for p in group], last)
 
 
 def weights(folder, file='model.safetensors'):
