@@ -47,11 +47,11 @@ def run_command(args):
     print(f"report: {out/'report.html'}")
 
 # %% ../nbs/13_cli.ipynb #8def043a
-def _file_words(args: list, command: str, section, files: str, **more):
+def _file_words(args: list, command: str, section, files: str, what: str, **more):
     "Parse `FILES… --out DIR` and the fields of one configuration section: (section, other options)."
     from jsonargparse import ArgumentParser
     parser = ArgumentParser(prog=f'vidlankd {command}', description=COMMANDS[command][1], exit_on_error=False, allow_abbrev=False)
-    parser.add_argument('files', nargs='+', metavar=files, help='what to read')
+    parser.add_argument('files', nargs='+', metavar=files, help=what)
     parser.add_argument('--out', type=str, required=True, help='folder to write')
     parser.add_argument('--strict', action='store_true', help='stop at the first thing that would be skipped')
     for name, (kind, default, doc) in more.items(): parser.add_argument(f'--{name}', type=kind, default=default, help=doc)
@@ -66,14 +66,14 @@ def _file_words(args: list, command: str, section, files: str, **more):
 
 # %% ../nbs/13_cli.ipynb #50cbbce0
 def features_command(args):
-    cfg, space = _file_words(args, 'features', Features(), 'VIDEOS', captions=(str, None, 'HowTo100M-layout JSON: only its videos are read'))
+    cfg, space = _file_words(args, 'features', Features(), 'VIDEOS', 'one folder of videos', captions=(str, None, 'HowTo100M-layout JSON: only its videos are read'))
     from vidlankd_nb.video import extract_folder
     if len(space.files) > 1: raise UserError("'vidlankd features' reads one folder of videos.")
     r = extract_folder(space.files[0], space.out, cfg, captions=space.captions, strict=space.strict)
     print(f"{len(r['done'])} videos done, {len(r['partial'])} in part, {len(r['skipped'])} skipped; {Path(space.out)/'report.json'} names each")
 
 def pairs_command(args):
-    cfg, space = _file_words(args, 'pairs', Pairs(), 'FEATURES', captions=(str, None, 'HowTo100M-layout JSON'), features_3d=(str, None, 'folder of clip features beside FEATURES'))
+    cfg, space = _file_words(args, 'pairs', Pairs(), 'FEATURES', 'one folder of frame features', captions=(str, None, 'HowTo100M-layout JSON'), features_3d=(str, None, 'folder of clip features beside FEATURES'))
     from vidlankd_nb.pairs import make_pairs
     if not space.captions: raise UserError("'vidlankd pairs' needs --captions FILE.")
     if len(space.files) > 1: raise UserError("'vidlankd pairs' reads one folder of features; a second, of clips, is named by --features_3d.")
@@ -81,7 +81,7 @@ def pairs_command(args):
     print(f"{len(train):,} training and {len(valid):,} validation pairs; {Path(space.out)/'report.json'} names what was skipped")
 
 def corpus_command(args):
-    cfg, space = _file_words(args, 'corpus', Corpus(block=128, packed=True, vocab_size=30522), 'TEXT', processes=(int, None, 'tokenizing processes; default: one a processor'))
+    cfg, space = _file_words(args, 'corpus', Corpus(block=128, packed=True, vocab_size=30522), 'TEXT', 'plain-text files, UTF-8', processes=(int, None, 'tokenizing processes; default: one a processor'))
     from vidlankd_nb.corpus import build_corpus, cores
     c = build_corpus(space.files, space.out, cfg, processes=space.processes or cores())['counts']
     print(f"{c['train_examples']:,} training and {c.get('valid_examples', 0):,} validation examples of {cfg.block} tokens, from {c['text']:,} lines ({c.get('blank', 0):,} blank and {c.get('markup', 0):,} markup lines left out)")
@@ -136,7 +136,7 @@ def named_models(words: list) -> dict:
 
 def evaluate_command(args):
     whole = lambda doc, default=None: (int, default, doc)
-    cfg, space = _file_words(args, 'evaluate', FineTuning(), 'MODEL', tasks=(str, None, "benchmarks and groups, comma-separated: glue, diagnostics, squad, squad2, swag, piqa, tracie, paper, all, toy, or single ones: rte,sst2"),
+    cfg, space = _file_words(args, 'evaluate', FineTuning(), 'MODEL', "folder or hub's name of an encoder; NAME=FOLDER names it in the table", tasks=(str, None, "benchmarks and groups, comma-separated: glue, diagnostics, squad, squad2, swag, piqa, tracie, paper, all, toy, or single ones: rte,sst2"),
         data=(str, None, "folder with the benchmarks' original files, or 'hub'"), seeds=whole('runs of each model and task', 5), first_seed=whole('the first seed', 0), limit=whole('training rows of a task, drawn once for all'), dev_limit=whole('dev rows of a task, likewise'),
         held_out=(float, None, 'where a benchmark has one file only: the share of its texts that becomes dev'), processes=whole('cells computed side by side, one thread or one GPU each', 1), keep_models=(bool, False, 'keep the checkpoints of fine-tuned models'),
         device=(str, None, "'cpu' keeps off the GPU"), published=(str, None, 'YAML file with published figures and their sources'), against=(str, None, 'the model that others are compared with; default: the first'))
