@@ -49,7 +49,7 @@ def test_a_name_is_defined_once_and_no_merge_is_left_over(page):
 
 
 # Pages on which this is still being done.
-IMPORTS_TO_SPLIT = {'00_config', '02_video', '05_teacher', '07_student', '08_training', '09a_probes', '09d_finetuning', '09e_results', '10_grounding', '10a_pointing', '10b_readers', '10c_explorer', '12_experiments', '12a_report', '12b_ablation', '12c_statistics', '12d_comparison'}
+IMPORTS_TO_SPLIT = {'00_config', '02_video', '05_teacher', '10_grounding', '10a_pointing', '10b_readers', '10c_explorer', '12_experiments', '12a_report', '12b_ablation', '12c_statistics', '12d_comparison'}
 
 
 @pytest.mark.parametrize('page', pages(), ids=lambda p: p.stem)
