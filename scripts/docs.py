@@ -1,5 +1,4 @@
 """The course as a site, made offline without Quarto: pages with their API, formulas, source and a search, in _site/; then every link is followed."""
-import ast
 import html
 import json
 import os
@@ -14,6 +13,7 @@ import yaml
 from latex2mathml.converter import convert
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer
+from nbconvert.preprocessors import TagRemovePreprocessor
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
@@ -41,8 +41,9 @@ def slug(text: str) -> str:
 
 
 def formula(latex: str, display: str) -> str:
-    for a, b in ((r'\lVert', r'\|'), (r'\rVert', r'\|'), (r'\operatorname*', r'\operatorname'), (r'\arg\min', r'\operatorname{arg\,min}'), (r'\arg\max', r'\operatorname{arg\,max}')): latex = latex.replace(a, b)
-    return convert(latex, display=display)
+    "MathML, which browsers draw by themselves."
+    latex = re.sub(r'\\(?:operatorname\*?\{arg\\,|arg\\)(max|min)\}?', r'\\text{arg \1}', latex).replace(r'\operatorname*', r'\operatorname')
+    return convert(re.sub(r'\\[lr]Vert', r'\|', latex), display=display)
 
 
 IPythonRenderer.inline_math = lambda self, body: formula(body, 'inline')
@@ -52,7 +53,7 @@ IPythonRenderer.block_math = lambda self, body: formula(body, 'block')
 def tidy(nb, up: str):
     "Directives, Quarto's attributes and absolute addresses of a page out; sources and links relative to it in."
     head = yaml.safe_load(nb.cells[0].source.strip().strip('-')) if nb.cells[0].cell_type == 'raw' else {}
-    nb.cells = [c for c in nb.cells if c.cell_type != 'raw' and c.source.strip()]
+    nb.cells = [nbformat.from_dict({k: v for k, v in c.items() if k in ('cell_type', 'id', 'source', 'outputs', 'execution_count')} | {'metadata': {}}) for c in nb.cells if c.cell_type != 'raw' and c.source.strip()]
     def links(text):
         text = re.sub(r'\[source\]\([^)]*?(/vidlankd_nb/[^)#]+)\.py#(L\d+)\)\{[^}]*\}', rf'<a class="source" href="{up}source\1.html#\2">source</a>', text)
         text = re.sub(r'\]\(/(?=[\w/]+\.html)', f']({up}', text)
@@ -67,10 +68,12 @@ def tidy(nb, up: str):
     return head
 
 
+exporter = HTMLExporter(template_name='basic', exclude_input_prompt=True, exclude_output_prompt=True, exclude_anchor_links=True)
+exporter.register_preprocessor(TagRemovePreprocessor(remove_input_tags={'no-input'}), enabled=True)
+
+
 def body(nb) -> str:
-    exporter = HTMLExporter(template_name='basic', exclude_input_prompt=True, exclude_output_prompt=True, exclude_anchor_links=True)
-    exporter.register_preprocessor('nbconvert.preprocessors.TagRemovePreprocessor', enabled=True)
-    exporter._preprocessors[-1].remove_input_tags = {'no-input'}
+    "A notebook as HTML, its headings with anchors."
     text, seen = exporter.from_notebook_node(nb)[0], {}
     def heading(m):
         s = slug(m[2]); seen[s] = seen.get(s, 0) + 1
@@ -161,7 +164,7 @@ def build():
     for f in (root/'vidlankd_nb').rglob('*.py'):
         here = Path('source')/f.relative_to(root).with_suffix('.html'); (site/here).parent.mkdir(parents=True, exist_ok=True)
         code = highlight(f.read_text(encoding='utf-8'), PythonLexer(), HtmlFormatter(lineanchors='L', anchorlinenos=False))
-        (site/here).write_text(frame(f.name, re.sub(r'"L-(\d+)"', r'"L\1"', code), here.as_posix(), titles), encoding='utf-8')
+        (site/here).write_text(frame(f.name, re.sub(r'(?<=["#])L-(\d+)(?=")', r'L\1', code), here.as_posix(), titles), encoding='utf-8')
     return len(pages), len(index)
 
 

@@ -73,11 +73,17 @@ def course():
 
 def test_the_course_holds_every_page():
     assert sorted(course()) == sorted(str(p.relative_to(root/'nbs')) for p in pages())
-    index = ''.join(json.loads((root/'nbs'/'index.ipynb').read_text(encoding='utf-8'))['cells'][0]['source'])
+    index = prose(root/'nbs'/'index.ipynb')
     rows = re.findall(r'^\| \[\w+\]\(([\w/]+\.ipynb)\) \| (\d+) \|', index, re.M)
     assert [p for p, _ in rows] == [p for p in course() if p != 'index.ipynb' and not p.startswith('bench/')]
     far = {p: (int(m), house.minutes(root/'nbs'/p)) for p, m in rows if abs(int(m) - house.minutes(root/'nbs'/p)) > 5}
     assert not far, f'index says how long a page takes (said, counted): {far}'
+
+
+@pytest.mark.parametrize('page', pages(), ids=lambda p: p.stem)
+def test_a_page_opens_with_its_title_and_one_sentence(page):
+    "nbdev makes the site's title of the first cell, and drops what else stands in it."
+    assert re.fullmatch(r'# .+\n\n> .+', ''.join(json.loads(page.read_text(encoding='utf-8'))['cells'][0]['source']).strip())
 
 
 def test_the_picture_of_teacher_and_student_is_what_its_script_draws():

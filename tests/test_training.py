@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file
-from trainings import CLI, ENV, SMALL, agree, call, copy_of, here, log, refused, together, weights, yaml_of
+from trainings import CLI, SMALL, agree, call, copy_of, here, log, refused, together, weights, yaml_of
 
 # ten steps, two pieces each, several epochs' worth of a small corpus, dropout on
 TEN = [*SMALL, '--student.steps', '10', '--student.accumulate', '2', '--student.log_every', '1', '--student.save_every', '4', '--student.text.dropout', '0.1', '--students', '{l2: {objective: l2, weight: 5}}']
@@ -265,4 +265,4 @@ def test_the_model_card_tells_how_it_was_made_and_loads_it(whole, prepared):
         assert not [x for x in expected if x not in card], card
         lines = card.split('## Loading')[1].split('## Data')[0].splitlines()
         code = '\n'.join(x[4:] for x in lines if x.startswith('    '))
-        call(sys.executable, '-c', code, cwd=folder, env=ENV | {'PYTHONPATH': os.environ.get('PYTHONPATH', str(here.parent))})
+        call(sys.executable, '-c', code, cwd=folder)

@@ -55,11 +55,11 @@ def python(*words, timeout=300, **kwargs):
         return SimpleNamespace(returncode=p.exitcode, **dict(zip(('stdout', 'stderr'), (open(f).read() for f in said))))
 
 
-def call(*args, code=0, env=ENV, **kwargs):
+def call(*args, code=0, env=ENV, cwd=None, **kwargs):
     "Run a command that must end with `code`."
     args = list(map(str, args))
-    if args[0] == sys.executable and (args[1] == '-c' or args[1].endswith('.py') or args[1:3] == CLI[1:]) and not kwargs: out = python(*args[1:], env=env)
-    else: out = subprocess.run(args, capture_output=True, text=True, env=env, timeout=300, **kwargs)
+    if args[0] == sys.executable and (args[1] == '-c' or args[1].endswith('.py') or args[1:3] == CLI[1:]) and not kwargs: out = python(*args[1:], env=env, cwd=cwd)
+    else: out = subprocess.run(args, capture_output=True, text=True, env=env, cwd=cwd, timeout=300, **kwargs)
     assert out.returncode == code, (out.returncode, out.stdout[-1500:], out.stderr[-3000:])
     return out
 
