@@ -157,6 +157,14 @@ def test_a_page_shows_its_results(page):
     assert not re.search(r'0x[0-9a-f]{8,}|/tmp/|/home/|/work/|/root/', text), 'an address or a path of one machine in an output'
 
 
+@pytest.mark.parametrize('form', sorted((root/'.github'/'ISSUE_TEMPLATE').glob('*.yml')), ids=lambda p: p.stem)
+def test_issue_forms_say_what_they_mean(form):
+    "A comma in an unquoted value of {…} would make a key of what follows it."
+    asked = yaml.safe_load(form.read_text(encoding='utf-8'))
+    assert {'name', 'description', 'body'} <= set(asked)
+    for part in asked['body']: assert set(part['attributes']) <= {'label', 'description', 'render'} and all(part['attributes'].values()), part
+
+
 def test_nothing_is_left_to_do():
     found = subprocess.run(['git', 'grep', '-nE', 'TO' + 'DO|FIX' + 'ME'], cwd=root, capture_output=True, text=True).stdout.splitlines()
     assert not found, '\n'.join(found)
