@@ -1,19 +1,26 @@
-"""The course as a site, made offline without Quarto: pages with their API, formulas, source and a search, in _site/; then every link is followed."""
+"""The course as a site, made offline without Quarto: pages with their API, formulas, source and a search, in _site/; then every link is followed.
+
+nbdev prepares the pages as it does for Quarto; only `show_doc` is asked here of the exported module, not of cells run again."""
 import html
+import importlib
+import inspect
 import json
 import os
 import re
 import shutil
 import sys
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 
-import nbformat
 import yaml
+from fastcore.nbio import read_nb
 from latex2mathml.converter import convert
-from nbconvert import HTMLExporter
-from nbconvert.filters.markdown_mistune import IPythonRenderer
-from nbconvert.preprocessors import TagRemovePreprocessor
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from nbdev.doclinks import NbdevLookup
+from nbdev.process import NBProcessor
+from nbdev.processors import FilterDefaults, exec_show_docs
+from nbdev.showdoc import show_doc
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
@@ -22,6 +29,7 @@ root = Path(__file__).parent.parent
 site = root/'_site'
 
 
+@cache
 def contents() -> list[tuple[str, list[str]]]:
     "Sections of the course and their notebooks, from the sidebar that Quarto reads too."
     rows = yaml.safe_load((root/'nbs'/'sidebar.yml').read_text(encoding='utf-8'))['website']['sidebar']['contents']
@@ -46,39 +54,56 @@ def formula(latex: str, display: str) -> str:
     return convert(re.sub(r'\\[lr]Vert', r'\|', latex), display=display)
 
 
+def markdown(text: str) -> str: return MarkdownWithMath(renderer=IPythonRenderer(escape=False, exclude_anchor_links=True)).render(text)
+
 IPythonRenderer.inline_math = lambda self, body: formula(body, 'inline')
 IPythonRenderer.block_math = lambda self, body: formula(body, 'block')
 
 
-def tidy(nb, up: str):
-    "Directives, Quarto's attributes and absolute addresses of a page out; sources and links relative to it in."
-    head = yaml.safe_load(nb.cells[0].source.strip().strip('-')) if nb.cells[0].cell_type == 'raw' else {}
-    nb.cells = [nbformat.from_dict({k: v for k, v in c.items() if k in ('cell_type', 'id', 'source', 'outputs', 'execution_count')} | {'metadata': {}}) for c in nb.cells if c.cell_type != 'raw' and c.source.strip()]
-    def links(text):
-        text = re.sub(r'\[source\]\([^)]*?(/vidlankd_nb/[^)#]+)\.py#(L\d+)\)\{[^}]*\}', rf'<a class="source" href="{up}source\1.html#\2">source</a>', text)
-        text = re.sub(r'\]\(/(?=[\w/]+\.html)', f']({up}', text)
-        return re.sub(r'\]\(((?:\.\./)*[\w/]+\.ipynb)', lambda m: f']({target(m[1])}', text)
+def links(text: str, up: str) -> str:
+    "API and notebooks as relative addresses."
+    text = re.sub(r'\]\(/(?=[\w/]+\.html)', f']({up}', text)
+    return re.sub(r'\]\(((?:\.\./)*[\w/]+\.ipynb)', lambda m: f']({target(m[1])}', text)
+
+
+def reference(name: str, names: dict, up: str) -> str:
+    "What `show_doc` says of a name, with a link to its source."
+    thing = eval(name, names)
+    text = re.sub(r'\[source\]\(.*\n', '', NbdevLookup().linkify(show_doc(thing)._repr_markdown_()))
+    try: file, line = inspect.getsourcefile(inspect.unwrap(thing)), inspect.getsourcelines(inspect.unwrap(thing))[1]
+    except TypeError: return markdown(links(text, up))
+    here = Path(file).relative_to(root).with_suffix('.html').as_posix()
+    return f'<a class="source" href="{up}source/{here}#L{line}">source</a>' + markdown(links(text, up))
+
+
+def read(page: str):
+    "A notebook as nbdev prepares it for its site, and the namespace of the module it exports."
+    nb = read_nb(root/'nbs'/page)
+    module = next((m[1] for c in nb.cells if (m := re.search(r'^#\|\s*default_exp\s+(\S+)', c.source, re.M))), None)
+    NBProcessor(nb=nb, procs=[p for p in FilterDefaults().procs() if p is not exec_show_docs], rm_directives='quarto').process()
+    return nb, vars(importlib.import_module(f'vidlankd_nb.{module}')) if module else {}
+
+
+def output(o) -> str:
+    data = o.get('data', {})
+    if 'image/png' in data: return f'<img alt="picture" src="data:image/png;base64,{"".join(data["image/png"]).strip()}">'
+    if 'text/html' in data: return ''.join(data['text/html'])
+    if 'text/markdown' in data: return markdown(''.join(data['text/markdown']))
+    return f'<pre>{html.escape("".join(o.get("text") or data.get("text/plain") or ""))}</pre>'
+
+
+def body(page: str) -> tuple[str, str, str]:
+    "Title, description and HTML of a page, its headings with anchors."
+    (nb, names), up, out, seen = read(page), '../' * page.count('/'), [], {}
+    head = yaml.safe_load(nb.cells[0].source.strip().strip('-'))
     for c in nb.cells:
-        if c.cell_type == 'markdown': c.source = links(c.source); continue
-        c.metadata['tags'] = ['no-input'] if re.search(r'^#\|\s*echo:\s*false', c.source, re.M) else []
-        c.source = re.sub(r'^#\|.*\n?', '', c.source, flags=re.M)
-        for o in c.outputs:
-            for kind in [k for k in o.get('data', {}) if 'widget' in k or 'javascript' in k]: del o.data[kind]
-            if 'text/markdown' in o.get('data', {}): o.data['text/markdown'] = links(''.join(o.data['text/markdown']))
-    return head
-
-
-exporter = HTMLExporter(template_name='basic', exclude_input_prompt=True, exclude_output_prompt=True, exclude_anchor_links=True)
-exporter.register_preprocessor(TagRemovePreprocessor(remove_input_tags={'no-input'}), enabled=True)
-
-
-def body(nb) -> str:
-    "A notebook as HTML, its headings with anchors."
-    text, seen = exporter.from_notebook_node(nb)[0], {}
+        if c.cell_type == 'markdown': out.append(markdown(links(c.source, up)))
+        elif c.cell_type == 'code' and (m := re.search(r'^show_doc\((.+)\)', c.source, re.M)): out.append(reference(m[1], names, up))
+        elif c.cell_type == 'code' and (source := re.sub(r'^#\|.*\n?', '', c.source, flags=re.M).strip()): out += [highlight(source, PythonLexer(), HtmlFormatter()), *(output(o) for o in c.outputs)]
     def heading(m):
         s = slug(m[2]); seen[s] = seen.get(s, 0) + 1
         return f'<h{m[1]} id="{s}{f"-{seen[s] - 1}" if seen[s] > 1 else ""}">{m[2]}</h{m[1]}>'
-    return re.sub(r'<h(\d)[^>]*>(.*?)</h\1>', heading, text, flags=re.S)
+    return head['title'], head['description'], re.sub(r'<h(\d)[^>]*>(.*?)</h\1>', heading, '\n'.join(out), flags=re.S)
 
 
 CSS = """:root{--ink:#1c1c1c;--paper:#fff;--soft:#f4f5f6;--line:#d8dadd;--link:#0072B2}
@@ -142,19 +167,10 @@ def lost(folder: Path) -> list[str]:
 
 
 def build():
-    from nbdev.quarto import refresh_quarto_yml
-    from nbdev.serve import proc_nbs
-    refresh_quarto_yml()
-    made = proc_nbs(n_workers=len(os.sched_getaffinity(0)))          # directives followed, `show_doc` run: what Quarto would be given
-    names = [p for _, ps in contents() for p in ps]
     shutil.rmtree(site, ignore_errors=True); site.mkdir()
     shutil.copytree(root/'nbs'/'images', site/'images')
     (site/'course.css').write_text(CSS, encoding='utf-8'); (site/'search.js').write_text(SEARCH, encoding='utf-8')
-    pages, index = {}, []
-    for p in names:
-        nb = nbformat.read(made/p, 4)
-        head = tidy(nb, '../' * p.count('/'))
-        pages[p] = head.get('title', Path(p).stem), head.get('description', ''), body(nb)
+    pages, index = {p: body(p) for _, ps in contents() for p in ps}, []
     titles = {p: t for p, (t, _, _) in pages.items()}
     for p, (title, description, text) in pages.items():
         here = target(p); (site/here).parent.mkdir(exist_ok=True)
