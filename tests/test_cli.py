@@ -163,7 +163,7 @@ def test_two_processes_on_one_folder(tmp_path):
 
 
 def test_demo_with_two_worlds(tmp_path):
-    out = vidlankd('demo', '--config', 'quick', '--seeds', '2', '--first-seed', '3', '--out', tmp_path/'demo')
+    out = vidlankd('demo', '--config', 'quick', '--students', '{text_only: {objective: none}, l2: {objective: l2, weight: 5}}', '--controls', '{}', '--seeds', '2', '--first-seed', '3', '--out', tmp_path/'demo')
     assert out.returncode == 0, out.stderr[-3000:] + out.stdout[-2000:]
     r = json.loads((tmp_path/'demo'/'report.json').read_text())
     assert r['seeds'] == [3, 4] and len(r['students']['l2']['property']['per_seed']) == 2
