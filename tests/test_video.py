@@ -452,6 +452,16 @@ def test_captions_choose_the_videos(tmp_path, folder):
     assert r['done'] == ['v1.mp4'] and r['no_video'] == ['ghost'] and len(r['skipped']) == 8
 
 
+def test_pictures_and_subtitles_beside_a_video_do_not_take_its_place(tmp_path):
+    from PIL import Image
+    (tmp_path/'videos').mkdir()
+    write(tmp_path/'videos'/'v.mp4', [picture(k) for k in range(10)], np.arange(10)/10)
+    Image.fromarray(picture(3)).save(tmp_path/'videos'/'v.jpg')
+    (tmp_path/'videos'/'v.json').write_text('{}'); (tmp_path/'videos'/'v.VTT').write_text('WEBVTT')
+    r = V.extract_folder(tmp_path/'videos', tmp_path/'out', captions={'v': {}}, progress=False)
+    assert r['done'] == ['v.mp4'] and {x['file']: x['reason'] for x in r['skipped']} == dict.fromkeys(['v.VTT', 'v.jpg', 'v.json'], "its id 'v' is also that of v.mp4")
+
+
 def test_settings_of_a_folder_cannot_change(tmp_path, folder):
     V.extract_folder(folder, tmp_path/'out', progress=False)
     with pytest.raises(UserError, match='fps is None there, 2.0 now'): V.extract_folder(folder, tmp_path/'out', Features(fps=2.), progress=False)
