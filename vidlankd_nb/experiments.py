@@ -160,7 +160,8 @@ def _features(x: Experiment):
     from vidlankd_nb.video import extract_folder
     src = sources(x)
     if src['videos'] is None: return
-    extract_folder(src['videos'], x.path('features'), x.run.features, captions=src['captions'], progress=x.show)
+    r = extract_folder(src['videos'], x.path('features'), x.run.features, captions=src['captions'], progress=x.show)
+    x.say(f"features: {len(r['done']):,} videos, {len(r['partial']):,} in part, {len(r['skipped']):,} files skipped; {x.path('features', 'report.json')} names each")
 
 # %% ../nbs/12_experiments.ipynb #31a2426f
 def _pairs(x: Experiment):
@@ -169,7 +170,7 @@ def _pairs(x: Experiment):
     two, three = (d.features_2d, d.features_3d) if d.features_2d else (x.path('features'), None)
     train, _, report = make_pairs(two, sources(x)['captions'], x.run.pairs, x.path('pairs'), features_3d=three)
     if not len(train): raise UserError(f"No video-text pairs came out of {sources(x)['captions']}: {', '.join(f'{n:,} {k}' for k, n in report['skipped_counts'].items()) or 'it holds no captions'}. Captions and features are matched by video id; {x.path('pairs', 'report.json')} names each case.")
-    x.say('pairs: ' + ', '.join(f'{v:,} {k}' for k, v in report.items() if isinstance(v, int)))
+    x.say(f"pairs: {report['pairs']['train']:,} for training, {report['pairs']['valid']:,} held out, {sum(report['skipped_counts'].values()):,} captions or videos skipped; {x.path('pairs', 'report.json')} names each")
 
 # %% ../nbs/12_experiments.ipynb #6f642e72
 def _corpus(x: Experiment):
