@@ -49,7 +49,7 @@ def test_a_name_is_defined_once_and_no_merge_is_left_over(page):
 
 
 # Pages on which this is still being done.
-IMPORTS_TO_SPLIT = {'00_config', '02_video', '05_teacher'}
+IMPORTS_TO_SPLIT = set()
 
 
 @pytest.mark.parametrize('page', pages(), ids=lambda p: p.stem)
