@@ -1,5 +1,5 @@
 "Captions, alignment, splits, bad input, batches."
-import json, os, subprocess, sys
+import json, os, shutil, subprocess, sys
 
 import numpy as np, pytest, torch
 
@@ -162,6 +162,10 @@ def test_a_folder_that_is_nothing(tmp_path):
     (tmp_path/'e').mkdir()
     for source, said in ((tmp_path/'e', 'holds no features'), (tmp_path/'n', 'no folder')):
         with pytest.raises(UserError, match=said): P.make_pairs(source, {}, Pairs(), tmp_path/'p')
+    np.save(tmp_path/'e'/'v.npy', np.ones((9, 4), np.float32))
+    with pytest.raises(UserError, match='No video-text pairs came out: there are no captions'): P.make_pairs(tmp_path/'e', {}, Pairs(), tmp_path/'p')
+    with pytest.raises(UserError, match='No video-text pairs came out: 1 no features, 2 empty text.*report.json'): P.make_pairs(tmp_path/'e', {'w': dict(start=[0], end=[1], text=['a']), 'v': dict(start=[0, 1], end=[1, 2], text=['', ' '])}, Pairs(), tmp_path/'p')
+    shutil.rmtree(tmp_path/'e'); (tmp_path/'e').mkdir()
     with pytest.raises(UserError, match='holds no pairs'): P.PairSet.load(tmp_path/'e', 'train')
 
 

@@ -503,7 +503,7 @@ def test_a_folder_without_videos_is_an_error(tmp_path, folder, capsys):
     from vidlankd_nb.cli import main
     (tmp_path/'none'/'inside').mkdir(parents=True)
     with pytest.raises(UserError, match='holds no file: video files .mp4, mkv'): V.extract_folder(tmp_path/'none', tmp_path/'out', progress=False)
-    with pytest.raises(UserError, match="None of the 9 files .* such as 'empty', .* know 'ghost'"): V.extract_folder(folder, tmp_path/'out', captions={'ghost': {}}, progress=False)
+    with pytest.raises(UserError, match="None of the 9 files .* such as 'empty', .* know ids such as 'ghost'"): V.extract_folder(folder, tmp_path/'out', captions={'ghost': {}}, progress=False)
     with pytest.raises(UserError, match='the captions know none'): V.extract_folder(folder, tmp_path/'out', captions={}, progress=False)
     assert not (tmp_path/'out').exists()
     (tmp_path/'none'/'inside'/'notes.txt').write_text('hello')

@@ -291,7 +291,9 @@ def make_pairs(
     for t in tables.values(): t.close()
     where = dict(features=_place(features, out), features_3d=_place(features_3d, out), rates=list(rates), width=store.width, cfg=asdict(cfg))
     write_json(out/'pairs.json', where)
-    return PairSet.load(out, 'train', store), PairSet.load(out, 'valid', store), log.close(tables)
+    report = log.close(tables)
+    if not any(t.n for t in tables.values()): raise UserError(f"No video-text pairs came out: {', '.join(f'{n:,} {k}' for k, n in report['skipped_counts'].items()) or 'there are no captions'}. Captions and features belong together by video id; {out/'report.json'} names each case.")
+    return PairSet.load(out, 'train', store), PairSet.load(out, 'valid', store), report
 
 # %% ../nbs/03_pairs.ipynb #d85c6c61
 def _sensible(cfg):

@@ -196,10 +196,9 @@ def film_strip(
     title: str = '',   # above the strip, on the left
 ):                     # the axes
     "Frames side by side, of one height and with gaps of a sixteenth of their width."
-    import matplotlib.pyplot as plt
     keep = even(len(frames), n or len(frames))
     (h, w), f = frames[0].shape[:2], len(keep)
-    if ax is None: _, ax = plt.subplots(figsize=(min(f*max(1, w/h), 10), .45 + 1.15*min(h/w, 1, 10/f*h/w)))
+    if ax is None: import matplotlib.pyplot as plt; ax = plt.figure(figsize=_strip_size(frames, f)).subplots()
     gap = max(1, w//16)
     strip = np.full((h, f*(w + gap) - gap, 3), 255, np.uint8)
     for i, k in enumerate(keep): strip[:, i*(w + gap):i*(w + gap) + w] = frames[k]
@@ -209,6 +208,8 @@ def film_strip(
     ax.tick_params(length=0, labelsize=8)
     ax.set_title(title, fontsize=9, loc='left')
     return ax
+
+def _strip_size(frames, n): h, w = frames[0].shape[:2]; return min(n*max(1, w/h), 10), .45 + 1.15*min(h/w, 1, 10/n*h/w)
 
 def even(
     n: int,          # how many there are
@@ -220,13 +221,11 @@ def even(
 # %% ../nbs/02_video.ipynb #53be3002
 def _strip_img(frames, times, n=8):
     "The film strip as an HTML image."
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure   # pyplot would take it for a figure of the cell's own
     if not len(frames): return ''
-    with plt.ioff():
-        fig = film_strip(frames, times, n=n).figure
-        out = io.BytesIO()
-        fig.savefig(out, format='png', bbox_inches='tight', dpi=80, metadata={'Software': None})
-        plt.close(fig)
+    out, fig = io.BytesIO(), Figure(figsize=_strip_size(frames, min(n, len(frames))))
+    film_strip(frames, times, fig.subplots(), n)
+    fig.savefig(out, format='png', bbox_inches='tight', dpi=80, metadata={'Software': None})
     return f'<img src="data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}">'
 
 # %% ../nbs/02_video.ipynb #f91e9973
@@ -834,7 +833,7 @@ def _plan(videos, out, wanted):
         if wanted is not None and f.stem not in wanted: skipped.append(dict(file=f.as_posix(), reason=NO_CAPTIONS))
         elif f.stem in seen: skipped.append(dict(file=f.as_posix(), reason=f"its id '{f.stem}' is also that of {seen[f.stem].as_posix()}"))
         else: seen[f.stem] = f; todo.append(f)
-    if not todo: raise UserError(f"None of the {len(files):,} files in {videos} has captions: a file's name without its ending is a video's id, such as '{files[0].stem}', and the captions know {repr(min(wanted)) + ' and others' if wanted else 'none'}.")
+    if not todo: raise UserError(f"None of the {len(files):,} files in {videos} has captions: a file's name without its ending is a video's id, such as '{files[0].stem}', and the captions know {'ids such as ' + repr(min(wanted)) if wanted else 'none'}.")
     return todo, dict(skipped=skipped, no_video=sorted((wanted or set()) - set(seen)))
 
 # %% ../nbs/02_video.ipynb #fe10ec1b
