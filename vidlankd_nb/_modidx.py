@@ -1161,6 +1161,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'vidlankd_nb.video._shape': ('video.html#_shape', 'vidlankd_nb/video.py'),
                                    'vidlankd_nb.video._shard': ('video.html#_shard', 'vidlankd_nb/video.py'),
                                    'vidlankd_nb.video._strip_img': ('video.html#_strip_img', 'vidlankd_nb/video.py'),
+                                   'vidlankd_nb.video._strip_size': ('video.html#_strip_size', 'vidlankd_nb/video.py'),
                                    'vidlankd_nb.video._table': ('video.html#_table', 'vidlankd_nb/video.py'),
                                    'vidlankd_nb.video._timed': ('video.html#_timed', 'vidlankd_nb/video.py'),
                                    'vidlankd_nb.video._wanted': ('video.html#_wanted', 'vidlankd_nb/video.py'),
