@@ -116,7 +116,7 @@ PICTURES = "return [...document.querySelectorAll('.jp-Notebook img')].map(i => [
 @pytest.mark.parametrize('page', ['index', 'tutorials/ten_minutes'])
 def test_page_from_top_to_bottom_in_jupyterlab(lab, browser, page, tmp_path):
     run_all(browser, f'{lab}/doc/tree/nbs/{page}.ipynb')
-    assert WebDriverWait(browser, 150, .2).until(lambda d: d.execute_script('return window.ran')) is True
+    assert WebDriverWait(browser, 400, .2).until(lambda d: d.execute_script('return window.ran')) is True
     now = json.loads(browser.execute_script('return JSON.stringify(jupyterapp.shell.currentWidget.context.model.sharedModel.toJSON())'))
     stored = json.loads((Path(__file__).parents[1]/'nbs'/f'{page}.ipynb').read_text(encoding='utf-8'))
     kinds = lambda nb: [[sorted(o.get('data', {o['output_type']: 0})) for o in c['outputs']] for c in nb['cells'] if c['cell_type'] == 'code']
@@ -134,7 +134,7 @@ def test_page_from_top_to_bottom_in_jupyterlab(lab, browser, page, tmp_path):
 
 def test_explorer_in_jupyterlab(lab, browser):
     run_all(browser, f'{lab}/doc/tree/explore.ipynb')
-    first = changed(browser, PIXELS, None, 120)
+    first = changed(browser, PIXELS, None, 300)
     browser.find_element(By.CSS_SELECTOR, '.noUi-handle').send_keys(Keys.ARROW_RIGHT)      # one step, one picture
     moved = changed(browser, PIXELS, first)
     tokens = browser.find_elements(By.CSS_SELECTOR, '.widget-toggle-buttons .widget-toggle-button')
