@@ -50,7 +50,10 @@ def test_typos_name_what_was_meant():
     assert "did you mean 'demo'" in refused('dmeo')
     assert "did you mean '--teacher.steps'" in refused('run', '--config', 'quick', '--teacher.stepz', '3')
     assert "did you mean 'quick'" in refused('run', '--config', 'quik')
-    assert 'teacher.steps' in refused('run', '--config', 'quick', '--teacher.steps', 'many')
+    assert 'teacher.steps is many; a whole number is expected.' in refused('run', '--config', 'quick', '--teacher.steps', 'many')
+    assert 'threads is x; a whole number or null is expected.' in refused('run', '--config', 'quick', '--threads', 'x')
+    assert "'objektive' in students: did you mean 'objective'" in refused('run', '--config', 'quick', '--students', '{a: {objektive: l2}}')
+    assert 'students.weight is x; a number is expected.' in refused('run', '--config', 'quick', '--students', '{a: {weight: x}}')
 
 
 def test_unknown_key_in_a_file(tmp_path):

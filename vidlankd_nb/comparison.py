@@ -74,7 +74,7 @@ def collect_grid(
             'cells': rows, 'config': asdict(base)}
 
 # %% ../nbs/12d_comparison.ipynb #co000012
-COLUMNS = {'property': 'property', 'physical': 'physical', 'order': 'order', 'temporal': 'before or after', 'retrieval.r1': 'finds its clip', 'mlm_loss': 'masked-LM loss'}
+COLUMNS = {'property': 'property', 'physical': 'physical', 'order': 'order', 'temporal': 'before or after', 'withheld': 'names no video shows', 'retrieval.r1': 'finds its clip', 'mlm_loss': 'masked-LM loss'}
 
 def shown(d: dict | None, sign: bool = False) -> str:
     "A mean with its interval as a table cell; with a sign, a difference with its p."

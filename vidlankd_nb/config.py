@@ -322,6 +322,8 @@ def parse_run(
     return Run(**{f.name: made[f.name] for f in fields(Run)}), space
 
 # %% ../nbs/00_config.ipynb #7a4148d1
+_EXPECTED = {'int': 'a whole number', 'float': 'a number', 'bool': 'true or false', 'str': 'text', 'list': 'a list', 'dict': 'a mapping', 'NoneType': 'null'}
+
 def explain(
     message: str,   # of a `jsonargparse` error
     parser,         # the parser that raised it
@@ -333,6 +335,9 @@ def explain(
         word = m[1].split('=')[0]
         if not word.startswith('-'): return f"Unexpected word '{word}'; options begin with --, see --help."
         return f"Unknown option '{word}': {nearest(word, options)}"
+    where = '.'.join(re.findall(r'Parser key "([\w.]+)":', message))
+    if m := re.search(r"class_path '[\w.]*?(\w+)':\s+Option '([\w.]+)' is not accepted", message): return f"Unknown key '{m[2]}' in {where}: {nearest(m[2], dotted(globals()[m[1]]))}"
+    if where and (kinds := re.findall(r"Expected a <class '(\w+)'>", message)): return f"{where} is {re.findall(r'(?:Got|Given) value: (.+)', message)[-1]}; {' or '.join(dict.fromkeys(_EXPECTED.get(k, k) for k in kinds))} is expected."
     if m := re.search(r"(?:Group|Key|Option) '([\w.]+)' (?:does not accept|is not|not) (?:nested key|option|expected)? ?'?([\w.]*)'?", message):
         group, key = m[1], m[2]
         inside = {k for k in keys if k.startswith(group + '.')}
