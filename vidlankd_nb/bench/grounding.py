@@ -71,7 +71,7 @@ def summary(
 # %% ../../nbs/bench/grounding.ipynb #bground9
 def bench_grounding(
     out: str | Path = 'benchmarks',              # folder for grounding.json
-    seeds: str = '101,102,103',                  # of the worlds, with commas
+    seeds: str = '201,202,203',                  # of the worlds, with commas
     runs: str | Path = 'runs/bench-grounding',   # where they live
     preset: str = 'tiny',
     draws: int = 1000,                           # of the bootstrap
@@ -79,7 +79,7 @@ def bench_grounding(
 ) -> dict:                                       # what grounding.json holds
     "Measure where the words of a preset's teacher look; raises `UserError` on seeds that are no numbers."
     try: numbers = [int(s) for s in str(seeds).split(',')]
-    except ValueError: raise UserError(f"--seeds is '{seeds}'; it must be numbers with commas between them, such as 101,102,103.") from None
+    except ValueError: raise UserError(f"--seeds is '{seeds}'; it must be numbers with commas between them, such as 201,202,203.") from None
     run = replace(load_run(preset), students={}, controls={})
     import transformers
     transformers.utils.logging.disable_progress_bar()
