@@ -16,6 +16,7 @@ def readme() -> str:
     config = Config({'MarkdownExporter': {'exclude_input': True, 'exclude_output': True}})
     text, _ = MarkdownExporter(config=config).from_notebook_node(nb)
     text = re.sub(r'\]\((?=images/|tutorials/|bench/|\d\d[a-z]?_)', '](nbs/', text)  # links of the notebook are relative to nbs/
+    text = text.replace('](../', '](')
     return '<!-- Made from nbs/index.ipynb by scripts/readme.py: edit the notebook. -->\n' + text.strip() + '\n'
 
 
