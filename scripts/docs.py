@@ -61,7 +61,8 @@ IPythonRenderer.block_math = lambda self, body: formula(body, 'block')
 
 
 def links(text: str, up: str) -> str:
-    "API and notebooks as relative addresses."
+    "API, notebooks and what lies in benchmarks/ as relative addresses."
+    text = text.replace(f'](../{up}benchmarks/', f']({up}benchmarks/')
     text = re.sub(r'\]\(/(?=[\w/]+\.html)', f']({up}', text)
     return re.sub(r'\]\(((?:\.\./)*[\w/]+\.ipynb)', lambda m: f']({target(m[1])}', text)
 
@@ -168,7 +169,7 @@ def lost(folder: Path) -> list[str]:
 
 def build():
     shutil.rmtree(site, ignore_errors=True); site.mkdir()
-    shutil.copytree(root/'nbs'/'images', site/'images')
+    for folder in ('nbs/images', 'benchmarks'): shutil.copytree(root/folder, site/Path(folder).name)
     (site/'course.css').write_text(CSS, encoding='utf-8'); (site/'search.js').write_text(SEARCH, encoding='utf-8')
     pages, index = {p: body(p) for _, ps in contents() for p in ps}, []
     titles = {p: t for p, (t, _, _) in pages.items()}
