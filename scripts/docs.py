@@ -62,6 +62,7 @@ IPythonRenderer.block_math = lambda self, body: formula(body, 'block')
 
 def links(text: str, up: str) -> str:
     "API, notebooks and what lies in benchmarks/ as relative addresses."
+    text = re.sub(r'(\]\((?![a-z]+:)[^)#\s]*#)([^)\s]+)', lambda m: m[1] + slug(m[2]), text)    # Jupyter's anchors may begin with a number
     text = text.replace(f'](../{up}benchmarks/', f']({up}benchmarks/')
     text = re.sub(r'\]\(/(?=[\w/]+\.html)', f']({up}', text)
     return re.sub(r'\]\(((?:\.\./)*[\w/]+\.ipynb)', lambda m: f']({target(m[1])}', text)
