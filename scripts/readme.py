@@ -13,10 +13,10 @@ root = Path(__file__).parent.parent
 def readme() -> str:
     nb = nbformat.read(root/'nbs'/'index.ipynb', 4)
     nb.cells = [c for c in nb.cells if not ''.join(c.source).lstrip().startswith('#|')]
-    config = Config({'MarkdownExporter': {'exclude_input': True, 'exclude_output': True}})
+    config = Config({'MarkdownExporter': {'exclude_input': True}})
     text, _ = MarkdownExporter(config=config).from_notebook_node(nb)
     text = re.sub(r'\]\((?=images/|tutorials/|bench/|\d\d[a-z]?_)', '](nbs/', text)  # links of the notebook are relative to nbs/
-    text = text.replace('](../', '](')
+    text = re.sub(r'\n{3,}', '\n\n', text.replace('](../', ']('))
     return '<!-- Made from nbs/index.ipynb by scripts/readme.py: edit the notebook. -->\n' + text.strip() + '\n'
 
 

@@ -56,6 +56,7 @@ def killed(files):
     while not list(out.glob('store/teacher-*/checkpoints/step-*')) and p.poll() is None and time.monotonic() - began < 1200: time.sleep(0.002)
     assert list(out.glob('store/teacher-*/checkpoints/step-*')), 'no checkpoint came to be'
     p.send_signal(signal.SIGKILL); p.wait()
+    assert json.loads((out/'clock.json').read_text())['seconds'] > 0       # what a killed command took counts
     while time.monotonic() - began < 1500:     # its processes leave by themselves
         try:
             for lock in out.glob('cells/.*.lock'):

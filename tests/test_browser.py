@@ -73,7 +73,7 @@ def browser(tmp_path_factory):
 @pytest.fixture(scope='module')
 def lab(things, tmp_path_factory):
     "JupyterLab on the loopback, over a copy of the course: its address."
-    shutil.copytree(Path(__file__).parents[1]/'nbs', things/'nbs', ignore=shutil.ignore_patterns('.ipynb_checkpoints'))
+    for folder in ('nbs', 'benchmarks'): shutil.copytree(Path(__file__).parents[1]/folder, things/folder, ignore=shutil.ignore_patterns('.ipynb_checkpoints'))
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(LOAD)], metadata={'kernelspec': {'name': 'python3', 'display_name': 'python3', 'language': 'python'}}), things/'explore.ipynb')
     with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
     own = tmp_path_factory.mktemp('jupyter')

@@ -113,6 +113,13 @@ def test_no_page_stores_a_widget():
     assert not stored
 
 
+def test_the_front_page_shows_the_committed_figures():
+    from vidlankd_nb.comparison import in_short
+    report = json.loads((root/'benchmarks'/'ablation'/'report.json').read_text(encoding='utf-8'))
+    text = (root/'README.md').read_text(encoding='utf-8')
+    assert in_short(report) in text and report['command'] in text
+
+
 def links(text): return [m for m in re.findall(r'\]\(([^)\s]+)\)', re.sub(r'```.*?```|`[^`\n]*`', '', text, flags=re.S)) if not re.match(r'[a-z]+:', m)]
 
 

@@ -154,6 +154,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'vidlankd_nb.comparison.figures': ('comparison.html#figures', 'vidlankd_nb/comparison.py'),
                                         'vidlankd_nb.comparison.flat': ('comparison.html#flat', 'vidlankd_nb/comparison.py'),
                                         'vidlankd_nb.comparison.grid_page': ('comparison.html#grid_page', 'vidlankd_nb/comparison.py'),
+                                        'vidlankd_nb.comparison.in_short': ('comparison.html#in_short', 'vidlankd_nb/comparison.py'),
                                         'vidlankd_nb.comparison.make_comparison': ( 'comparison.html#make_comparison',
                                                                                     'vidlankd_nb/comparison.py'),
                                         'vidlankd_nb.comparison.plot_cells': ('comparison.html#plot_cells', 'vidlankd_nb/comparison.py'),

@@ -339,14 +339,15 @@ def run_grid(
     jobs = prepare(cells, base, seeds, out)
     try:
         with held(out/'.lock'):
-            began, states = time.time(), {(c.name, s): state_of(c, base, s, out) for c, s in jobs}
+            began, before, states = time.time(), clock(out), {(c.name, s): state_of(c, base, s, out) for c, s in jobs}
             odd = {k: s for k, s in states.items() if s['status'] == 'changed'}
             if odd and not again: raise UserError('; '.join(f"cell '{n}', seed {s}: {v['words']}" for (n, s), v in list(odd.items())[:3]) + f"{' …' if len(odd) > 3 else ''}. {len(odd)} finished {'cell does' if len(odd) == 1 else 'cells do'} not belong to what is there now: choose another --out, or add --again to make them anew. Nothing was run.")
             if again: clear({(c, s): states[c.name, s] for c, s in jobs}, base, out)
             for k in odd: states[k] = {'status': 'waiting'}
             board = Board(cells, seeds, states, show)
-            try: work_off(jobs, base, out, processes, board, seeds)
-            finally: write_aside(out/'clock.json', json.dumps({'seconds': round(clock(out) + time.time() - began, 1)}))
+            tick = lambda: write_aside(out/'clock.json', json.dumps({'seconds': round(before + time.time() - began, 1)}))
+            try: work_off(jobs, base, out, processes, board, seeds, tick)
+            finally: tick()
     except BlockingIOError: raise UserError(f"{out} is in use by another process: wait for it, or choose another folder.") from None
 
 def clock(out: Path) -> float:
@@ -372,8 +373,8 @@ def prepare(cells, base, seeds, out) -> list:
     return [(c, s) for c in cells for s in seeds]
 
 # %% ../nbs/12b_ablation.ipynb #ab000036
-def work_off(jobs, base, out, processes, board, seeds):
-    "Do what is not done, `processes` cells at a time."
+def work_off(jobs, base, out, processes, board, seeds, tick):
+    "Do what is not done, `processes` cells at a time; `tick` is called every two seconds, so that a kill costs the clock no more."
     words = ['--config', str(out/'base.yaml'), '--grid', str(out/'grid.yaml'), '--seeds', str(len(seeds)), '--first-seed', str(seeds[0])]
     number = {(c.name, s): k for k, (c, s) in enumerate(jobs)}
     waiting = {(c.name, s): list(units(CellRun(c, base, s, out/'store'))) for c, s in jobs if board.states[c.name, s]['status'] != 'done'}
@@ -399,7 +400,10 @@ def work_off(jobs, base, out, processes, board, seeds):
     threads = [threading.Thread(target=noting, daemon=True) for _ in range(min(processes, len(waiting)))]
     for t in threads: t.start()
     try:
-        while any(t.is_alive() for t in threads): time.sleep(0.1)
+        due = 0.0
+        while any(t.is_alive() for t in threads):
+            if time.monotonic() >= due: tick(); due = time.monotonic() + 2
+            time.sleep(0.1)
         if errors: raise errors[0]
     except BaseException:
         stopping.set(); waiting.clear()

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['REFERENCES', 'COLUMNS', 'flat', 'figures', 'compare', 'collect_grid', 'shown', 'tables', 'row', 'plot_cells',
-           'plot_facts', 'stars', 'grid_page', 'make_comparison']
+           'plot_facts', 'stars', 'in_short', 'grid_page', 'make_comparison']
 
 # %% ../nbs/12d_comparison.ipynb #co000004
 import html, json, os, platform
@@ -80,7 +80,7 @@ def shown(d: dict | None, sign: bool = False) -> str:
     "A mean with its interval as a table cell; with a sign, a difference with its p."
     if d is None: return '<td>–</td>'
     mark, extra = ('+', f"<br>p = {d['p']:.2f}") if sign else ('', '')
-    return f"<td>{d['mean']:{mark}.2f}{'*' if sign and d['star'] else ''}<br><small>{d['low']:{mark}.2f} to {d['high']:{mark}.2f}{extra}</small></td>"
+    return f"<td>{d['mean']:{mark}.2f}{'*' if sign and d['star'] else ''}<br><small style='white-space:nowrap'>{d['low']:{mark}.2f} to {d['high']:{mark}.2f}{extra}</small></td>"
 
 def tables(
     report: dict,     # of `collect_grid`
@@ -151,12 +151,26 @@ def stars(report: dict) -> str:
     if least > 0.05: return f"With {n} seeds an exact sign-flip test cannot give a p below {least:.2g}, whatever the difference, so nothing is starred here; the intervals show how far the seeds lie apart."
     return f"A star: p ≤ .05 by an exact sign-flip test over {n} seeds, adjusted (Holm) for the cells compared; the p shown is not adjusted, and cannot be below {least:.2g}."
 
+# %% ../nbs/12d_comparison.ipynb #co00short
+def in_short(
+    report: dict,     # of `collect_grid`
+) -> str:
+    "A grid as Markdown: means, the property's difference from text alone with its interval, and what chance gives."
+    rows = ['| student | what it is | property | difference from text-only | physical, two choices | masked-LM loss |', '|---' * 6 + '|']
+    for c in report['cells']:
+        mean = lambda k: f"{c['metrics'][k]['mean']:.2f}" if k in c['metrics'] else '–'
+        d = c['against'].get('text_only', {}).get('property')
+        apart = f"{d['mean']:+.2f} ({d['low']:+.2f} to {d['high']:+.2f})" if d else '–'
+        rows.append(f"| {c['name'].replace('_', ' ')} | {c['about']} | {mean('property')} | {apart} | {mean('physical')} | {mean('mlm_loss')} |")
+    chance = f" Property with labels shuffled: {report['chance']['property']['mean']:.2f}; two choices: .50." if report['chance'] else ''
+    return '\n'.join(rows) + f"\n\n{len(report['seeds'])} worlds, {report['seconds']['clock'] / 60:.0f} minutes on {report['processors']} processor cores.{chance} {stars(report)}"
+
 # %% ../nbs/12d_comparison.ipynb #co000016
 def grid_page(report: dict) -> str:
     "The report of a grid as one self-contained HTML page."
     made = lambda c: f"<tr><th>{html.escape(c['name'])}</th><td>{', '.join(f'{v:.0f}' for v in c['seconds'].values())}</td><td style='text-align:left'>{html.escape(json.dumps({k: v for k, v in c['student'].items() if v} | c['settings']))}</td></tr>"
     probes = any('property' in c['metrics'] for c in report['cells'])
-    parts = [f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'><title>vidlankd_nb ablation</title><style>{STYLE}body{{max-width:76rem}}.failed td{{text-align:left;color:#a00}}table{{margin:1rem 0}}td small{{white-space:nowrap}}</style>",
+    parts = [f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'><title>vidlankd_nb ablation</title><style>{STYLE}body{{max-width:76rem}}.failed td{{text-align:left;color:#a00}}table{{margin:1rem 0}}</style>",
         f"<h1>What distillation does</h1><p class=lead>{sum(c['status'] == 'done' for c in report['cells'])} of {len(report['cells'])} cells done with {len(report['seeds'])} seeds.</p><pre>{html.escape(report['command'])}</pre>",
         tables(report), f"<p><small>Small: 95 % bootstrap interval over seeds. Differences are taken seed by seed, in the same world. {stars(report)}</small></p>"]
     if probes: parts += [picture(plot_cells(report).figure), '<h2>Which fact is known</h2>', picture(plot_facts(report).figure), "<p><small>Ridge regression on held-out nouns' states, an attribute at a time. Chance differs with the number of values: about .25 for colour, .5 for the others, a little less for balanced classes.</small></p>"]
