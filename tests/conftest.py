@@ -2,6 +2,11 @@ import pytest
 from trainings import CLI, SMALL, STAGES, call
 
 
+def pytest_addoption(parser):
+    parser.addoption('--every-page', action='store_true', help="run every page of the course in JupyterLab, cell by cell (about a quarter of an hour)")
+    parser.addoption('--photographs', metavar='FOLDER', help="keep the pages' screenshots and the seconds of their cells here")
+
+
 @pytest.fixture(scope='session')
 def prepared(tmp_path_factory):
     "A run of `SMALL` up to the teacher; trainings of students start from copies of it."

@@ -1,4 +1,4 @@
-"In a real browser: the explorer with a kernel and as a page without one; index and the ten-minute tutorial in JupyterLab, from top to bottom."
+"In a real browser: the explorer with a kernel and as a page without one; pages of the course in JupyterLab, cell by cell (with `--every-page` all of them, else two)."
 import json
 import os
 import shutil
@@ -28,6 +28,8 @@ from vidlankd_nb.grounding import Grounding
 from vidlankd_nb.pairs import PairSet, make_pairs
 from vidlankd_nb.teacher import VideoTeacher, make_teacher
 from vidlankd_nb.video import extract_folder
+
+NBS = Path(__file__).parents[1]/'nbs'
 
 
 @pytest.fixture(scope='module')
@@ -73,15 +75,18 @@ def browser(tmp_path_factory):
 @pytest.fixture(scope='module')
 def lab(things, tmp_path_factory):
     "JupyterLab on the loopback, over a copy of the course: its address."
-    for folder in ('nbs', 'benchmarks'): shutil.copytree(Path(__file__).parents[1]/folder, things/folder, ignore=shutil.ignore_patterns('.ipynb_checkpoints'))
+    shutil.copytree(NBS, things/'nbs', ignore=shutil.ignore_patterns('.ipynb_checkpoints'))
+    for folder in ('benchmarks', 'data_samples', 'scripts'): (things/folder).symlink_to(NBS.parent/folder)      # that pages look into
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(LOAD)], metadata={'kernelspec': {'name': 'python3', 'display_name': 'python3', 'language': 'python'}}), things/'explore.ipynb')
     with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
     own = tmp_path_factory.mktemp('jupyter')
-    (own/'settings'/'@jupyterlab'/'notebook-extension').mkdir(parents=True)
-    (own/'settings'/'@jupyterlab'/'notebook-extension'/'tracker.jupyterlab-settings').write_text('{"windowingMode": "none"}')   # the whole page stands in the document, not what is in sight
+    for name, wish in (('notebook-extension/tracker', {'windowingMode': 'none'}),               # the whole page stands in the document, not what is in sight
+                       ('apputils-extension/notification', {'fetchNews': 'false'})):            # no question in front of the page
+        file = own/'settings'/'@jupyterlab'/f'{name}.jupyterlab-settings'
+        file.parent.mkdir(parents=True); file.write_text(json.dumps(wish))
     env = os.environ | {'JUPYTER_CONFIG_DIR': str(own/'config'), 'JUPYTER_RUNTIME_DIR': str(own/'runtime'), 'JUPYTERLAB_SETTINGS_DIR': str(own/'settings'), 'JUPYTERLAB_WORKSPACES_DIR': str(own/'workspaces')}
     log = open(own/'log', 'w')
-    server = subprocess.Popen([sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', '--ip=127.0.0.1', f'--port={port}', '--ServerApp.port_retries=0', '--IdentityProvider.token=', f'--ServerApp.root_dir={things}', '--expose-app-in-browser', '--LabApp.news_url=None'], env=env, stdout=log, stderr=log)
+    server = subprocess.Popen([sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', '--ip=127.0.0.1', f'--port={port}', '--ServerApp.port_retries=0', '--IdentityProvider.token=', f'--ServerApp.root_dir={things}', '--expose-app-in-browser'], env=env, stdout=log, stderr=log)
     for _ in range(150):
         try: urllib.request.urlopen(f'http://127.0.0.1:{port}/api/status', timeout=2); break
         except OSError:
@@ -102,38 +107,59 @@ def changed(driver, script, before, seconds=30):
     return WebDriverWait(driver, seconds, .1).until(lambda d: (now := d.execute_script(script)) not in (None, before) and now)
 
 
-def run_all(driver, address):
-    "Open a notebook in JupyterLab and run all its cells."
+STEP = """const [k, done] = arguments, notebook = jupyterapp.shell.currentWidget.content;
+notebook.activeCellIndex = k; notebook.deselectAll();
+const from = performance.now();
+jupyterapp.commands.execute('notebook:run-cell').then(() => done((performance.now() - from) / 1000), e => done(String(e)));"""
+
+
+def walk(driver, address):
+    "Open a notebook in JupyterLab and run it cell by cell, as one does with Shift-Enter: seconds by cell."
     driver.get(address)
     ready = "const s = window.jupyterapp?.shell?.currentWidget?.sessionContext?.session; return !!(s && s.kernel && s.kernel.status == 'idle' && document.querySelector('.jp-Notebook .jp-Cell'))"
     WebDriverWait(driver, 90, .1).until(lambda d: d.execute_script(ready))     # run earlier, and JupyterLab asks for a kernel
-    driver.execute_script("window.ran = null; jupyterapp.commands.execute('notebook:run-all-cells').then(() => window.ran = true, e => window.ran = String(e))")
+    driver.set_script_timeout(300)
+    return [driver.execute_async_script(STEP, k) for k in range(driver.execute_script('return jupyterapp.shell.currentWidget.content.widgets.length'))]
 
 
 PICTURES = "return [...document.querySelectorAll('.jp-Notebook img')].map(i => [i.complete && i.naturalWidth > 100, i.getAttribute('src').slice(0, 60)])"
 
 
-@pytest.mark.parametrize('page', ['index', 'tutorials/ten_minutes'])
-def test_page_from_top_to_bottom_in_jupyterlab(lab, browser, page, tmp_path):
-    run_all(browser, f'{lab}/doc/tree/nbs/{page}.ipynb')
-    assert WebDriverWait(browser, 400, .2).until(lambda d: d.execute_script('return window.ran')) is True
+def pytest_generate_tests(metafunc):
+    if 'page' not in metafunc.fixturenames: return
+    every = [p.relative_to(NBS).with_suffix('').as_posix() for p in sorted(NBS.rglob('*.ipynb')) if '.ipynb_checkpoints' not in p.parts]
+    metafunc.parametrize('page', every if metafunc.config.getoption('--every-page') else ['index', 'tutorials/ten_minutes'])
+
+
+def test_page_cell_by_cell_in_jupyterlab(lab, browser, page, tmp_path, request):
+    seconds = walk(browser, f'{lab}/doc/tree/nbs/{page}.ipynb')
+    assert all(isinstance(s, (int, float)) for s in seconds), seconds
     now = json.loads(browser.execute_script('return JSON.stringify(jupyterapp.shell.currentWidget.context.model.sharedModel.toJSON())'))
-    stored = json.loads((Path(__file__).parents[1]/'nbs'/f'{page}.ipynb').read_text(encoding='utf-8'))
-    kinds = lambda nb: [[sorted(o.get('data', {o['output_type']: 0})) for o in c['outputs']] for c in nb['cells'] if c['cell_type'] == 'code']
+    stored = json.loads((NBS/f'{page}.ipynb').read_text(encoding='utf-8'))
+    photographs = Path(request.config.getoption('--photographs') or tmp_path)/page
+    photographs.mkdir(parents=True, exist_ok=True)                           # for people: the page as it looks, and what each cell takes
+    cells = sorted(zip(seconds, now['cells']), key=lambda x: -x[0])
+    (photographs/'seconds.json').write_text(json.dumps({'all': round(sum(seconds), 1), 'cells': {''.join(c['source'])[:80]: round(s, 1) for s, c in cells[:8]}}, indent=1))
+    panel = "document.querySelector('.jp-WindowedPanel-outer')"
+    for k in range(-(-browser.execute_script(f'return {panel}.scrollHeight') // 1200)):
+        browser.execute_script(f'{panel}.scrollTop = {1200 * k}')
+        browser.save_screenshot(str(photographs/f'{k:02}.png'))
+    widget = 'application/vnd.jupyter.widget-view+json'                      # is taken out of what is stored
+    kinds = lambda nb: [[sorted(o.get('data', {o['output_type']: 0})) for o in c['outputs'] if widget not in o.get('data', {})] for c in nb['cells'] if c['cell_type'] == 'code']
     assert not [o for c in now['cells'] for o in c.get('outputs', []) if o['output_type'] == 'error']
     assert all(c['execution_count'] for c in now['cells'] if c['cell_type'] == 'code' and c['source'])
     assert kinds(now) == kinds(stored)            # a reader on the web and one in Jupyter are shown the same
-    expected = json.dumps(kinds(stored)).count('image/png') + sum(''.join(c['source']).count('![') for c in stored['cells'] if c['cell_type'] == 'markdown')
-    shown = WebDriverWait(browser, 20, .2).until(lambda d: len(i := d.execute_script(PICTURES)) >= expected and i)
-    assert len(shown) == expected and all(ok for ok, _ in shown), shown
-    panel = "document.querySelector('.jp-WindowedPanel-outer')"
-    for k in range(-(-browser.execute_script(f'return {panel}.scrollHeight') // 1200)):     # for people
-        browser.execute_script(f'{panel}.scrollTop = {1200 * k}')
-        browser.save_screenshot(str(tmp_path/f'{k}.png'))
+    texts = [''.join(c['source']) for c in stored['cells'] if c['cell_type'] == 'markdown']
+    html = [''.join(o['data']['text/html']) for c in stored['cells'] for o in c.get('outputs', []) if 'text/html' in o.get('data', {})]
+    expected = json.dumps(kinds(stored)).count('image/png') + sum(t.count('![') for t in texts) + sum(h.count('<img') for h in html)
+    WebDriverWait(browser, 20, .2).until(lambda d: len(d.execute_script(PICTURES)) >= expected)
+    shown = browser.execute_script(PICTURES)      # and what widgets draw
+    assert all(ok for ok, _ in shown) and (len(shown) == expected or widget in json.dumps(now)), shown
+    browser.execute_script('jupyterapp.shell.currentWidget.sessionContext.shutdown()')
 
 
 def test_explorer_in_jupyterlab(lab, browser):
-    run_all(browser, f'{lab}/doc/tree/explore.ipynb')
+    walk(browser, f'{lab}/doc/tree/explore.ipynb')
     first = changed(browser, PIXELS, None, 300)
     browser.find_element(By.CSS_SELECTOR, '.noUi-handle').send_keys(Keys.ARROW_RIGHT)      # one step, one picture
     moved = changed(browser, PIXELS, first)
