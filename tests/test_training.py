@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from trainings import CLI, SMALL, agree, call, copy_of, here, log, refused, together, weights, yaml_of
 
 # ten steps, two pieces each, several epochs' worth of a small corpus, dropout on
@@ -84,6 +84,8 @@ def test_the_best_checkpoint_stays(tmp_path):
     c = Checkpoints(tmp_path, keep=2)
     for step, score in enumerate((3.0, 1.0, 2.0, 2.5, 2.2), 1): c.save(step, {'w': torch.zeros(2)}, {}, {'identity': {}, 'score': score})
     assert c.steps() == [2, 4, 5] and c.best() == 2
+    c.save(6, {'w': torch.zeros(2)}, {}, {'identity': {}, 'score': float('nan')})
+    assert c.best() == 2   # a held-out loss of NaN is no best
 
 
 def test_workers_change_nothing(run, whole):
@@ -186,6 +188,15 @@ def test_what_does_not_go_together_is_refused(run):
         shutil.rmtree(run)
 
 
+def test_shares_are_not_compiled():
+    from types import SimpleNamespace
+    from vidlankd_nb.config import Training, UserError
+    from vidlankd_nb.training import place
+    two, both = SimpleNamespace(num_processes=2, device=torch.device('cpu')), Training(sharding='fsdp', compile=True)
+    with pytest.raises(UserError, match='set sharding to ddp, or compile to false'): place(torch.nn.Linear(2, 2), both, two)
+    assert isinstance(place(torch.nn.Linear(2, 2), both, SimpleNamespace(num_processes=1, device=torch.device('cpu'))), torch.nn.Linear)   # one process has nothing to share
+
+
 # --- what moves, and what stops
 
 def checkpoint(folder, step): return load_file(folder/'checkpoints'/f'step-{step:08d}'/'weights.safetensors')
@@ -227,6 +238,15 @@ def test_a_training_that_breaks_says_where(run):
     assert [p.name for p in (student_of(run)/'checkpoints').iterdir()] == ['step-00000001'] and all(v.isfinite().all() for v in checkpoint(student_of(run), 1).values())
 
 
+def test_a_loss_that_breaks_in_one_process_moves_no_weight_in_any(run):
+    "NaN without a gradient, in the second of two processes: both leave the step out, and the next checkpoint is not written."
+    code = "import os\nreal, calls = student.mlm_sum, []\ndef poisoned(*a):\n    calls.append(1)\n    bad = os.environ['RANK'] == '1' and len(calls) == 3   # the first piece of step 2\n    return torch.where(torch.tensor(bad), torch.nan, real(*a))\nimport torch; student.mlm_sum = poisoned\n" \
+           "look = training.Watch.look\ndef looking(self):\n    if len(calls) == 2: rows['before'] = state()\n    if len(calls) == 4: assert torch.equal(rows['before'], state()), 'moved'\n    return look(self)\nrows, tasks, place = {}, [], training.place\n" \
+           "def placed(task, *a): tasks.append(place(task, *a)); return tasks[-1]\ndef state(): return torch.cat([p.detach().flatten() for p in tasks[-1].parameters()]).clone()\ntraining.Watch.look, training.place = looking, placed"
+    together(2, '-c', PATCHED.format(code), 'student', *TEN, '--out', run, code=2)
+    assert not (student_of(run)/'checkpoints').exists() and [r['step'] for r in log(student_of(run))] == [1]
+
+
 def test_an_exploding_gradient_is_named(run):
     words = [*TEN, '--student.stop_norm', '0.5']
     (run/'config.yaml').write_text(yaml_of(words))
@@ -254,6 +274,19 @@ def test_a_vocabulary_that_does_not_fit_is_an_error(run, prepared, tmp_path):
     (run/'config.yaml').write_text(yaml_of(words))
     said = refused(*CLI, 'student', *words, '--out', run)
     assert 'was made with another tokenizer than' in said and f'--corpus.tokenizer {tmp_path/"teacher"}' in said, said
+
+
+def test_wrong_devices_and_broken_weights_are_one_sentence(run, prepared):
+    "A device that is not there; a teacher whose weights are torn, or hold a NaN."
+    said = refused(sys.executable, '-c', "import os; os.environ['ACCELERATE_TORCH_DEVICE'] = 'cuda:99'\n" + PATCHED.format(''), 'student', *TEN, '--out', run)
+    assert 'device that was asked for cannot be used' in said, said
+    file = run/'teachers'/'video'/'model.safetensors'
+    good = load_file(file)
+    good[next(k for k in good if 'attention' in k)].view(-1)[0] = torch.nan
+    save_file(good, file, {'format': 'pt'})
+    assert 'tensors hold NaN or infinity' in refused(*CLI, 'student', *TEN, '--out', run)
+    with open(file, 'r+b') as f: f.truncate(300)
+    assert 'No masked-LM weights at' in refused(*CLI, 'student', *TEN, '--out', run)
 
 
 # --- the folder of a model
