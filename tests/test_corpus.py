@@ -138,3 +138,15 @@ def test_masks_do_not_depend_on_batches(text):
         some = m(ids[part], special[part], part, 2)
         for a, b in zip(some, whole): assert (a == b[part]).all()
     assert (m(ids, special, np.arange(12), 1)[1] != whole[1]).any() and (Masker(tok, seed=4)(ids, special, np.arange(12), 2)[1] != whole[1]).any()
+
+
+def test_a_broken_tokenizer_is_named(tmp_path):
+    "A torn file, another file of that name, and one that is gone while its settings are there."
+    for content in ('{', '{"a": 1}', '[]', None):
+        folder = tmp_path/f'tokenizer-{len(content or "")}'
+        folder.mkdir(exist_ok=True)
+        (tmp_path/'lines.txt').write_text('\n'.join(LINES))
+        train_tokenizer([tmp_path/'lines.txt'], 60).save_pretrained(folder)
+        file = folder/'tokenizer.json'
+        file.unlink() if content is None else file.write_text(content)
+        with pytest.raises(UserError, match='tokenizer.json'): load_tokenizer(folder)

@@ -73,10 +73,11 @@ def train_tokenizer(
 def load_tokenizer(
     name: str | Path,   # a hub name or a folder
 ):
-    "A tokenizer with mask, padding and end tokens; raises `UserError` when it cannot be had or cannot mask."
+    "A tokenizer with mask, padding and end tokens; raises `UserError` when it cannot be had, knows no words or cannot mask."
     from transformers import AutoTokenizer
     try: tok = AutoTokenizer.from_pretrained(str(name))
-    except (OSError, ValueError) as e: raise UserError(f"No tokenizer at '{name}': give a folder with tokenizer.json, a name on the Hugging Face hub, or 'train'. ({str(e).splitlines()[0]})") from None
+    except Exception as e: raise UserError(f"No tokenizer at '{name}': give a folder with tokenizer.json, a name on the Hugging Face hub, or 'train'. ({(str(e).splitlines() or [type(e).__name__])[0]})") from None   # a broken file fails as its reader happens to stumble
+    if len(tok) <= len(tok.all_special_ids): raise UserError(f"The tokenizer '{name}' knows no words: its tokenizer.json is missing or empty. Copy or make it again.")
     if tok.mask_token_id is None or tok.pad_token_id is None: raise UserError(f"The tokenizer '{name}' has no {'mask' if tok.mask_token_id is None else 'padding'} token, which masked language modelling needs: choose one made for it, as BERT's.")
     return tok
 
