@@ -281,10 +281,8 @@ def teacher_folder(x: Experiment, teacher: str) -> Path:
 
 def load_encoder(x: Experiment, folder: Path):
     "The text encoder in a teacher's or a student's folder; it must know the corpus's words."
-    from transformers import AutoModelForMaskedLM
-    from vidlankd_nb.teacher import VideoTeacher
-    is_teacher = json.loads((folder/'config.json').read_text())['model_type'] == 'vidlankd-teacher'
-    return same_words(x, folder, VideoTeacher.from_pretrained(folder).text if is_teacher else AutoModelForMaskedLM.from_pretrained(folder))
+    from vidlankd_nb.teacher import load_text
+    return same_words(x, folder, load_text(folder))
 
 # %% ../nbs/12_experiments.ipynb #kab00006
 def first_weights(x: Experiment, cfg, tok):
@@ -440,13 +438,10 @@ def probe_folder(
     run: Run,
 ) -> dict:
     "The toy world's probes on a saved model."
-    from transformers import AutoModelForMaskedLM
     from vidlankd_nb.corpus import load_tokenizer
     from vidlankd_nb.evaluation.probes import probe
-    from vidlankd_nb.teacher import VideoTeacher
-    is_teacher = json.loads((folder/'config.json').read_text())['model_type'] == 'vidlankd-teacher'
-    model = VideoTeacher.from_pretrained(folder).text if is_teacher else AutoModelForMaskedLM.from_pretrained(folder)
-    found = probe(model.base_model, load_tokenizer(folder), probes, run.evaluation, run.seed)
+    from vidlankd_nb.teacher import load_text
+    found = probe(load_text(folder).base_model, load_tokenizer(folder), probes, run.evaluation, run.seed)
     more = {k: found[k][v] for k, v in (('temporal', 'accuracy'), ('withheld', 'mean')) if k in found}
     return {'property': found['property']['mean'], 'per_attribute': found['property']['per_attribute'], 'permutation': found['property']['permutation'], 'physical': found['physical']['accuracy'], 'order': found['order']['accuracy']} | more
 
