@@ -72,7 +72,7 @@ def learning_rate(
 # %% ../nbs/08_training.ipynb #tr08sett
 def check_settings(cfg: Training):
     "Raises `UserError` on numbers with which no training is possible."
-    for k in ('steps', 'batch', 'accumulate', 'log_every', 'save_every', 'keep'):
+    for k in (*['steps'] * (cfg.epochs is None), 'batch', 'accumulate', 'log_every', 'save_every', 'keep'):
         if getattr(cfg, k) < 1: raise UserError(f"{k} is {getattr(cfg, k)}; it must be 1 or more.")
     if cfg.epochs is not None and not cfg.epochs > 0: raise UserError(f"epochs is {cfg.epochs}; it must be above 0, or null for a number of steps.")
     for k in ('lr', 'warmup', 'weight_decay'):
