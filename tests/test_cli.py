@@ -53,6 +53,9 @@ def test_typos_name_what_was_meant():
     assert 'teacher.steps is many; a whole number is expected.' in refused('run', '--config', 'quick', '--teacher.steps', 'many')
     assert 'threads is x; a whole number or null is expected.' in refused('run', '--config', 'quick', '--threads', 'x')
     assert "'objektive' in students: did you mean 'objective'" in refused('run', '--config', 'quick', '--students', '{a: {objektive: l2}}')
+    for key, value, meant in (('vokens.source', 'frame', 'frames'), ('world.kind', 'huors', 'hours'), ('teacher.pooling', 'fisrt', 'first')):
+        assert f"Unknown {key} '{value}': did you mean '{meant}'?" in refused('run', '--config', 'quick', f'--{key}', value)
+    assert "Unknown students.head 'mpl': did you mean 'mlp'?" in refused('run', '--config', 'quick', '--students', '{a: {head: mpl}}')
     assert 'students.weight is x; a number is expected.' in refused('run', '--config', 'quick', '--students', '{a: {weight: x}}')
 
 

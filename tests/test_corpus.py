@@ -8,7 +8,7 @@ import pytest
 from trainings import CLI, call, here, refused
 
 from vidlankd_nb.config import Corpus, UserError
-from vidlankd_nb.corpus import Examples, Masker, build_corpus, load_tokenizer, train_tokenizer
+from vidlankd_nb.corpus import Examples, Masker, build_corpus, load_tokenizer, read_lines, train_tokenizer
 
 LINES = [f'the {a} {b} rolls to the {c} number {i}' for i, (a, b, c) in enumerate((a, b, c) for a in ('red', 'big', 'small') for b in ('ball', 'box', 'nader') for c in ('left', 'right')) for _ in range(3)]
 
@@ -115,9 +115,28 @@ def test_a_folder_of_wiki_extractor(tmp_path):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(f'<doc id="{k}" url="x" title="T{k}">\nT{k}\n\nthe ball of page {k} rolls\n\n</doc>\n')
     m = build_corpus([tmp_path/'wiki'], tmp_path/'c', Corpus(block=16, valid_share=0.0))
-    assert (m['counts']['text'], m['counts']['markup'], len(m['parts'])) == (6, 6, 3)
+    assert (m['counts']['text'], m['counts']['markup'], len(m['parts'])) == (3, 9, 3)      # tags and the titles they repeat are markup
     (tmp_path/'empty').mkdir()
     with pytest.raises(UserError, match='holds no files of text'): build_corpus([tmp_path/'empty'], tmp_path/'d', Corpus())
+
+
+@pytest.mark.parametrize('title,said', [('Tom & "Jerry"', 'Tom & "Jerry"'), ('Tom &amp; Jerry', 'Tom & Jerry'), ('Zürich', 'Zürich')])
+def test_a_title_is_left_out_wherever_a_part_begins(tmp_path, title, said):
+    "Only the line after the tag, and only when it says the title; a part that begins there looks one line back."
+    (tmp_path/'w.txt').write_text(f'before\n<doc id="1" url="x" title="{title}">\n{said}\n\n{said}\nit rolls\n</doc>\n<doc id="2" title="A">\nB\n</doc>\n', encoding='utf-8', newline='\n')
+    whole, size = list(read_lines(tmp_path/'w.txt')), (tmp_path/'w.txt').stat().st_size
+    assert whole == ['before', said, 'it rolls', 'B']
+    for cut in range(1, size): assert [*read_lines(tmp_path/'w.txt', stop=cut), *read_lines(tmp_path/'w.txt', start=cut)] == whole
+    (tmp_path/'w.txt').write_bytes((tmp_path/'w.txt').read_bytes().replace(b'\n', b'\r\n'))
+    assert list(read_lines(tmp_path/'w.txt')) == whole
+
+
+def test_a_damaged_or_missing_part_is_named(text, tmp_path):
+    build_corpus([text], tmp_path/'c', Corpus(block=16))
+    part = next((tmp_path/'c').glob('train-*.arrow'))
+    for spoil in (lambda: part.write_bytes(part.read_bytes()[:100]), lambda: part.write_bytes(b''), part.unlink):
+        spoil()
+        with pytest.raises(UserError, match=f'{part.name} cannot be read'): Examples(tmp_path/'c')
 
 
 def test_the_vocabulary_does_not_depend_on_the_process(text, tmp_path):

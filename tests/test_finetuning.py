@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedTokenizerFa
 
 from vidlankd_nb.config import FineTuning, UserError
 from vidlankd_nb.evaluation.benchmarks import TASKS, load, score
-from vidlankd_nb.evaluation.finetuning import (Candidate, FineTuneTask, Grid, PlainHead, TaskBatches, bucketed_order, candidate, collapse, draw, evaluate, fine_tune, hushed, longest,
+from vidlankd_nb.evaluation.finetuning import (Candidate, FineTuneTask, Grid, PlainHead, TaskBatches, bucketed_order, candidate, collapse, draw, evaluate, fine_tune, hushed, left_out, longest,
                                                padding_share, predict, results_in, with_head)
 
 WORDS = 'a the dog cat sleeps runs eats not is here there yes no good bad film one two what where'.split()
@@ -288,6 +288,15 @@ def test_a_draw_is_the_same_for_all_and_in_order(data):
 
 
 # --- collapse
+
+def test_what_two_splits_of_one_file_leave_out_counts_once(tmp_path):
+    text = ''.join(f'event: a starts before b story: Story number {i}.\tanswer: positive\n' for i in range(40)) + 'broken\n' * 3
+    (tmp_path/'tracie_train.txt').write_text(text)
+    train, dev = (load('tracie', tmp_path, s, held_out=.25) for s in ('train', 'dev'))
+    assert [len(r.skipped) for r in (train, dev)] == [3, 3] and left_out(train, dev) == 3
+    (tmp_path/'tracie_test.txt').write_text(text)
+    assert left_out(*(load('tracie', tmp_path, s) for s in ('train', 'dev'))) == 6
+
 
 def test_collapse_is_seen(data):
     rows = load('sst2', data, 'dev')

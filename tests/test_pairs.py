@@ -29,6 +29,8 @@ def test_captions_are_read_in_any_pieces(tmp_path, piece, indent):
     assert list(P.read_captions(tmp_path/'c.json', piece)) == list(want.items())
     (tmp_path/'u.json').write_text(json.dumps(want, indent=indent, ensure_ascii=False), encoding='utf-8')
     assert list(P.read_captions(tmp_path/'u.json', piece)) == list(want.items())
+    (tmp_path/'bom.json').write_text(json.dumps(want, ensure_ascii=False), encoding='utf-8-sig')   # as Windows writes it
+    assert list(P.read_captions(tmp_path/'bom.json', piece)) == list(want.items())
     (tmp_path/'empty.json').write_text(' { } \n')
     assert list(P.read_captions(tmp_path/'empty.json', piece)) == []
 

@@ -447,7 +447,7 @@ def test_batches_and_workers_change_nothing(tmp_path, folder, small_videomae, ba
 
 def test_captions_choose_the_videos(tmp_path, folder):
     caps = {'v1': {}, 'ghost': {}}
-    (tmp_path/'c.json').write_text(json.dumps(caps))
+    (tmp_path/'c.json').write_text(json.dumps(caps), encoding='utf-8-sig')       # as Windows writes it
     r = V.extract_folder(folder, tmp_path/'out', captions=tmp_path/'c.json', progress=False)
     assert r['done'] == ['v1.mp4'] and r['no_video'] == ['ghost'] and len(r['skipped']) == 8
 
@@ -460,6 +460,13 @@ def test_pictures_and_subtitles_beside_a_video_do_not_take_its_place(tmp_path):
     (tmp_path/'videos'/'v.json').write_text('{}'); (tmp_path/'videos'/'v.VTT').write_text('WEBVTT')
     r = V.extract_folder(tmp_path/'videos', tmp_path/'out', captions={'v': {}}, progress=False)
     assert r['done'] == ['v.mp4'] and {x['file']: x['reason'] for x in r['skipped']} == dict.fromkeys(['v.VTT', 'v.jpg', 'v.json'], "its id 'v' is also that of v.mp4")
+    (tmp_path/'videos'/'v.2.mp4').touch()                                      # its id is 'v.2'
+    assert V.video_file(tmp_path/'videos', 'v') == tmp_path/'videos'/'v.mp4' and V.video_file(tmp_path/'videos', 'v.2').name == 'v.2.mp4' and V.video_file(tmp_path/'videos', 'w') is None
+
+
+def test_a_link_that_leads_nowhere_is_in_the_report(tmp_path, folder):
+    (folder/'gone.mp4').symlink_to(folder/'moved'/'gone.mp4')
+    assert {'file': 'gone.mp4', 'reason': 'there is no such file.'} in V.extract_folder(folder, tmp_path/'out', progress=False)['skipped']
 
 
 def test_settings_of_a_folder_cannot_change(tmp_path, folder):
@@ -504,6 +511,8 @@ def test_a_folder_without_videos_is_an_error(tmp_path, folder, capsys):
     (tmp_path/'none'/'inside').mkdir(parents=True)
     with pytest.raises(UserError, match='holds no file: video files .mp4, mkv'): V.extract_folder(tmp_path/'none', tmp_path/'out', progress=False)
     with pytest.raises(UserError, match="None of the 9 files .* such as 'empty', .* know ids such as 'ghost'"): V.extract_folder(folder, tmp_path/'out', captions={'ghost': {}}, progress=False)
+    (tmp_path/'one').mkdir(); (tmp_path/'one'/'v.mp4').touch()
+    with pytest.raises(UserError, match="^v.mp4, the only file in .*one, has no captions: .* such as 'v'"): V.extract_folder(tmp_path/'one', tmp_path/'out', captions={'ghost': {}}, progress=False)
     with pytest.raises(UserError, match='the captions know none'): V.extract_folder(folder, tmp_path/'out', captions={}, progress=False)
     assert not (tmp_path/'out').exists()
     (tmp_path/'none'/'inside'/'notes.txt').write_text('hello')

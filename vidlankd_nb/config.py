@@ -13,6 +13,7 @@ import difflib, inspect, json, re, sys, time
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Literal
 
 import yaml
 
@@ -81,7 +82,7 @@ class World:
     size: int = 32                        # height and width of a video, pixels
     frames: int = 8                       # frames of a clip; a two-event clip has twice as many
     fps: float = 8.0                      # frames per second of the files, so a clip of one event lasts frames / fps seconds
-    kind: str = 'objects'                 # 'objects', or 'hours': each name is filmed at its hour of the day, for questions of before and after
+    kind: Literal['objects', 'hours'] = 'objects'   # 'objects', or 'hours': each name is filmed at its hour of the day, for questions of before and after
     withheld: int = 0                     # more names, which the text has like all others and no video shows
 
 # %% ../nbs/00_config.ipynb #b5164433
@@ -146,9 +147,9 @@ class Training:
     weight_decay: float = 0.01            # none on biases and norms
     adam_eps: float = 1e-6                # AdamW's epsilon
     clip: float = 1.0                     # largest norm of the gradient
-    precision: str = 'auto'               # 'fp32', 'bf16', or 'auto': bf16 on a GPU that has it, fp32 elsewhere
+    precision: Literal['auto', 'bf16', 'fp32'] = 'auto'   # 'auto': bf16 on a GPU that has it, fp32 elsewhere
     compile: bool = False                 # torch.compile with static shapes
-    sharding: str = 'ddp'                 # several processes hold 'ddp': the whole model each, or 'fsdp': a share each
+    sharding: Literal['ddp', 'fsdp'] = 'ddp'   # several processes hold 'ddp': the whole model each, or 'fsdp': a share each
     workers: int = 0                      # data-loading processes
     log_every: int = 50                   # steps between log lines
     save_every: int = 300                 # steps between checkpoints
@@ -162,7 +163,7 @@ class Teacher(Training):
     "A text encoder and a video encoder that learn together."
     text: Encoder = field(default_factory=Encoder)  # the text encoder
     video_layers: int = 1                 # transformer layers of the video encoder
-    contrast: str = 'infonce'             # 'infonce', 'hinge' (all in-batch negatives), 'hinge_one' (as published) or 'none'
+    contrast: Literal['infonce', 'hinge', 'hinge_one', 'none'] = 'infonce'   # 'infonce', 'hinge' (all in-batch negatives), 'hinge_one' (as published) or 'none'
     temperature: float = 0.07             # of 'infonce'
     margin: float = 1.0                   # α of the hinge forms
     contrast_weight: float = 1.0          # weight of the contrastive loss
@@ -170,7 +171,7 @@ class Teacher(Training):
     word_temperature: float = 0.1         # of the soft maximum over a clip's frames in the second contrast
     word_window: int = 1                  # rows that a frame's local state sees, odd; 1: the frame's own (of pixels, with its difference from the one before)
     mlm_weight: float = 1.0               # weight of the masked-LM loss
-    pooling: str = 'mean'                 # how frame states become one vector: 'mean' over real frames or 'first' (the released code)
+    pooling: Literal['mean', 'first'] = 'mean'   # how frame states become one vector: 'mean' over real frames or 'first' (the released code)
     frozen_video: bool = False            # never update the video encoder, as the released code did
     shuffled_videos: bool = False         # a control: every caption gets another clip's video, always the same one
 
@@ -180,10 +181,10 @@ class Distillation:
     "One student: what it receives, and how."
     objective: str = 'none'               # 'none', a name of `vidlankd_nb.objectives`, a sum 'nst+crd', or an import path 'package.module.Class'
     weight: float = 1.0                   # λ: weight of the distillation loss beside the masked-LM loss
-    head: str = 'mlp'                     # distillation head beside the student: 'none', 'linear' or 'mlp'
+    head: Literal['none', 'linear', 'mlp'] = 'mlp'   # distillation head beside the student
     options: dict = field(default_factory=dict)  # keyword arguments of the objective
     teacher: str = 'video'                # 'video', 'captions' (a teacher that saw no video) or a teacher's folder
-    start: str = 'random'                 # first weights: 'random', the same for all students, or 'teacher': go on from its text encoder
+    start: Literal['random', 'teacher'] = 'random'   # first weights: 'random', the same for all students, or 'teacher': go on from its text encoder
 
 # %% ../nbs/00_config.ipynb #d546d16e
 @dataclass
@@ -196,7 +197,7 @@ class Student(Training):
 class Vokens:
     "The finite set of clips by which voken classification names tokens."
     count: int = 512                      # N: training clips drawn by seed; a smaller N is the first part of the same draw
-    source: str = 'clips'                 # 'clips', or 'frames': a still from the middle of each clip, as image vokenization has it
+    source: Literal['clips', 'frames'] = 'clips'   # 'clips', or 'frames': a still from the middle of each clip, as image vokenization has it
     batch: int = 256                      # examples through the teacher at once
     chunk: int = 2048                     # tokens, and vokens, compared at once: a matter of memory alone
 
@@ -337,6 +338,9 @@ def explain(
         return f"Unknown option '{word}': {nearest(word, options)}"
     where = '.'.join(re.findall(r'Parser key "([\w.]+)":', message))
     if m := re.search(r"class_path '[\w.]*?(\w+)':\s+Option '([\w.]+)' is not accepted", message): return f"Unknown key '{m[2]}' in {where}: {nearest(m[2], dotted(globals()[m[1]]))}"
+    if where and (m := re.search(r"Expected a typing\.Literal\[(.+?)\]\. (?:Got|Given) value: (.+)", message)):
+        choices = re.findall(r"'([^']+)'", m[1])
+        return f"Unknown {where} '{m[2]}': {nearest(m[2], choices)}"
     if where and (kinds := re.findall(r"Expected a <class '(\w+)'>", message)): return f"{where} is {re.findall(r'(?:Got|Given) value: (.+)', message)[-1]}; {' or '.join(dict.fromkeys(_EXPECTED.get(k, k) for k in kinds))} is expected."
     if m := re.search(r"(?:Group|Key|Option) '([\w.]+)' (?:does not accept|is not|not) (?:nested key|option|expected)? ?'?([\w.]*)'?", message):
         group, key = m[1], m[2]

@@ -9,7 +9,7 @@ __all__ = ['STYLE', 'HEAT', 'INK', 'WORD', 'CONTEXT', 'similarity', 'join_pieces
            'search_clips', 'look_at', 'clip_frames']
 
 # %% ../nbs/10_grounding.ipynb #750459c8
-import difflib, glob
+import difflib
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from .config import UserError
 from .pairs import collate
-from .video import decode, even, film_strip
+from .video import decode, even, film_strip, video_file
 
 # %% ../nbs/10_grounding.ipynb #89cb4889
 def similarity(
@@ -480,9 +480,9 @@ def clip_frames(
     size: int = 96,     # shorter side of the pictures; smaller ones stay as they are
 ) -> np.ndarray | None: # (F, h, w, 3) uint8, a picture for each feature row; None when there is no file
     "The pictures of a pair's clip."
-    files = sorted(Path(videos).rglob(f'{glob.escape(pair.video)}.*')) if videos else []
-    if not files: return None
-    clip = decode(files[0], start=max(0, pair.start - .5), end=pair.end + .5)
+    file = video_file(videos, pair.video) if videos else None
+    if not file: return None
+    clip = decode(file, start=max(0, pair.start - .5), end=pair.end + .5)
     frames = clip.frames[[int(np.abs(clip.times - t).argmin()) for t in pair.times]]
     step = max(1, min(frames.shape[1:3]) // size)
     return frames[:, ::step, ::step]

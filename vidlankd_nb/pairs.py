@@ -8,14 +8,14 @@ __all__ = ['PIECE', 'PAIR_SCHEMA', 'read_captions', 'repeated', 'Span', 'check',
            'assemble', 'collate', 'bucketed']
 
 # %% ../nbs/03_pairs.ipynb #6c98aa9a
-import glob, json, math, os
+import json, math, os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np, pyarrow as pa, torch
 
 from .config import Pairs, UserError
-from .video import READS, FeatureRows, FeatureStore, MappedTable, decode, even, film_strip, id_hash, is_finite, make_folder, write_json
+from .video import READS, FeatureRows, FeatureStore, MappedTable, decode, even, film_strip, id_hash, is_finite, make_folder, video_file, write_json
 
 # %% ../nbs/03_pairs.ipynb #ad6f96a2
 def read_captions(
@@ -25,7 +25,7 @@ def read_captions(
     "Yield (video id, {'start', 'end', 'text'}) one by one, in the file's order; raises `UserError` where the file is not such JSON."
     if isinstance(captions, dict): yield from captions.items(); return
     if not Path(captions).is_file(): raise UserError(f"There is no caption file {captions}.")
-    with open(captions, encoding='utf-8') as f:
+    with open(captions, encoding='utf-8-sig') as f:
         try: yield from _items(f, piece)
         except (json.JSONDecodeError, UnicodeDecodeError, _Torn) as e: raise UserError(f"{captions} is not a JSON object of videos ({e}).") from None
 
@@ -424,7 +424,7 @@ class PairSet:
         "Open a split; raises `UserError` when it is not there."
         folder = Path(folder)
         if not (folder/'pairs.json').is_file(): raise UserError(f"{folder} holds no pairs (no pairs.json); make them with `vidlankd pairs`.")
-        meta = json.loads((folder/'pairs.json').read_text())
+        meta = json.loads((folder/'pairs.json').read_text(encoding='utf-8'))
         if store is None:
             store = open_features(folder/meta['features'], meta['rates'][0])
             if meta['features_3d'] is not None: store = Aligned(store, open_features(folder/meta['features_3d'], meta['rates'][1]))
@@ -465,9 +465,9 @@ def show_pair(
     n: int = 8,              # frames shown at most
 ):                           # the axes
     "The film strip of a pair's window with its words."
-    files = sorted(Path(videos).rglob(f'{glob.escape(pair.video)}.*'))
-    if not files: raise UserError(f"There is no video file {pair.video}.* in {videos}.")
-    clip = decode(files[0], start=pair.start, end=pair.end, size=96)
+    file = video_file(videos, pair.video)
+    if not file: raise UserError(f"There is no video file {pair.video}.* in {videos}.")
+    clip = decode(file, start=pair.start, end=pair.end, size=96)
     return film_strip(clip.frames, clip.times, ax, n, title=f'“{pair.text}”')
 
 # %% ../nbs/03_pairs.ipynb #c28b02f5

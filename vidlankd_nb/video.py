@@ -7,10 +7,11 @@ __all__ = ['HUB', 'IMAGENET', 'SCHEMA', 'READS', 'NO_CAPTIONS', 'VIDEO_ENDINGS',
            'film_strip', 'even', 'FeatureRows', 'rows_between', 'Pixels', 'windows', 'reader', 'extract', 'is_finite',
            'as_rows', 'usual', 'geometry', 'Backbone', 'Pretrained', 'settle', 'ResNeXtBlock', 'ResNeXt3D',
            'ResNeXt3DBackbone', 'load_resnext3d', 'load_backbone', 'StoreWriter', 'shards', 'same_settings',
-           'make_folder', 'write_json', 'MappedTable', 'id_hash', 'FeatureStore', 'extract_folder', 'settings']
+           'make_folder', 'write_json', 'MappedTable', 'id_hash', 'FeatureStore', 'extract_folder', 'video_file',
+           'settings']
 
 # %% ../nbs/02_video.ipynb #f0d6aae1
-import base64, hashlib, io, itertools, json, math, mmap, os, time
+import base64, glob, hashlib, io, itertools, json, math, mmap, os, time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -459,7 +460,7 @@ def _described(source):
         try: path = cached_file(source, name, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False, _raise_exceptions_for_gated_repo=False)
         except OSError: path = None
         if not path: continue
-        d = json.loads(Path(path).read_text())
+        d = json.loads(Path(path).read_text(encoding='utf-8'))
         return d.get('video_processor') or d.get('image_processor') or d
 
 # %% ../nbs/02_video.ipynb #b9d4e3e2
@@ -576,7 +577,7 @@ def same_settings(
 ):
     "Write the settings, or compare them with those that are there; raises `UserError` where they differ."
     if not path.exists(): return write_json(path, meta)
-    old = json.loads(path.read_text())
+    old = json.loads(path.read_text(encoding='utf-8'))
     if differ := [f"{k} is {old.get(k)!r} there, {meta.get(k)!r} now" for k in {**old, **meta} if old.get(k) != meta.get(k)]:
         raise UserError(f"{path.parent} holds features made with other settings ({'; '.join(differ)}); choose another folder or delete it.")
 
@@ -588,7 +589,7 @@ def make_folder(folder):
 def write_json(path, value):
     "Write aside, then rename: a reader finds the old file or the new one, never half of one."
     part = Path(f'{path}.part')
-    part.write_text(json.dumps(value, indent=1, ensure_ascii=False))
+    part.write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding='utf-8')
     os.replace(part, path)
 
 # %% ../nbs/02_video.ipynb #824b2d7e
@@ -635,7 +636,7 @@ def _index(folder):
     "(N, 3) int64 of hash, shard, row, sorted; memory-mapped where the folder can be written."
     files, state, path = shards(folder), Path(folder)/'index.json', Path(folder)/'index.npy'
     now = {p.name: p.stat().st_size for p in files}
-    if path.exists() and state.exists() and json.loads(state.read_text()) == now: return np.load(path, mmap_mode='r', allow_pickle=False)
+    if path.exists() and state.exists() and json.loads(state.read_text(encoding='utf-8')) == now: return np.load(path, mmap_mode='r', allow_pickle=False)
     parts = []
     for s, p in enumerate(files):
         ids = _table(p)['id'].to_pylist()
@@ -660,7 +661,7 @@ class FeatureStore:
     ):
         self.folder, self.opened = Path(folder), opened
         if not (self.folder/'store.json').is_file(): raise UserError(f"{folder} holds no features (no store.json); make them with `vidlankd features`.")
-        self.meta = json.loads((self.folder/'store.json').read_text())
+        self.meta = json.loads((self.folder/'store.json').read_text(encoding='utf-8'))
         self.width, self.difference = self.meta['width'], self.meta.get('difference', 0)
         self.files, self.index, self.maps = shards(folder), _index(self.folder), {}
         self.reads = 0
@@ -808,6 +809,8 @@ def _alive(results, cfg):
 NO_CAPTIONS = 'no captions for it'
 VIDEO_ENDINGS = {f'.{e}' for e in '3gp avi flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts vob webm wmv'.split()}   # these come first; others are tried as well
 
+def _videos_first(f): return f.suffix.lower() not in VIDEO_ENDINGS, f   # beside id.mp4 there may be id.jpg, id.vtt and id.json
+
 def _sensible(cfg):
     "Numbers that cannot be meant are a `UserError` before anything is written."
     for name, least in (('batch', 1), ('workers', 0)):
@@ -818,7 +821,7 @@ def _wanted(captions):
     "Ids that have captions, or None for all."
     if captions is None: return None
     if isinstance(captions, (str, Path)):
-        try: captions = json.loads(Path(captions).read_text())
+        try: captions = json.loads(Path(captions).read_text(encoding='utf-8-sig'), object_pairs_hook=lambda pairs: dict.fromkeys(k for k, _ in pairs))   # 1.2 million videos' words are let go as they are read
         except (OSError, ValueError) as e: raise UserError(f"{captions} cannot be read as captions ({e}).") from None
     if not isinstance(captions, dict): raise UserError('The captions are not a JSON object of videos, {"id": {"start": …, "end": …, "text": …}}.')
     return set(captions)
@@ -826,15 +829,23 @@ def _wanted(captions):
 def _plan(videos, out, wanted):
     "(files to extract, the report's first lines)."
     todo, seen, skipped = [], {}, []
-    files = [p.relative_to(videos) for p in videos.rglob('*') if p.is_file() and out.resolve() not in p.resolve().parents]
-    files.sort(key=lambda f: (f.suffix.lower() not in VIDEO_ENDINGS, f))   # beside id.mp4 there may be id.jpg, id.vtt and id.json
+    files = [p.relative_to(videos) for p in videos.rglob('*') if (p.is_file() or p.is_symlink() and not p.exists()) and out.resolve() not in p.resolve().parents]
+    files.sort(key=_videos_first)
     if not files: raise UserError(f"{videos} holds no file: video files (mp4, mkv, webm, avi, … – all that FFmpeg opens) were looked for, also in folders inside it.")
     for f in files:
         if wanted is not None and f.stem not in wanted: skipped.append(dict(file=f.as_posix(), reason=NO_CAPTIONS))
         elif f.stem in seen: skipped.append(dict(file=f.as_posix(), reason=f"its id '{f.stem}' is also that of {seen[f.stem].as_posix()}"))
         else: seen[f.stem] = f; todo.append(f)
-    if not todo: raise UserError(f"None of the {len(files):,} files in {videos} has captions: a file's name without its ending is a video's id, such as '{files[0].stem}', and the captions know {'ids such as ' + repr(min(wanted)) if wanted else 'none'}.")
+    if not todo: raise UserError(f"{f'None of the {len(files):,} files in {videos} has' if len(files) > 1 else f'{files[0].as_posix()}, the only file in {videos}, has no'} captions: a file's name without its ending is a video's id, such as '{files[0].stem}', and the captions know {'ids such as ' + repr(min(wanted)) if wanted else 'none'}.")
     return todo, dict(skipped=skipped, no_video=sorted((wanted or set()) - set(seen)))
+
+# %% ../nbs/02_video.ipynb #vdfile01
+def video_file(
+    videos: str | Path,  # folder of video files, also in folders inside it
+    video: str,          # video id
+) -> Path | None:        # None when there is none
+    "The file that `extract_folder` reads for a video id: a video before its thumbnail and its subtitles."
+    return min((f for f in Path(videos).rglob(f'{glob.escape(video)}.*') if f.stem == video and f.is_file()), key=_videos_first, default=None)
 
 # %% ../nbs/02_video.ipynb #fe10ec1b
 def _reported(out, report, decoded, seconds, videos):

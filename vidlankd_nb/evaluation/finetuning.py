@@ -6,8 +6,8 @@
 __all__ = ['HEADS', 'LOSSES', 'TOY', 'Candidate', 'hushed', 'candidate', 'fingerprint', 'outputs_of', 'PlainHead', 'text_folder',
            'with_head', 'TaskBatches', 'longest', 'texts_of', 'bucketed_order', 'padding_share', 'FineTuneTask',
            'predict', 'collapse', 'majority', 'fine_tune', 'named_tasks', 'Grid', 'draw', 'rows_fingerprint',
-           'settings', 'results_in', 'check_identity', 'write_result', 'answer', 'spoken', 'row_values', 'identity_of',
-           'compute', 'probe_cell', 'held', 'work', 'evaluate', 'grouped', 'side_by_side', 'worker']
+           'left_out', 'settings', 'results_in', 'check_identity', 'write_result', 'answer', 'spoken', 'row_values',
+           'identity_of', 'compute', 'probe_cell', 'held', 'work', 'evaluate', 'grouped', 'side_by_side', 'worker']
 
 # %% ../../nbs/09d_finetuning.ipynb #2925ba6e
 import contextlib, fcntl, hashlib, inspect, json, os, shutil, signal, subprocess, sys, tempfile, threading
@@ -410,6 +410,12 @@ def rows_fingerprint(*sets: Rows) -> str:
     for rows in sets: h.update(json.dumps(list(rows), sort_keys=True).encode())
     return h.hexdigest()[:16]
 
+def left_out(*sets: Rows) -> int:
+    "How many rows were skipped; what sets of one file both met (`held_out`) counts once."
+    seen = Counter()
+    for rows in sets: seen |= Counter(tuple(s.values()) for s in rows.skipped)
+    return seen.total()
+
 # %% ../../nbs/09d_finetuning.ipynb #d0accea1
 @lru_cache(maxsize=2)
 def _rows(name: str, data: str, limit, dev_limit, held_out, strict):
@@ -479,7 +485,7 @@ def answer(
         found[part] = rows, said, score(task, rows, *said), data.truncated
     rows, said, scores, cut = next(iter(found.values()))
     for part, (_, _, more, _) in list(found.items())[1:]: scores |= {f'{k}_{part}': v for k, v in more.items()}
-    counts = {'train': len(train_data.rows), 'dev': len(rows), 'batch': train_data.size, 'truncated': train_data.truncated + cut, 'skipped': len(train_data.rows.skipped) + sum(len(r.skipped) for r, *_ in found.values())}
+    counts = {'train': len(train_data.rows), 'dev': len(rows), 'batch': train_data.size, 'truncated': train_data.truncated + cut, 'skipped': left_out(train_data.rows, *(r for r, *_ in found.values()))}
     plain = squad.decided(*said) if task.kind == 'span' else said[0]
     write_result(grid, c, task, seed, scores, spoken(task, rows, plain), row_values(task, rows, plain), collapse(task, rows, plain), majority=majority(task, rows), examples=counts, identity=identity)
     if task.kind == 'span': squad.write_predictions(grid.folder(c.name, task.name, seed), *said)   # with what the threshold is chosen from
