@@ -185,6 +185,17 @@ def test_videos_are_split_by_their_id_alone(tmp_path):
     assert len(P.make_pairs(tmp_path/'f', caps, Pairs(valid_share=0), tmp_path/'z')[1]) == 0
 
 
+def test_one_video_is_held_out_where_the_share_is_less_than_one(tmp_path):
+    "Whichever videos of the store have usable captions: the one with the smallest hash, and never the only one."
+    make_store(tmp_path/'f', 40)
+    order = sorted((f'v{i:03d}' for i in range(40)), key=id_hash)
+    for some, share in ((order[20:25], .01), (order[:3], .01), (order[:3], .9), (order[5:6], .9), (order[5:6], .01)):
+        caps = {v: caption((0, 2, 'a'), (3, 5, 'b')) for v in some} | {order[30]: caption((0, 2, ' ')), 'nobody': caption((0, 2, 'a'))}
+        train, valid, r = P.make_pairs(tmp_path/'f', dict(sorted(caps.items())), Pairs(valid_share=share), tmp_path/f'{some[0]}-{len(some)}-{share}')
+        assert {valid.meta(i)[0] for i in range(len(valid))} == (set(some[:1]) if len(some) > 1 else set()) and len(train) + len(valid) == 2*len(some)
+        assert r['skipped_counts'] == {'empty text': 1, 'no features': 1} and sum(r['pairs'].values()) == 2*len(some)
+
+
 def test_pairs_are_the_same_bytes_in_another_process(tmp_path):
     make_store(tmp_path/'f', 20)
     caps = {f'v{i:03d}': caption((0, 2, 'a b c'), (2, 5, 'b c d')) for i in range(20)}
@@ -289,6 +300,10 @@ def test_bucketed_is_an_order_of_all(n, batch):
         assert not np.array_equal(a, P.bucketed(lengths, batch, 1, 1))
         spread = lambda o: np.mean([np.ptp(lengths[o[i:i+batch]]) for i in range(0, n, batch)])
         assert spread(a) < .2*spread(np.arange(n))
+
+
+def test_a_split_that_is_none(tmp_path):
+    with pytest.raises(UserError, match="no split 'test'"): P.PairSet.load(tmp_path, 'test')
 
 
 def test_show_pair_names_a_missing_file(tmp_path, pairs):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vidlankd_nb.config import UserError, World
-from vidlankd_nb.toyworld import (ATTRIBUTES, SAMPLE, TELLING, Event, balanced_attributes, corpus, generate, make_names, make_samples,
+from vidlankd_nb.toyworld import (ATTRIBUTES, SAMPLE, TELLING, Event, balanced_attributes, corpus_lines, generate, make_names, make_samples,
                                   noun_clips, render, telling_lines, two_event_clips, write_video)
 
 TINY = World(names=8, noun_clips=60, generic_clips=33, two_event_clips=24, sentences=200, clips_per_video=20)
@@ -159,7 +159,7 @@ def test_names():
     names = make_names(96, np.random.default_rng(0))
     assert len({x[:3] for x in names}) == 96 and all(len(x) == 5 for x in names)
     with pytest.raises(UserError, match='world.names'): make_names(40001, np.random.default_rng(0))
-    lines = corpus(500, names, np.random.default_rng(0))
+    lines = list(corpus_lines(500, names, np.random.default_rng(0)))
     counts = [sum(x in line.split() for line in lines) for x in names]
     assert min(counts) >= 3 and max(counts) - min(counts) <= 1      # every name equally often
 

@@ -351,11 +351,12 @@ def explain(
 # %% ../nbs/00_config.ipynb #05257af0
 def load_run(
     *configs: str | Path,    # presets or YAML files, layered from left to right
-    **overrides,             # dotted keys with `__` for the dot: teacher__lr=1e-4
+    **overrides,             # dotted keys with `__` for the dot: teacher__lr=1e-4; dataclasses and paths will do
 ) -> Run:
     "Read a `Run` from presets, files and overrides; raises `UserError` on unknown names and keys."
     words = [w for c in configs for w in ('--config', str(c))]
-    for key, value in overrides.items(): words += [f"--{key.replace('__', '.')}", value if isinstance(value, str) else json.dumps(value)]
+    plain = lambda v: asdict(v) if is_dataclass(v) else v.item() if hasattr(v, 'item') else str(v)   # dataclasses, NumPy's numbers, paths
+    for key, value in overrides.items(): words += [f"--{key.replace('__', '.')}", str(value) if isinstance(value, (str, Path)) else json.dumps(value, default=plain)]
     return parse_run(words)[0]
 
 # %% ../nbs/00_config.ipynb #013bd00b

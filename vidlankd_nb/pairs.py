@@ -171,7 +171,7 @@ class NpyFolder:
         widths = [w for k in even(len(names), 101) if (w := self._width(names[k]))]
         if not widths: raise UserError(f"{folder}: none of its .npy files is a table of numbers.")
         self.width = max(set(widths), key=widths.count)   # the most common one; others are mistakes
-        self.n, self.least = len(names), min(id_hash(_id(n)) for n in names)
+        self.n = len(names)
 
     def _width(self, name):
         try: x = np.load(self.folder/name, mmap_mode='r', allow_pickle=False)
@@ -278,20 +278,12 @@ def make_pairs(
     store = open_features(features, rates[0])
     if features_3d is not None: store = Aligned(store, open_features(features_3d, rates[1]))
     make_folder(out)
-    limit = _limit(store, cfg.valid_share)
-    log = _Log(out, strict)
-    tables = {s: _TableWriter(out/f'{s}.arrow') for s in ('train', 'valid')}
-    seen = set()
-    for video, c in read_captions(captions):
-        log.videos += 1
-        if (h := id_hash(video)) in seen: log.skip(video, None, 'duplicate id'); continue
-        seen.add(h)
-        spans = _spans(video, c, store, cfg, log)
-        for s in spans: tables['valid' if h < limit else 'train'].add(video, s)
-    for t in tables.values(): t.close()
+    log, tables, least = _joined(captions, store, cfg, out, strict, int(cfg.valid_share*2**63))
+    if cfg.valid_share and not all(t.n for t in tables.values()):
+        log, tables, _ = _joined(captions, store, cfg, out, strict, least + 1 if sum(t.videos for t in tables.values()) > 1 else 0)
     where = dict(features=_place(features, out), features_3d=_place(features_3d, out), rates=list(rates), width=store.width, cfg=asdict(cfg))
     write_json(out/'pairs.json', where)
-    report = log.close(tables)
+    report = log.report(tables)
     if not any(t.n for t in tables.values()): raise UserError(f"No video-text pairs came out: {', '.join(f'{n:,} {k}' for k, n in report['skipped_counts'].items()) or 'there are no captions'}. Captions and features belong together by video id; {out/'report.json'} names each case.")
     return PairSet.load(out, 'train', store), PairSet.load(out, 'valid', store), report
 
@@ -302,18 +294,25 @@ def _sensible(cfg):
         if not getattr(cfg, name) >= least: raise UserError(f"pairs.{name} must be {least} or more, not {getattr(cfg, name)}.")
     if not 0 <= cfg.valid_share < 1: raise UserError(f"pairs.valid_share must be from 0 to just below 1, not {cfg.valid_share}.")
 
-def _limit(store, share):
-    "Hashes below this are held out: a share of all, at least one where there are two."
-    limit = int(share*2**63)
-    if share <= 0: return 0
-    inner = [store.frames, store.clips] if isinstance(store, Aligned) else [store]
-    least = [int(s.index[0, 0]) if isinstance(s, FeatureStore) and len(s) else getattr(s, 'least', 0) for s in inner if len(s) > 1]
-    return max([limit] + [x + 1 for x in least[:1]])
-
 def _place(source, out):
     "How `pairs.json` names a source: relative, so that a folder can be moved as a whole."
     if source is None: return None
     return os.path.relpath(getattr(source, 'folder', source), out)
+
+# %% ../nbs/03_pairs.ipynb #pajoined
+def _joined(captions, store, cfg, out, strict, limit):
+    "One pass over the captions, videos with hashes below `limit` held out: (log, tables, smallest hash of a video that gave pairs)."
+    log, tables, seen, least = _Log(out, strict), {s: _TableWriter(out/f'{s}.arrow') for s in ('train', 'valid')}, set(), 2**63
+    for video, c in read_captions(captions):
+        log.videos += 1
+        if (h := id_hash(video)) in seen: log.skip(video, None, 'duplicate id'); continue
+        seen.add(h)
+        spans = _spans(video, c, store, cfg, log)
+        if spans: least = min(least, h)
+        for s in spans: tables['valid' if h < limit else 'train'].add(video, s)
+    for t in tables.values(): t.close()
+    log.file.close()
+    return log, tables, least
 
 # %% ../nbs/03_pairs.ipynb #e774b208
 def _spans(video, c, store, cfg, log):
@@ -362,8 +361,7 @@ class _Log:
         if len(self.first) < 1000: self.first.append(line)
         return False
 
-    def close(self, tables):
-        self.file.close()
+    def report(self, tables):
         report = dict(videos=self.videos, captions=self.captions, pairs={k: t.n for k, t in tables.items()}, videos_used={k: t.videos for k, t in tables.items()},
                       words_removed=self.words_removed, cut_at_the_end=self.cut, skipped_counts=self.counts, skipped=self.first)
         write_json(self.out/'report.json', report)
@@ -423,6 +421,7 @@ class PairSet:
     ):
         "Open a split; raises `UserError` when it is not there."
         folder = Path(folder)
+        if split not in ('train', 'valid'): raise UserError(f"Pairs have no split '{split}': 'train' or 'valid'.")
         if not (folder/'pairs.json').is_file(): raise UserError(f"{folder} holds no pairs (no pairs.json); make them with `vidlankd pairs`.")
         meta = json.loads((folder/'pairs.json').read_text(encoding='utf-8'))
         if store is None:

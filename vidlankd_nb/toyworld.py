@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ATTRIBUTES', 'KINDS', 'AGENTS', 'NEUTRAL', 'TELLING', 'SAMPLE', 'balanced_attributes', 'make_names', 'Event', 'Clip',
-           'noun_clips', 'generic_clips', 'two_event_clips', 'render', 'write_video', 'corpus_lines', 'corpus',
-           'make_probes', 'generate', 'telling_lines', 'make_samples']
+           'noun_clips', 'generic_clips', 'two_event_clips', 'render', 'write_video', 'corpus_lines', 'make_probes',
+           'generate', 'telling_lines', 'make_samples']
 
 # %% ../nbs/01_toyworld.ipynb #67e3e5b1
 import json, shutil
@@ -288,7 +288,7 @@ def corpus_lines(
     names: list[str],           # the invented names, and nothing about them
     rng: np.random.Generator,
 ):
-    "Yield the text a student reads, line by line: three lines in four use a name."
+    "Yield the text a student reads, line by line, lower case and without punctuation: three lines in four use a name."
     order = []
     for _ in range(n):
         if rng.random() < .75:
@@ -298,10 +298,6 @@ def corpus_lines(
         a, b = rng.choice(len(AGENTS), 2, replace=False)
         yield line.format(x=x, agent=AGENTS[a], agent2=AGENTS[b], time=_pick(rng, _TIMES), place=_pick(rng, _PLACES), thing=_pick(rng, _THINGS),
             colour=_pick(rng, ATTRIBUTES['colour']), shape=_pick(rng, ATTRIBUTES['shape']), size=_pick(rng, ATTRIBUTES['size']), weight=_pick(rng, ATTRIBUTES['weight']), way=_pick(rng, ('left', 'right')))
-
-def corpus(n, names, rng) -> list[str]:
-    "The lines of `corpus_lines`: one sentence each, lower case, without punctuation."
-    return list(corpus_lines(n, names, rng))
 
 # %% ../nbs/01_toyworld.ipynb #4bf31be1
 _QUESTIONS = {'colour': {v: (f'you want something {v}', f'you need a {v} one') for v in ATTRIBUTES['colour']},
