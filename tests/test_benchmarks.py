@@ -186,6 +186,17 @@ def test_one_file_makes_two_splits(tmp_path, name):
     assert [len(load('tracie', tmp_path, s, held_out=.25)) for s in ('train', 'dev')] == [400, 400]     # two files are two splits
 
 
+def test_a_cut_that_leaves_one_side_empty_says_so(tmp_path):
+    put(tmp_path, 'tracie_test.txt', 'event: a starts before b story: Only one story.\tanswer: positive\n' * 3)
+    sides = {}
+    for s in ('train', 'dev'):
+        try: sides[s] = len(load('tracie', tmp_path, s, held_out=.5))
+        except UserError as e: sides[s] = str(e)
+    assert sorted(map(type, sides.values()), key=str) == [int, str] and 3 in sides.values()
+    assert 'all of its 3 good rows fell to the other side' in next(v for v in sides.values() if v != 3)
+    with pytest.raises(UserError, match='must be a share between 0 and 1'): load('tracie', tmp_path, 'dev', held_out=25)
+
+
 def test_limit_reads_no_further(tmp_path):
     put(tmp_path, 'RTE/train.tsv', RTE + 'broken\n')
     assert len(load('rte', tmp_path, limit=2, strict=True)) == 2

@@ -12,7 +12,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from trainings import start
-from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, PreTrainedTokenizerFast
 
 from vidlankd_nb.config import FineTuning, UserError
 from vidlankd_nb.evaluation.benchmarks import TASKS, load, score
@@ -133,12 +133,24 @@ def test_models_that_cannot_be_used_are_named(tmp_path, models_):
     (copy('run')/'students').mkdir()
     with pytest.raises(UserError, match='is a run, not a model'): candidate(tmp_path/'run')
     (copy('weightless')/'model.safetensors').unlink()
-    with pytest.raises(UserError, match='weights .* cannot be read'): with_head(candidate(tmp_path/'weightless'), TASKS['rte'])
+    with pytest.raises(UserError, match='has no weights: model.safetensors is missing'): candidate(tmp_path/'weightless')
     (copy('torn')/'model.safetensors').write_bytes((one/'model.safetensors').read_bytes()[:3000])
     with pytest.raises(UserError, match='cannot be read'): with_head(candidate(tmp_path/'torn'), TASKS['rte'])
     from safetensors.torch import load_file, save_file
     save_file({'other.' + k: v for k, v in load_file(one/'model.safetensors').items()}, copy('other')/'model.safetensors', metadata={'format': 'pt'})
     with pytest.raises(UserError, match='no weights for'): with_head(candidate(tmp_path/'other'), TASKS['rte'])
+    for name, why in (('torn', 'cannot be read'), ('other', 'no weights for')):      # the toy world's probes go through the same door
+        with pytest.raises(UserError, match=why): evaluate(Grid({name: str(tmp_path/name)}, ['toy'], str(tmp_path/'out'), seeds=1), show=False)
+
+
+@pytest.mark.parametrize('half', [torch.bfloat16, torch.float16])
+def test_weights_saved_in_half_precision_are_trained_in_full(tmp_path, data, models_, half):
+    from vidlankd_nb.evaluation.finetuning import pretrained
+    with hushed(): AutoModelForMaskedLM.from_pretrained(models_['one']).to(half).save_pretrained(tmp_path/'half')
+    for p in Path(models_['one']).glob('*token*'): shutil.copy(p, tmp_path/'half')
+    c = candidate(tmp_path/'half')
+    for model in (with_head(c, TASKS['rte']), pretrained(c, AutoModel)[0]): assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert evaluate(grid({'half': str(tmp_path/'half')}, data, tmp_path/'out', seeds=1), show=False)[0]['value'] >= 0
 
 
 def test_length_never_exceeds_the_encoders_positions(tmp_path):
@@ -245,6 +257,14 @@ def test_results_of_other_settings_models_or_rows_are_refused(models_, data, tmp
     other = Path(shutil.copytree(data, tmp_path/'data'))
     (other/'SST-2'/'dev.tsv').write_text((data/'SST-2'/'dev.tsv').read_text().replace('dog', 'cat'))
     with pytest.raises(UserError, match='The rows of sst2'): evaluate(grid({'two': models_['two']}, other, out), show=False)
+    for broken in ('{"model": "one"}', '[]', '{'):
+        (out/'one'/'sst2'/'seed-0'/'result.json').write_text(broken)
+        with pytest.raises(UserError, match='is not a whole result. Delete it'): evaluate(grid(models_, data, out), show=False)
+
+
+def test_settings_under_which_nothing_is_learned_are_refused(models_, tmp_path):
+    with pytest.raises(UserError, match='Nothing would be learned'): grid(models_, tmp_path, tmp_path, cfg=FineTuning(epochs=0))
+    with pytest.raises(UserError, match='--held_out must be a share between 0 and 1; it is 2'): grid(models_, tmp_path, tmp_path, held_out=2)
 
 
 def test_a_cell_that_fails_does_not_stop_the_others(models_, data, tmp_path):
@@ -258,7 +278,7 @@ def test_a_cell_that_fails_does_not_stop_the_others(models_, data, tmp_path):
 
 
 def test_divergence_is_a_named_failure(models_, data, tmp_path):
-    with pytest.raises(UserError, match='gradient norm|is nan|inf'): evaluate(grid({'one': models_['one']}, data, tmp_path/'out', seeds=1, cfg=FineTuning(epochs=2, batch=16, lr=1e-3, max_length=24, stop_norm=1e-9)), show=False)
+    with pytest.raises(UserError, match='^1 of 1 cell failed. .*(gradient norm|is nan|inf)'): evaluate(grid({'one': models_['one']}, data, tmp_path/'out', seeds=1, cfg=FineTuning(epochs=2, batch=16, lr=1e-3, max_length=24, stop_norm=1e-9)), show=False)
     assert not results_in(tmp_path/'out')
 
 

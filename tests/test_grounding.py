@@ -104,6 +104,7 @@ def test_a_collapsed_encoder_scores_nothing():
 def test_recall_names_what_is_wrong():
     with pytest.raises(UserError, match='must belong'): recall(np.ones((3, 2)), np.ones((4, 2)))
     with pytest.raises(UserError, match='not finite'): recall(np.ones((2, 2)), np.array([[1, np.nan], [1, 1]]))
+    with pytest.raises(UserError, match='no queries'): recall(np.ones((0, 2)), np.ones((0, 2)))
 
 
 def test_any_clip_of_the_same_label_is_right_and_chance_knows_it():

@@ -102,6 +102,12 @@ def test_an_unknown_name_is_an_error(setting):
     with pytest.raises(UserError, match="does not know the name 'zzzzz'"): name_states(*setting, [NAMES[0], 'zzzzz'], ['a {x}'])
 
 
+def test_a_diverged_model_is_an_error_and_not_chance(setting):
+    model = copy.deepcopy(setting[0])
+    model.get_input_embeddings().weight.data[:] = np.nan
+    with pytest.raises(UserError, match='not finite'): probe(model, setting[1], PROBES, FAST)
+
+
 def test_pair_accuracy_counts_pairs():
     rng = np.random.default_rng(0)
     scores, has = torch.tensor(rng.integers(0, 4, (3, 10))), torch.tensor(rng.random((3, 10)) < .5)

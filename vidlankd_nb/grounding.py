@@ -182,7 +182,8 @@ def recall(
     chunk: int = 1024,           # queries at once, against 8 times as many targets
     labels=None,                 # (labels of the queries (Q,), of the targets (N,)); None: row i belongs to row i
 ) -> dict:                       # 'r1', 'r5', …, 'median_rank', what chance gives for each, 'n' targets; recalls are shares
-    "Exact retrieval by cosine; a tie counts against the query."
+    "Exact retrieval by cosine; a tie counts against the query. Raises `UserError` on states that do not fit or are not finite."
+    if not len(queries): raise UserError("There are no queries, so there is nothing to rank.")
     if labels is None:
         if (a := tuple(queries.shape)) != (b := tuple(targets.shape)): raise UserError(f"{a} queries and {b} targets: row i of one must belong to row i of the other.")
         labels = np.arange(len(queries)), np.arange(len(targets))

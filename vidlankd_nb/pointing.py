@@ -15,15 +15,12 @@ import numpy as np, torch
 import torch.nn.functional as F
 
 from .config import UserError
+from .grounding import frame_states, join_pieces
 from .pairs import collate
 from .video import even
 
 # %% ../nbs/10a_pointing.ipynb #point007
 READERS = ('words', 'tokens')
-
-def _averaged(states, word_ids):   # (L, H), token → number of its word → (W, H)
-    of = torch.tensor([-1 if w is None else w for w in word_ids])
-    return torch.stack([states[of == w].mean(0) for w in range(int(of.max()) + 1)])
 
 # %% ../nbs/10a_pointing.ipynb #point008
 @torch.inference_mode()
@@ -39,11 +36,11 @@ def word_rows(
     out = []
     for numbers in np.array_split(np.arange(len(data)), -(-len(data) // batch)):
         b = collate(data.pairs, data.tokenizer, data.cfg, numbers, fixed=True)
-        seen = teacher(b['input_ids'], b['attention_mask'], b['video'], b['video_mask'])
-        texts, frames = (seen.words, seen.local) if reader == 'words' else (seen.text, seen.frames)
+        seen = teacher(*(b[k].to(teacher.device) for k in ('input_ids', 'attention_mask', 'video', 'video_mask')))
+        texts, frames = (x.cpu() for x in ((seen.words, seen.local) if reader == 'words' else (seen.text, seen.frames)))
         ids = data.tokenizer([data.pairs.meta(int(i))[3] for i in numbers], truncation=True, max_length=data.cfg.max_tokens)
         for k in range(len(numbers)):
-            words = _averaged(texts[k, :len(ids.word_ids(k))], ids.word_ids(k))
+            words = join_pieces(texts[k], ids.word_ids(k))
             out.append((F.normalize(words, dim=-1) @ F.normalize(frames[k][b['video_mask'][k]], dim=-1).T).numpy())
     return out
 
@@ -133,17 +130,16 @@ def colour_scores(
     "Do colour words prefer frames of their colour? Over all clips whose captions name no invented noun."
     probes = json.loads((Path(world)/'probes.json').read_text(encoding='utf-8'))
     colours, clips = probes['attributes']['colour'], []
-    ids = data.tokenizer(list(colours), padding=True, return_tensors='pt')
-    seen = teacher.eval()(ids['input_ids'], ids['attention_mask'])
-    texts = teacher.words(ids['input_ids']) if reader == 'words' else seen.text
-    vectors = F.normalize(torch.stack([_averaged(t, ids.word_ids(k))[0] for k, t in enumerate(texts)]), dim=-1)      # (4, H)
+    ids = data.tokenizer(list(colours), padding=True, return_tensors='pt').to(teacher.device)
+    texts = teacher.eval().words(ids['input_ids']) if reader == 'words' else teacher.eval()(ids['input_ids'], ids['attention_mask']).text
+    vectors = F.normalize(torch.stack([join_pieces(t, ids.word_ids(k))[0] for k, t in enumerate(texts.cpu())]), dim=-1)      # (4, H)
     for i, (times, _, events) in enumerate(_happenings(data, world)):
         if events[0]['noun'] in probes['names']: continue
         b = collate(data.pairs, data.tokenizer, data.cfg, [i])
-        frames = teacher.video.local(b['video'], b['video_mask']) if reader == 'words' else teacher.video(b['video'], b['video_mask'])[0]
+        frames = frame_states(teacher, b['video'][0], 'local' if reader == 'words' else 'context')
         at = {tuple(e['seen']): colours.index(e['colour']) for e in events}
         shown = [next(c for (a, z), c in at.items() if a - 1e-6 <= t < z - 1e-6) for t in times]
-        clips.append(np.column_stack([F.normalize(frames[0], dim=-1) @ vectors.T, shown]))                             # (F, 5)
+        clips.append(np.column_stack([F.normalize(frames, dim=-1) @ vectors.T, shown]))                             # (F, 5)
     return bootstrap(clips, lambda x: np.nanmean([auc(x[:, k], x[:, 4] == k) for k in range(len(colours))]), draws) | {'chance': .5}
 
 # %% ../nbs/10a_pointing.ipynb #point019

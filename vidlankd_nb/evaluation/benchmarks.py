@@ -249,7 +249,7 @@ def read_jsonl(
     "Records of a file with one JSON object on each line."
     for n, line in text_lines(path, rows):
         try: record = json.loads(line)
-        except json.JSONDecodeError as e: rows.skip(n, f'not JSON: {e.msg} at column {e.colno}'); continue
+        except json.JSONDecodeError as e: rows.skip(n, f"not JSON: {e.msg.removesuffix(' starting at')} at column {e.colno}"); continue
         except RecursionError: rows.skip(n, 'not JSON: nested too deeply'); continue
         if isinstance(record, dict): yield n, record
         else: rows.skip(n, 'a JSON object was expected')
@@ -396,22 +396,29 @@ def load(
     strict: bool = False,        # raise `UserError` at the first row that would be skipped
     held_out: float | None = None,   # if 'train' or 'dev' has no file: this share of the other one's texts is 'dev', the rest 'train'
 ) -> Rows:
-    "The rows of one split of a benchmark."
+    "The rows of one split of a benchmark; raises `UserError` when there are none."
     if isinstance(task, str): task = tasks([task])[0]
     if split not in ('train', 'dev', 'test'): raise UserError(f"There is no split '{split}': {nearest(split, ['train', 'dev', 'test'])}")
     if limit is not None and limit < 1: raise UserError(f"A limit of {limit} rows leaves nothing: give a number from 1 up, or none.")
+    if held_out and not 0 < held_out < 1: raise UserError(f"held_out is {held_out:g}; it must be a share between 0 and 1, such as 0.2.")
     if part and part not in task.parts: raise UserError(f"{task.name} has no part '{part}': {nearest(part, task.parts) if task.parts else 'it has one set only.'}")
     if task.parts and split != 'train': part = part or task.parts[0]
     rows, rule = Rows(task, split, strict=strict), RULES.get(task.name, pair_row)
     records, side = (read_hub(task, split, part, rows), None) if str(data) == 'hub' else read_files(task, Path(data), split, part, rows, held_out)
+    apart = 0          # good rows on the other side of the cut
     for line, record in records:
         try: row = rule(task, record, split)
         except ValueError as e: rows.skip(line, str(e)); continue
         for reason in row.pop('wrong_answers', ()): rows.skip(line, reason)
         if side is None or (zlib.crc32((row.get('context') or row['a']).encode()) / 2**32 < held_out) == (side == 'dev'): rows.append(row)
+        else: apart += 1
         if limit and len(rows) >= limit: break
-    if not rows: raise UserError(f"{rows.files[-1]} gave no {split} rows of {task.name}: " + (f"{len(rows.skipped):,} were skipped, the first at line {rows.skipped[0]['line']}: {rows.skipped[0]['reason']}." if rows.skipped else 'it is empty.'))
+    if not rows: raise UserError(f"{rows.files[-1]} gave no {split} rows of {task.name}: {_why_none(rows, apart, held_out)}")
     return rows
+
+def _why_none(rows: Rows, apart: int, held_out) -> str:
+    if apart: return f"with held_out={held_out:g}, {'its only good row fell' if apart == 1 else f'all of its {apart:,} good rows fell'} to the other side. A cut parts whole texts: give a file with more of them, or another share."
+    return f"{len(rows.skipped):,} were skipped, the first at line {rows.skipped[0]['line']}: {rows.skipped[0]['reason']}." if rows.skipped else 'it is empty.'
 
 # %% ../../nbs/09b_benchmarks.ipynb #5444193b
 def read_files(task: Task, data: Path, split: str, part: str | None, rows: Rows, held_out: float | None):

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['HEADS', 'LOSSES', 'TOY', 'Candidate', 'hushed', 'candidate', 'fingerprint', 'outputs_of', 'PlainHead', 'text_folder',
-           'with_head', 'TaskBatches', 'longest', 'texts_of', 'bucketed_order', 'padding_share', 'FineTuneTask',
-           'predict', 'collapse', 'majority', 'fine_tune', 'named_tasks', 'Grid', 'draw', 'rows_fingerprint',
-           'left_out', 'settings', 'results_in', 'check_identity', 'write_result', 'answer', 'spoken', 'row_values',
-           'identity_of', 'compute', 'probe_cell', 'held', 'work', 'evaluate', 'grouped', 'side_by_side', 'worker']
+           'pretrained', 'with_head', 'TaskBatches', 'longest', 'texts_of', 'bucketed_order', 'padding_share',
+           'FineTuneTask', 'predict', 'collapse', 'majority', 'fine_tune', 'named_tasks', 'Grid', 'draw',
+           'rows_fingerprint', 'left_out', 'settings', 'results_in', 'check_identity', 'write_result', 'answer',
+           'spoken', 'row_values', 'identity_of', 'compute', 'probe_cell', 'held', 'work', 'evaluate', 'counted',
+           'grouped', 'side_by_side', 'worker']
 
 # %% ../../nbs/09d_finetuning.ipynb #2925ba6e
 import contextlib, fcntl, hashlib, inspect, json, os, shutil, signal, subprocess, sys, tempfile, threading
@@ -64,6 +65,7 @@ def candidate(
     if (folder/'students').is_dir(): raise UserError(f"'{source}' is a run, not a model: give its models, as {source}/students/*.")
     if local and not (folder/'config.json').is_file(): raise UserError(f"'{source}' holds no model: config.json is missing. Give a folder that save_pretrained wrote.")
     if local and not any((folder/f).is_file() for f in _vocabularies): raise UserError(f"'{source}' has no tokenizer: put the files that belong to its weights (tokenizer.json, or vocab.txt) into that folder.")
+    if local and not any(folder.glob('model*.safetensors')) and not any(folder.glob('pytorch_model*.bin')): raise UserError(f"'{source}' has no weights: model.safetensors is missing. Give a folder that save_pretrained wrote.")
     try:
         with hushed(): config, tokenizer = AutoConfig.from_pretrained(source), AutoTokenizer.from_pretrained(source)
     except Exception as e: raise UserError(f"The model '{source}' cannot be read: {' '.join(str(e).split())[:300]}") from None
@@ -119,6 +121,24 @@ def text_folder(c: Candidate):   # yields a folder, or a name on the hub
         VideoTeacher.from_pretrained(c.source).text.save_pretrained(folder)
         yield folder
 
+def pretrained(
+    c: Candidate,
+    auto,           # one of transformers' `AutoModel…`
+    seed: int = 0,  # of what the folder lacks
+    **more,
+) -> tuple[nn.Module, list]:   # the model in float32, whatever it was saved in; the names of the parameters that start at random
+    "A candidate's weights; raises `UserError` when they cannot be read or the encoder's are missing."
+    try:
+        with hushed(), text_folder(c) as source:
+            torch.manual_seed(hash_seed(seed, 'head'))
+            model, info = auto.from_pretrained(source, dtype=torch.float32, output_loading_info=True, **more)
+    except Exception as e: raise UserError(f"The weights of '{c.source}' cannot be read: {' '.join(str(e).split())[:300]}") from None
+    new, inside = sorted(info['missing_keys']), '' if auto is AutoModel else f'{model.base_model_prefix}.'
+    missing = [k for k in new if k.startswith(inside) and 'pooler' not in k]
+    if missing: raise UserError(f"'{c.source}' has no weights for {len(missing)} parameters of its encoder ('{missing[0]}' is one), which would start from random numbers. Give the folder of a whole model.")
+    return model, new
+
+# %% ../../nbs/09d_finetuning.ipynb #fi09head
 def with_head(
     c: Candidate,
     task: Task,
@@ -126,17 +146,9 @@ def with_head(
 ) -> nn.Module:   # its attribute `new` names the parameters that start at random
     "The candidate's encoder with a new head for a task; raises `UserError` when the folder holds no weights for the encoder."
     auto = HEADS[task.kind]
-    stock = type(c.config) in auto._model_mapping
-    try:
-        with hushed(), text_folder(c) as source:
-            torch.manual_seed(hash_seed(seed, 'head'))
-            model, info = (auto if stock else AutoModel).from_pretrained(source, output_loading_info=True, **({'num_labels': outputs_of(task)} if auto is AutoModelForSequenceClassification else {}))
-    except Exception as e: raise UserError(f"The weights of '{c.source}' cannot be read: {' '.join(str(e).split())[:300]}") from None
-    inside = f'{model.base_model_prefix}.' if stock else ''
-    missing = sorted(k for k in info['missing_keys'] if k.startswith(inside) and 'pooler' not in k)
-    if missing: raise UserError(f"'{c.source}' has no weights for {len(missing)} parameters of its encoder ('{missing[0]}' is one): fine-tuning would start from random numbers.")
-    if not stock: return PlainHead(model, task.kind, outputs_of(task))
-    model.new = sorted(info['missing_keys'])
+    if type(c.config) not in auto._model_mapping: return PlainHead(pretrained(c, AutoModel, seed)[0], task.kind, outputs_of(task))
+    model, new = pretrained(c, auto, seed, **({'num_labels': outputs_of(task)} if auto is AutoModelForSequenceClassification else {}))
+    model.new = new
     return model
 
 # %% ../../nbs/09d_finetuning.ipynb #66d40c5b
@@ -371,6 +383,8 @@ class Grid:
         if isinstance(self.cfg, dict): self.cfg = FineTuning(**self.cfg)
         for name, least in (('seeds', 1), ('first_seed', 0), ('limit', 1), ('dev_limit', 1)):
             if getattr(self, name) is not None and getattr(self, name) < least: raise UserError(f"--{name} must be {least} or more; it is {getattr(self, name)}.")
+        if self.held_out and not 0 < self.held_out < 1: raise UserError(f"--held_out must be a share between 0 and 1; it is {self.held_out:g}.")
+        if (self.cfg.steps if self.cfg.epochs is None else self.cfg.epochs) <= 0: raise UserError("Nothing would be learned: --epochs (or --steps, where epochs is null) must be above 0.")
         if not self.models: raise UserError("No model is named: give folders that save_pretrained wrote.")
         self.asked = named_tasks(self.tasks)
         if self.data is None and any(t is not TOY for t in self.asked): raise UserError("--data is missing: the folder with the benchmarks' original files, or 'hub' to fetch them.")
@@ -435,12 +449,16 @@ def settings(grid: Grid) -> dict:
     "What the figures of a grid depend on, beside models and rows."
     return {k: v for k, v in asdict(grid.cfg).items() if k not in _speed_only} | {k: getattr(grid, k) for k in ('limit', 'dev_limit', 'held_out')}
 
+_result_has = {'model', 'task', 'kind', 'seed', 'metric', 'value', 'scores', 'majority', 'collapsed', 'identity'}
+
 def results_in(out: str | Path) -> list[dict]:
     "All results in a folder; raises `UserError` when one cannot be read."
     found = []
     for p in sorted(Path(out).glob('*/*/seed-*/result.json')):
-        try: found.append(json.loads(p.read_text(encoding='utf-8')) | {'folder': str(p.parent)})
-        except ValueError: raise UserError(f"{p} is not a result: it is no JSON. Delete it, and the same command computes the cell again.") from None
+        try: result = json.loads(p.read_text(encoding='utf-8'))
+        except ValueError: result = None
+        if not isinstance(result, dict) or not _result_has <= result.keys(): raise UserError(f"{p} is not a whole result. Delete it, and the same command computes the cell again.")
+        found.append(result | {'folder': str(p.parent)})
     return found
 
 # %% ../../nbs/09d_finetuning.ipynb #d1f19033
@@ -539,8 +557,7 @@ def probe_cell(grid: Grid, c: Candidate, seed: int):
     from vidlankd_nb.evaluation.probes import probe
     folders = [Path(grid.data)/d for d in ('', 'world', 'toyworld', 'toy')] if grid.data not in (None, 'hub') else []
     file = next((f/'probes.json' for f in [*folders, samples()/'toyworld'] if (f/'probes.json').is_file()))
-    with hushed(), text_folder(c) as source: encoder = AutoModel.from_pretrained(source)
-    found = probe(encoder, c.tokenizer, json.loads(file.read_text(encoding='utf-8')), seed=seed)
+    found = probe(pretrained(c, AutoModel)[0], c.tokenizer, json.loads(file.read_text(encoding='utf-8')), seed=seed)
     scores = {'property': found['property']['mean'], 'physical': found['physical']['accuracy'], 'by_chance': found['property']['permutation'], **({'order': found['order']['accuracy']} if 'order' in found else {}), **found['property']['per_attribute']}
     write_result(grid, c, TOY, seed, scores, {}, [], majority=found['property']['permutation'], identity={'settings': {}, 'model': c.fingerprint, 'rows': hashlib.sha256(file.read_bytes()).hexdigest()[:16]})
 
@@ -583,12 +600,14 @@ def evaluate(
     for cell in grid.cells(): (grid.folder(*cell)/'failed.txt').unlink(missing_ok=True)
     Path(grid.out).mkdir(parents=True, exist_ok=True)
     todo = sum(bool(grid.missing(c)) for c in grid.cells())
-    if show: print(f"{len(grid.cells())} cells, {todo} to compute", flush=True)
+    if show: print(f"{counted(len(grid.cells()), 'cell')}, {todo} to compute", flush=True)
     if min(processes, todo) > 1: side_by_side(grid, min(processes, todo))
     work(grid, candidates, show)
     failed = {c: (grid.folder(*c)/'failed.txt').read_text() for c in grid.cells() if (grid.folder(*c)/'failed.txt').exists()}
-    if failed: raise UserError(f"{len(failed)} of {len(grid.cells())} cells failed, the others are done. " + ' '.join(f"[{m}, {t}: {len(s)} {'seed' if len(s) == 1 else 'seeds'}] {why}" for (m, t, why), s in grouped(failed).items()))
+    if failed: raise UserError(f"{len(failed)} of {counted(len(grid.cells()), 'cell')} failed{', the others are done' * (len(failed) < len(grid.cells()))}. " + ' '.join(f"[{m}, {t}: {counted(len(s), 'seed')}] {why}" for (m, t, why), s in grouped(failed).items()))
     return results_in(grid.out)
+
+def counted(n: int, thing: str) -> str: return f"{n} {thing}{'s' * (n != 1)}"
 
 def grouped(failed: dict) -> dict:   # (model, task, why) -> seeds
     out = {}

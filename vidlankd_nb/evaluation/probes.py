@@ -29,7 +29,7 @@ def name_states(
     templates: list[str],   # neutral sentences with '{x}' where the name goes
     batch: int = 256,       # sentences at once
 ) -> np.ndarray:            # (names, H) float64
-    "Each name's last hidden state, averaged over pieces and sentences; raises `UserError` if the tokenizer cannot read a name."
+    "Each name's last hidden state, averaged over pieces and sentences; raises `UserError` if the tokenizer cannot read a name or a state is not finite."
     encoder, training = model.base_model, model.training
     encoder.eval()
     rows = [(t.format(x=x), t.index('{x}'), x) for x in names for t in templates]
@@ -44,6 +44,7 @@ def name_states(
         lost = ~own.any(1) | ((enc['input_ids'] == tokenizer.unk_token_id) & own).any(1)
         if lost.any(): raise UserError(f"The tokenizer does not know the name '{part[lost.int().argmax()][2]}': it was made from other texts than the probes' world; give the tokenizer saved with the model.")
         h = encoder(**enc.to(encoder.device)).last_hidden_state.cpu().double()     # (B, L, H)
+        if not h[own].isfinite().all(): raise UserError("The model's states are not finite: its training diverged, and there is nothing to probe.")
         out.append((h * own[..., None]).sum(1) / own.sum(1, keepdim=True))
     encoder.train(training)
     return torch.cat(out).view(len(names), len(templates), -1).mean(1).numpy()

@@ -42,7 +42,8 @@ def _summary(self: Table) -> pd.DataFrame:
     def cell(runs):
         v = [100 * r['value'] for r in runs]
         return {'median': float(np.median(v)), 'low': min(v), 'high': max(v), 'runs': len(v), 'collapsed': sum(bool(r['collapsed']) for r in runs)} if v else {}
-    return pd.DataFrame({m: {(t, k): x for t in self.tasks for k, x in cell(self.runs(m, t)).items()} for m in self.names}).T
+    found = pd.DataFrame({m: {(t, k): x for t in self.tasks for k, x in cell(self.runs(m, t)).items()} for m in self.names}).T
+    return found.astype({c: 'Int64' for c in found if c[1] in ('runs', 'collapsed')})
 
 Table.summary = _summary
 
@@ -63,7 +64,7 @@ def _grid(self: Table, cell, title=lambda task, metric: f'{task} ({metric})') ->
 def _notes(self: Table) -> list[str]:
     "What a reader of the table must know."
     n = sorted({len(self.runs(m, t)) for m in self.names for t in self.tasks if self.runs(m, t)})
-    note = [f"Percent on the dev rows: median (lowest–highest) of {'–'.join(map(str, dict.fromkeys((n[0], n[-1]))))} seeds."] if n else []
+    note = [f"Percent on the dev rows: median (lowest–highest) of {'–'.join(map(str, dict.fromkeys((n[0], n[-1]))))} {'seed' if n == [1] else 'seeds'}."] if n else []
     if any(r['collapsed'] for r in self.results): note.append('†: collapsed runs, which gave one answer to everything; they are included.')
     return note + [f"[{i}] published, not measured here: {p['source']}" for i, p in enumerate(self.published, 1)]
 

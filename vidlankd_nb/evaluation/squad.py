@@ -28,7 +28,7 @@ def read_squad(
     "Questions of a SQuAD file, each with its paragraph; raises `UserError` when it is no such file."
     try: document = json.loads(text := path.read_bytes().decode('utf-8-sig'))
     except UnicodeDecodeError as e: raise UserError(f"{path} is not UTF-8 text (byte {e.start}).") from None
-    except json.JSONDecodeError as e: raise UserError(f"{path}, line {e.lineno}: not JSON ({e.msg}); is the download complete? Get it from {task.source}.") from None
+    except json.JSONDecodeError as e: raise UserError(f"{path}, line {e.lineno}: not JSON ({e.msg.removesuffix(' starting at')}); is the download complete? Get it from {task.source}.") from None
     except RecursionError: raise UserError(f"{path} is no SQuAD file: its JSON is nested too deeply.") from None
     if not isinstance(document, dict) or not isinstance(document.get('data'), list): raise UserError(f"{path} is no SQuAD file: an object with a list 'data' of articles was expected.")
     inside = lambda thing, key: thing[key] if isinstance(thing, dict) and isinstance(thing.get(key), list) else rows.skip(line, f"something without a list '{key}'") or ()
