@@ -263,7 +263,7 @@ def test_results_of_other_settings_models_or_rows_are_refused(models_, data, tmp
 
 
 def test_settings_under_which_nothing_is_learned_are_refused(models_, tmp_path):
-    with pytest.raises(UserError, match='Nothing would be learned'): grid(models_, tmp_path, tmp_path, cfg=FineTuning(epochs=0))
+    with pytest.raises(UserError, match='epochs is 0; it must be above 0'): grid(models_, tmp_path, tmp_path, cfg=FineTuning(epochs=0))
     with pytest.raises(UserError, match='--held_out must be a share between 0 and 1; it is 2'): grid(models_, tmp_path, tmp_path, held_out=2)
 
 

@@ -26,7 +26,7 @@ from ..corpus import write_aside
 from . import squad
 from .benchmarks import GROUPS, TASKS, Rows, Task, load, score, tasks
 from ..teacher import VideoTeacher, encoder_flops
-from ..training import epoch_order, hash_seed, make_accelerator, to_device, train
+from ..training import check_settings, epoch_order, hash_seed, make_accelerator, to_device, train
 
 # %% ../../nbs/09d_finetuning.ipynb #5c37fc91
 @dataclass
@@ -384,7 +384,7 @@ class Grid:
         for name, least in (('seeds', 1), ('first_seed', 0), ('limit', 1), ('dev_limit', 1)):
             if getattr(self, name) is not None and getattr(self, name) < least: raise UserError(f"--{name} must be {least} or more; it is {getattr(self, name)}.")
         if self.held_out and not 0 < self.held_out < 1: raise UserError(f"--held_out must be a share between 0 and 1; it is {self.held_out:g}.")
-        if (self.cfg.steps if self.cfg.epochs is None else self.cfg.epochs) <= 0: raise UserError("Nothing would be learned: --epochs (or --steps, where epochs is null) must be above 0.")
+        check_settings(self.cfg)
         if not self.models: raise UserError("No model is named: give folders that save_pretrained wrote.")
         self.asked = named_tasks(self.tasks)
         if self.data is None and any(t is not TOY for t in self.asked): raise UserError("--data is missing: the folder with the benchmarks' original files, or 'hub' to fetch them.")
