@@ -356,10 +356,11 @@ def test_import_paths(tmp_path):
     assert torch.equal(make_objective('test_objectives.Cosine', 8, 8)(s, t, mask)[0], want)
     file = tmp_path/'mine.py'
     file.write_text("import torch\nfrom vidlankd_nb.objectives import Objective\nclass Mine(Objective):\n    def compare(self, s, t, mask, ids): return self.mean(1 - torch.cosine_similarity(s, t, dim=-1), mask), {}\nclass No: pass\n")
+    (tmp_path/'slip.py').write_text('class Mine(:\n')
     assert torch.equal(make_objective(f'{file}:Mine', 8, 8)(s, t, mask)[0], want)
     total, log = make_objective(f'2*{file}:Mine + l2', 8, 8)(s, t, mask)
     assert torch.allclose(total, 2*want + log['l2'])
-    for bad, message in ((f'{file}:Minee', 'Minee'), (f'{file}:No', 'lacks forward'), (f'{tmp_path}/none.py:Mine', 'none.py'), ('no_such.module.Thing', 'no_such')):
+    for bad, message in ((f'{file}:Minee', 'Minee'), (f'{file}:No', 'lacks forward'), (f'{tmp_path}/none.py:Mine', 'none.py'), (f'{tmp_path}/slip.py:Mine', 'SyntaxError'), ('no_such.module.Thing', 'no_such')):
         with pytest.raises(UserError, match=message): make_objective(bad, 8, 8)
 
 

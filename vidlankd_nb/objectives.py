@@ -555,7 +555,7 @@ def find_objective(
             found = importlib.util.module_from_spec(spec); spec.loader.exec_module(found)
         else: found = importlib.import_module(module)
         out = getattr(found, cls)
-    except (ImportError, OSError, AttributeError, ValueError) as e: raise UserError(f"No objective '{name}': {e}; write 'package.module.Class' or 'path/to/file.py:Class'.") from e
+    except Exception as e: raise UserError(f"No objective '{name}': {f'{type(e).__name__}, ' if not isinstance(e, (ImportError, OSError, AttributeError)) else ''}{e}; write 'package.module.Class' or 'path/to/file.py:Class'.") from e
     missing = [a for a in ('forward', 'count', 'reads', 'positions', 'separable') if not hasattr(out, a)]
     if missing: raise UserError(f"'{name}' is no objective: it lacks {', '.join(missing)}; derive it from vidlankd_nb.objectives.Objective.")
     return out
