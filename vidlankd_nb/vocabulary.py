@@ -130,8 +130,9 @@ def word_losses(
     import torch
     from torch.nn import functional as F
     rows = []
+    longest = min(tokenizer.model_max_length, getattr(model.config, 'max_position_embeddings', 512))
     for line in lines:
-        enc = tokenizer(line, truncation=True, max_length=tokenizer.model_max_length)
+        enc = tokenizer(line, truncation=True, max_length=longest)
         for w in dict.fromkeys(k for k in enc.word_ids() if k is not None):
             at, span = [i for i, k in enumerate(enc.word_ids()) if k == w], enc.word_to_chars(w)
             if tokenizer.unk_token_id not in [enc['input_ids'][i] for i in at] and words(line[span.start:span.end]): rows.append((line[span.start:span.end].lower(), enc['input_ids'], at))
