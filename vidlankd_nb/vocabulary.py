@@ -130,7 +130,7 @@ def word_losses(
     import torch
     from torch.nn import functional as F
     rows = []
-    longest = min(tokenizer.model_max_length, getattr(model.config, 'max_position_embeddings', 512))
+    longest = min(tokenizer.model_max_length, getattr(model.config, 'max_position_embeddings', 512) - ('roberta' in model.config.model_type) * (tokenizer.pad_token_id + 1))
     for line in lines:
         enc = tokenizer(line, truncation=True, max_length=longest)
         for w in dict.fromkeys(k for k in enc.word_ids() if k is not None):
