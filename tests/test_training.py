@@ -86,6 +86,9 @@ def test_the_best_checkpoint_stays(tmp_path):
     assert c.steps() == [2, 4, 5] and c.best() == 2
     c.save(6, {'w': torch.zeros(2)}, {}, {'identity': {}, 'score': float('nan')})
     assert c.best() == 2   # a held-out loss of NaN is no best
+    (c.path(2)/'state.json').write_text('{"sco')
+    c.save(7, {'w': torch.zeros(2)}, {}, {'identity': {}, 'score': 3.0})   # a torn file is no reason to lose a new checkpoint
+    assert c.best() == 7 and c.steps() == [6, 7]
 
 
 def test_workers_change_nothing(run, whole):

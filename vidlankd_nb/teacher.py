@@ -36,12 +36,15 @@ def text_encoder(
     cfg: Encoder,
     tokenizer,      # its vocabulary sizes the embedding
 ):                  # a Hugging Face masked-LM model
-    "A masked-LM model with random weights of the given shape, or from a folder; raises `UserError` on an unknown architecture."
+    "A masked-LM model with random weights of the given shape, or from a folder; raises `UserError` on an unknown architecture or an impossible shape."
     if cfg.pretrained:
         model = load_text(cfg.pretrained)
         if len(tokenizer) > model.config.vocab_size: raise UserError(f"The weights in '{cfg.pretrained}' know {model.config.vocab_size:,} tokens and the tokenizer has {len(tokenizer):,}: set corpus.tokenizer to the folder that the weights came with.")
         return model
     if cfg.architecture not in _shape_names: raise UserError(f"Unknown text.architecture '{cfg.architecture}': {nearest(cfg.architecture, _shape_names)}")
+    for k in ('width', 'heads', 'positions'):
+        if getattr(cfg, k) < 1: raise UserError(f"text.{k} is {getattr(cfg, k)}; it must be 1 or more.")
+    if not 0 <= cfg.dropout < 1: raise UserError(f"text.dropout is {cfg.dropout}; it must be 0 or more, and below 1.")
     if cfg.width % cfg.heads: raise UserError(f"text.width {cfg.width} is not a multiple of text.heads {cfg.heads}.")
     names = _shape_names[cfg.architecture]
     shape = {names['layers']: cfg.layers, names['width']: cfg.width, names['heads']: cfg.heads, names['inner']: 4 * cfg.width,
@@ -79,7 +82,10 @@ def states_of(
     input_ids,         # (B, L)
     attention_mask,    # (B, L)
 ):                     # (B, L, H)
-    "Last hidden states, by the base encoder alone."
+    "Last hidden states, by the base encoder alone; raises `UserError` when the examples are longer than the encoder reads."
+    L, most = input_ids.shape[1], getattr(model.config, 'max_position_embeddings', None)
+    if most and 'roberta' in model.config.model_type: most -= model.config.pad_token_id + 1   # its positions are counted from there
+    if most and L > most: raise UserError(f"The examples have {L} tokens, and the text encoder reads at most {most}: raise text.positions, or lower pairs.max_tokens and corpus.block.")
     return model.base_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
 
 # %% ../nbs/05_teacher.ipynb #e517b65c
@@ -294,6 +300,7 @@ def make_teacher(
     "A teacher with random weights (or the text encoder's from `cfg.text.pretrained`); raises `UserError` on impossible settings."
     if cfg.word_window < 1 or cfg.word_window % 2 == 0: raise UserError(f"teacher.word_window is {cfg.word_window}; it must be odd, so that a frame stands in the middle.")
     if cfg.pooling not in POOLINGS: raise UserError(f"Unknown teacher.pooling '{cfg.pooling}': {nearest(cfg.pooling, POOLINGS)}")
+    if cfg.video_layers < 1: raise UserError(f"teacher.video_layers is {cfg.video_layers}; it must be 1 or more.")
     text = text_encoder(cfg.text, tokenizer)
     hidden = 1024 if text.config.hidden_size >= 512 else 256
     model = VideoTeacher(TeacherConfig(text=text.config.to_dict(), video_width=video_width, video_layers=cfg.video_layers, video_hidden=hidden, max_frames=max_frames, pooling=cfg.pooling,
@@ -376,11 +383,12 @@ def embed_pairs(
     data: PairBatches,
     batch: int = 256,
 ):                     # (N, H) caption vectors, (N, H) clip vectors, of unit length
-    "Each caption as the mean of its tokens' directions, unmasked, and each clip's direction."
+    "Each caption as the mean of its tokens' directions, unmasked, and each clip's direction; raises `UserError` when there are none."
     model.eval()
     texts, clips = [], []
+    if not len(data): raise UserError("There are no pairs to embed: hold some out (pairs.valid_share).")
     for rows in np.array_split(np.arange(len(data)), -(-len(data) // batch)):
-        b = collate(data.pairs, data.tokenizer, data.cfg, rows, fixed=True)
+        b = {k: v.to(model.device) for k, v in collate(data.pairs, data.tokenizer, data.cfg, rows, fixed=True).items() if torch.is_tensor(v)}
         out = model(b['input_ids'], b['attention_mask'], b['video'], b['video_mask'])
         texts.append(F.normalize(pool(F.normalize(out.text, dim=-1), ~b['special']), dim=-1)); clips.append(F.normalize(out.clip, dim=-1))
-    return torch.cat(texts).numpy(), torch.cat(clips).numpy()
+    return tuple(torch.cat(x).float().cpu().numpy() for x in (texts, clips))

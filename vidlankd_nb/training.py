@@ -75,6 +75,9 @@ def check_settings(cfg: Training):
     for k in (*['steps'] * (cfg.epochs is None), 'batch', 'accumulate', 'log_every', 'save_every', 'keep'):
         if getattr(cfg, k) < 1: raise UserError(f"{k} is {getattr(cfg, k)}; it must be 1 or more.")
     if cfg.epochs is not None and not cfg.epochs > 0: raise UserError(f"epochs is {cfg.epochs}; it must be above 0, or null for a number of steps.")
+    if cfg.workers < 0: raise UserError(f"workers is {cfg.workers}; it must be 0 or more.")
+    for k in ('clip', 'stop_norm'):
+        if not getattr(cfg, k) > 0: raise UserError(f"{k} is {getattr(cfg, k)}; it must be above 0.")
     for k in ('lr', 'warmup', 'weight_decay'):
         if not 0 <= getattr(cfg, k) < math.inf: raise UserError(f"{k} is {getattr(cfg, k)}; it must be a number from 0 up.")
 
@@ -98,9 +101,11 @@ class Checkpoints:
     def path(self, step): return self.folder/f'step-{step:08d}'
     def best(self) -> int | None:
         "The step with the lowest held-out loss, if any was measured."
-        scores = {s: json.loads((self.path(s)/'state.json').read_text()).get('score') for s in self.steps() if (self.path(s)/'state.json').exists()}
-        measured = [(v, s) for s, v in scores.items() if v is not None and math.isfinite(v)]
-        return min(measured)[1] if measured else None
+        return min(((v, s) for s in self.steps() if (v := self.score(s)) is not None and math.isfinite(v)), default=(None, None))[1]
+    def score(self, step: int) -> float | None:
+        "The held-out loss of a checkpoint, if one was measured and its file is whole."
+        try: return json.loads((self.path(step)/'state.json').read_text()).get('score')
+        except (OSError, ValueError): return None
 
 # %% ../nbs/08_training.ipynb #64533095
 def _fsync(path):
