@@ -1028,6 +1028,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'vidlankd_nb/training.py'),
                                       'vidlankd_nb.training.Checkpoints.path': ( 'training.html#checkpoints.path',
                                                                                  'vidlankd_nb/training.py'),
+                                      'vidlankd_nb.training.Checkpoints.score': ( 'training.html#checkpoints.score',
+                                                                                  'vidlankd_nb/training.py'),
                                       'vidlankd_nb.training.Checkpoints.steps': ( 'training.html#checkpoints.steps',
                                                                                   'vidlankd_nb/training.py'),
                                       'vidlankd_nb.training.Clock': ('training.html#clock', 'vidlankd_nb/training.py'),
