@@ -61,9 +61,7 @@ IPythonRenderer.block_math = lambda self, body: formula(body, 'block')
 
 
 def links(text: str, up: str) -> str:
-    "API, notebooks and what lies in benchmarks/ as relative addresses."
-    text = re.sub(r'(\]\((?![a-z]+:)[^)#\s]*#)([^)\s]+)', lambda m: m[1] + slug(m[2]), text)    # Jupyter's anchors may begin with a number
-    text = text.replace(f'](../{up}benchmarks/', f']({up}benchmarks/')
+    "API and notebooks as relative addresses."
     text = re.sub(r'\]\(/(?=[\w/]+\.html)', f']({up}', text)
     return re.sub(r'\]\(((?:\.\./)*[\w/]+\.ipynb)', lambda m: f']({target(m[1])}', text)
 
@@ -170,7 +168,7 @@ def lost(folder: Path) -> list[str]:
 
 def build():
     shutil.rmtree(site, ignore_errors=True); site.mkdir()
-    for folder in ('nbs/images', 'benchmarks'): shutil.copytree(root/folder, site/Path(folder).name)
+    shutil.copytree(root/'nbs'/'images', site/'images')
     (site/'course.css').write_text(CSS, encoding='utf-8'); (site/'search.js').write_text(SEARCH, encoding='utf-8')
     pages, index = {p: body(p) for _, ps in contents() for p in ps}, []
     titles = {p: t for p, (t, _, _) in pages.items()}

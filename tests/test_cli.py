@@ -1,4 +1,5 @@
 """The command line as a user meets it: bad input, interruption, resumption."""
+import errno
 import json
 import signal
 import subprocess
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from trainings import CLI, ENV, python, start
+from trainings import CLI, ENV, SMALL, python, start
 
 
 def vidlankd(*args): return python(*CLI[1:], *args)
@@ -90,6 +91,55 @@ def test_stage_before_its_inputs(tmp_path):
     assert "needs 'pairs' first" in refused('teacher', '--config', 'quick', '--out', tmp_path/'run')
 
 
+@pytest.mark.parametrize('words, said', [
+    ('run --config quick --out FILE/run', 'choose another folder'), ('demo --config quick --out FILE', 'choose another folder'), ('ablate --config quick --grid smallest --out FILE/grid', 'choose another folder'),
+    ('run --config quick --seed -1 --out HERE/run', 'seed is -1; 0 or more'), ('run --config quick --threads 0 --out HERE/run', 'threads is 0; 1 or more'),
+    ('ablate --config quick --grid smallest --first-seed -2 --out HERE/run', '--first-seed must be 0 or more'), ('demo --first-seed -2 --out HERE/run', '--first-seed must be 0 or more'), ('features', "'vidlankd features FILES… --out DIR'")])
+def test_numbers_and_places_that_cannot_be(words, said, tmp_path, capsys):
+    from vidlankd_nb import cli
+    (tmp_path/'file').write_text('mine')
+    with pytest.raises(SystemExit) as e: cli.main(words.replace('FILE', str(tmp_path/'file')).replace('HERE', str(tmp_path)).split())
+    error = capsys.readouterr().err
+    assert e.value.code == 2 and said in error and len(error.splitlines()) == 1 and not (tmp_path/'run').exists()
+
+
+def test_a_full_disk_is_one_sentence(monkeypatch, capsys):
+    from vidlankd_nb import cli
+    def full(args): raise OSError(errno.ENOSPC, 'No space left on device', 'runs/mine/x')
+    def broken(args): raise OSError(errno.EIO, 'Input/output error')
+    monkeypatch.setitem(cli.COMMANDS, 'run', (full, ''))
+    with pytest.raises(SystemExit) as e: cli.main(['run'])
+    assert e.value.code == 2 and 'runs/mine/x: no space left on device. Make room' in capsys.readouterr().err
+    monkeypatch.setitem(cli.COMMANDS, 'run', (broken, ''))
+    with pytest.raises(OSError): cli.main(['run'])
+
+
+def test_a_run_without_anything_held_out(tmp_path):
+    "Few videos, or few lines: none may fall to the held-out side. What then is not known is said, and nobody is left out of the table."
+    from vidlankd_nb.ablation import Cell, live_table
+    from vidlankd_nb.config import Distillation
+    out = vidlankd('run', *SMALL, '--corpus.valid_share', '0', '--pairs.valid_share', '0', '--student.steps', '4', '--world.noun_clips', '60', '--world.generic_clips', '40', '--world.two_event_clips', '0', '--evaluation.finetune_steps', '2',
+                   '--students', '{text_only: {objective: none}}', '--out', tmp_path/'run')
+    assert out.returncode == 0, out.stderr[-3000:]
+    page, report = (tmp_path/'run'/'report.html').read_text(), json.loads((tmp_path/'run'/'report.json').read_text())
+    assert report['teacher']['retrieval'] == {} and report['students']['text_only']['mlm_loss'] is None
+    assert '<th>text_only</th>' in page and '<td>–</td></tr>' in page and 'No pair was held out' in page
+    assert 'done' in live_table([Cell('a', 't', Distillation())], [0], {('a', 0): {'status': 'done', 'result': {'mlm_loss': None}}})
+
+
+def test_files_are_looked_at_once(tmp_path, monkeypatch):
+    "A folder of a hundred thousand videos takes seconds to look through, and every stage after `features` rests on it."
+    from vidlankd_nb import experiments
+    from vidlankd_nb.config import load_run
+    for name in ('videos', 'c.json', 't.txt'): (tmp_path/name).mkdir() if name == 'videos' else (tmp_path/name).write_text('{}')
+    x = experiments.Experiment(load_run('quick', data__videos=str(tmp_path/'videos'), data__captions=str(tmp_path/'c.json'), data__text=[str(tmp_path/'t.txt')]), tmp_path/'run', show=False)
+    looked = []
+    monkeypatch.setattr(experiments, 'contents', lambda path: looked.append(Path(path).name))
+    for name in x.chain(): experiments.stage_key(x, experiments.STAGES[name])
+    x.close()
+    assert looked.count('videos') == 1 and len(looked) <= 5
+
+
 def test_a_folder_that_is_not_a_run(tmp_path):
     (tmp_path/'precious.txt').write_text('mine')
     assert 'Nothing was written' in refused('run', '--config', 'quick', '--out', tmp_path)
@@ -169,7 +219,8 @@ def test_two_processes_on_one_folder(tmp_path):
 
 
 def test_demo_with_two_worlds(tmp_path):
-    out = vidlankd('demo', '--config', 'quick', '--students', '{text_only: {objective: none}, l2: {objective: l2, weight: 5}}', '--controls', '{}', '--seeds', '2', '--first-seed', '3', '--out', tmp_path/'demo')
+    small = [*SMALL, '--student.steps', '4', '--world.noun_clips', '60', '--world.generic_clips', '40', '--world.two_event_clips', '0', '--evaluation.finetune_steps', '2']
+    out = vidlankd('demo', *small, '--students', '{text_only: {objective: none}, l2: {objective: l2, weight: 5}}', '--seeds', '2', '--first-seed', '3', '--out', tmp_path/'demo')
     assert out.returncode == 0, out.stderr[-3000:] + out.stdout[-2000:]
     r = json.loads((tmp_path/'demo'/'report.json').read_text())
     assert r['seeds'] == [3, 4] and len(r['students']['l2']['property']['per_seed']) == 2

@@ -118,6 +118,8 @@ def test_the_front_page_shows_the_committed_figures():
     report = json.loads((root/'benchmarks'/'ablation'/'report.json').read_text(encoding='utf-8'))
     text = (root/'README.md').read_text(encoding='utf-8')
     assert in_short(report) in text and report['command'] in text
+    sst2 = json.loads((root/'benchmarks'/'sst2.json').read_text(encoding='utf-8'))
+    assert sst2['command'] in text and f"| {sst2['model']} | {100 * sst2['value']:.1f} |" in text
 
 
 def links(text): return [m for m in re.findall(r'\]\(([^)\s]+)\)', re.sub(r'```.*?```|`[^`\n]*`', '', text, flags=re.S)) if not re.match(r'[a-z]+:', m)]
@@ -142,6 +144,12 @@ def test_links_lead_somewhere():
     lost = [f'{p.relative_to(root)}: {link}' for p, text in texts.items() for link in links(text) if not leads(p, link)]
     assert sum(len(links(t)) for t in texts.values()) > 10
     assert not lost, '\n'.join(lost)
+
+
+def test_links_of_pages_hold_wherever_a_page_is_read():
+    "JupyterLab, GitHub and Pandoc each name a heading's anchor in a way of their own, and a site knows nothing outside nbs/: a page leads to pages and pictures, and names a section in words."
+    odd = [f'{p.relative_to(root)}: {link}' for p in pages() for link in links(prose(p)) if '#' in link or not (p.parent/link).resolve().is_relative_to(root/'nbs')]
+    assert not odd, '\n'.join(odd)
 
 
 @pytest.mark.parametrize('page', pages(), ids=lambda p: p.stem)

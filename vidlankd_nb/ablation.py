@@ -19,7 +19,7 @@ import yaml
 from . import __version__
 from .config import Distillation, Run, UserError, differences, dotted, load_run, nearest, parse_run, to_yaml
 from .corpus import write_aside
-from .experiments import OWN_TEACHERS, STAGES, Experiment, contents, digest, evaluate_model, reads_teacher, stage_key, student_key, teacher_key, train_student, train_teacher
+from .experiments import OWN_TEACHERS, STAGES, Experiment, contents, digest, evaluate_model, make_folder, reads_teacher, stage_key, student_key, teacher_key, train_student, train_teacher
 
 # %% ../nbs/12b_ablation.ipynb #ab000007
 @dataclass(eq=False)
@@ -83,7 +83,7 @@ def make_cell(
     if not str(name).replace('_', '').replace('-', '').replace('.', '').replace('+', '').isalnum(): raise UserError(f"Cell '{name}': a name is made of letters, digits, '_', '-', '.' and '+'; it becomes a file's name.")
     mine, runs = {f.name for f in fields(Distillation)} | {'model', 'about'}, {k for k in dotted(Run) if '.' in k}
     for key in keys:
-        if key not in mine | runs: raise UserError(f"Cell '{name}': unknown key '{key}': {nearest(key, runs if '.' in str(key) else mine)} Nothing was run.")
+        if key not in mine | runs: raise UserError(f"Cell '{name}': unknown key '{key}': {nearest(str(key), runs if '.' in str(key) else mine)} Nothing was run.")
     if keys.get('model', 'student') not in ('student', 'teacher'): raise UserError(f"Cell '{name}': model is 'student' or 'teacher', not '{keys['model']}'.")
     student = Distillation()
     for k, v in keys.items():
@@ -270,7 +270,8 @@ def live_table(
         if k in doing: return doing[k][:18]
         if s['status'] != 'done': return MARK[s['status']]
         r = s['result']
-        return f"{r['property']:.3f}" if 'property' in r else f"loss {r['mlm_loss']:.3f}"
+        if 'property' in r: return f"{r['property']:.3f}"
+        return 'done' if r['mlm_loss'] is None else f"loss {r['mlm_loss']:.3f}"
     width = max(len(c.name) for c in cells)
     done = sum(s['status'] == 'done' for s in states.values())
     failed = sum(s['status'] == 'failed' for s in states.values())
@@ -365,7 +366,7 @@ def prepare(cells, base, seeds, out) -> list:
     if out.exists() and not out.is_dir(): raise UserError(f"{out} is a file; choose a folder for the grid.")
     if out.exists() and any(p.name != '.lock' for p in out.iterdir()) and not config.exists(): raise UserError(f"{out} is not empty and holds no grid: choose another folder. Nothing was written.")
     if config.exists() and (found := differences(load_run(config), base)): raise UserError(f"{out} holds a grid over another configuration ({'; '.join(found[:3])}{' …' if len(found) > 3 else ''}): choose another --out, or repeat that grid's settings. Nothing was written.")
-    for f in ('store', 'cells'): (out/f).mkdir(parents=True, exist_ok=True)
+    for f in ('store', 'cells'): make_folder(out/f)
     if not config.exists(): write_aside(config, to_yaml(base))
     tables = {}
     for c in cells: tables.setdefault(c.table, {})[c.name] = {k: v for k, v in asdict(c.student).items() if v != asdict(Distillation())[k]} | c.settings | {k: v for k, v in (('model', c.model), ('about', c.about)) if v not in ('student', '')} | ({} if c.student.objective != 'none' else {'objective': 'none'})

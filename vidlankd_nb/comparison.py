@@ -7,14 +7,14 @@ __all__ = ['REFERENCES', 'COLUMNS', 'flat', 'figures', 'compare', 'collect_grid'
            'plot_facts', 'stars', 'in_short', 'grid_page', 'make_comparison']
 
 # %% ../nbs/12d_comparison.ipynb #co000004
-import html, json, os, platform
+import html, json, platform
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
 from . import __version__
 from .ablation import cell_file, clock, state_of
-from .corpus import write_aside
+from .corpus import cores, write_aside
 from .report import STYLE, picture
 from .statistics import holm, interval, paired
 
@@ -69,7 +69,7 @@ def collect_grid(
     compare(rows)
     chance = [r['metrics']['permutation']['per_seed'] for r in rows if 'permutation' in r['metrics']]
     per_seed = {str(s): sum(v) / len(v) for s in seeds if (v := [c[str(s)] for c in chance if str(s) in c])}
-    return {'command': command, 'version': __version__, 'versions': {'python': platform.python_version()} | {p: version(p) for p in ('torch', 'transformers', 'numpy')}, 'processors': len(os.sched_getaffinity(0)),
+    return {'command': command, 'version': __version__, 'versions': {'python': platform.python_version()} | {p: version(p) for p in ('torch', 'transformers', 'numpy')}, 'processors': cores(),
             'seconds': {'clock': clock(out), 'cells': round(sum(v for r in rows for v in r['seconds'].values()), 1), 'processor': round(sum(v or 0 for r in rows for v in r['processor'].values()), 1)}, 'seeds': seeds, 'chance': {'property': {'mean': sum(per_seed.values()) / len(per_seed), 'per_seed': per_seed}} if per_seed else {},
             'cells': rows, 'config': asdict(base)}
 

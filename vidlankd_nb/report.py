@@ -36,8 +36,9 @@ def collect(
         losses = [r['mlm_loss'] for r in found if r['mlm_loss'] is not None]
         return out | {'mlm_loss': sum(losses) / len(losses) if losses else None}
     teacher = [read(f, 'teachers-video') for f in folders]
+    found = [t['retrieval'] for t in teacher if t['retrieval']]     # empty where no pair was held out
     out = {'config': asdict(runs[0]), 'seeds': [r.seed for r in runs], 'version': __version__, 'seconds': stage_seconds(folders, stages),
-           'teacher': {'retrieval': {k: sum(t['retrieval'][k] for t in teacher) / len(teacher) for k in teacher[0]['retrieval']}} | merged('teachers', 'video'),
+           'teacher': {'retrieval': {k: sum(t[k] for t in found) / len(found) for k in found[0]} if found else {}} | merged('teachers', 'video'),
            'students': {n: merged('students', n) for n in runs[0].students}, 'controls': {n: merged('controls', n) for n in runs[0].controls}}
     if 'permutation' in teacher[0]:
         chance = [[read(f, f'students-{n}')['permutation'] for n in runs[0].students] for f in folders]
@@ -73,7 +74,8 @@ def verdicts(report: dict) -> list[str]:
 # %% ../nbs/12a_report.ipynb #c652c421
 def headline(report: dict) -> str:
     "The result in one line."
-    if 'baseline' not in report: return f"teacher finds the right clip first in {report['teacher']['retrieval']['r1']:.0%} of cases (chance {report['teacher']['retrieval']['chance_r1']:.0%})"
+    found = report['teacher']['retrieval']
+    if 'baseline' not in report: return f"teacher finds the right clip first in {found['r1']:.0%} of cases (chance {found['chance_r1']:.0%})" if found else "no pair was held out, so nothing is known of how well the teacher finds clips; raise pairs.valid_share"
     cells = [f"{n} {r['property']['mean']:.2f}" for n, r in (report['students'] | report['controls']).items()]
     n = len(report['seeds'])
     return f"what videos show about held-out nouns, known by each student ({n} world{'s' * (n > 1)}): {', '.join(cells)}; chance {report['baseline']['property']['permutation']:.2f}"
@@ -123,7 +125,8 @@ def table(report: dict) -> str:
     columns = [k for k in ('property', 'physical', 'order', 'temporal', 'withheld') if any(k in m for m in models)]
     several = len(report['seeds']) > 1
     cell = lambda s: f"<td>{s['mean']:.3f}{' <small>± %.3f</small>' % s['sd'] if several else ''}</td>" if s else '<td>–</td>'
-    def row(name, r, kind): return f"<tr class={kind}><th>{name}</th>{''.join(cell(r.get(k)) for k in columns)}<td>{r['mlm_loss']:.2f}</td></tr>" if r.get('mlm_loss') is not None else ''
+    loss = lambda v: '–' if v is None else f'{v:.2f}'
+    def row(name, r, kind): return f"<tr class={kind}><th>{name}</th>{''.join(cell(r.get(k)) for k in columns)}<td>{loss(r['mlm_loss'])}</td></tr>"
     rows = [row(n, r, 'student') for n, r in report['students'].items()] + [row(f'control: {n}', r, 'control') for n, r in report['controls'].items()] + [row('the teacher itself', report['teacher'], 'teacher')]
     return f"<table><tr><th></th>{''.join(f'<th>{k}</th>' for k in columns)}<th>masked-LM loss</th></tr>{''.join(rows)}</table>"
 
@@ -159,7 +162,8 @@ def page(report: dict, pictures: dict) -> str:
     if 'baseline' in report: parts += [pictures.get('properties', ''), table(report),
         f"<p><small>property: which colour, shape, size, weight and order a held-out noun's objects have, read off the noun's state by ridge regression. physical: two-choice questions about held-out nouns, chance 0.50.{TELL['temporal'] if 'temporal' in report['teacher'] else ''}{TELL['withheld'] if 'withheld' in report['teacher'] else ''} ± is the standard deviation over worlds.</small></p>",
         "<h2>In words</h2><ul>" + ''.join(f'<li>{html.escape(v)}</li>' for v in verdicts(report)) + '</ul>']
-    parts += [f"<h2>The teacher</h2><p>Among {t['candidates']:.0f} held-out clips it ranks a caption's own clip first in {t['r1']:.0%} of cases (chance {t['chance_r1']:.0%}), among the first five in {t['r5']:.0%}.</p>", *pictures.get('grounding', []),
+    found = f"Among {t['candidates']:.0f} held-out clips it ranks a caption's own clip first in {t['r1']:.0%} of cases (chance {t['chance_r1']:.0%}), among the first five in {t['r5']:.0%}." if t else 'No pair was held out: how well it finds clips is not known.'
+    parts += [f"<h2>The teacher</h2><p>{found}</p>", *pictures.get('grounding', []),
               "<p><small>Cosine of each word with each frame; the dot marks the nearest. Word vectors know nothing but their word and are contrasted with single frames: they point. A word in context sums up its caption and is contrasted with whole clips: it knows what is in a clip, and which frame it is nearest to is not trained.</small></p>", *_vokens(report, pictures), "<h2>What it costs</h2>", pictures.get('losses', ''),
               '<p>Seconds of each stage' + (', mean over worlds' if len(report['seeds']) > 1 else '') + ': ' + ', '.join(f'{k} {v:.0f}' for k, v in s.items() if k != 'total') + f"; in all {s['total']:.0f}.</p>",
               f"<h2>Configuration</h2><p>vidlankd_nb {report['version']}, seeds {report['seeds']}.</p><details><summary>everything</summary><pre>{html.escape(json.dumps(report['config'], indent=1))}</pre></details></html>"]
