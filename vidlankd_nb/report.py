@@ -64,7 +64,7 @@ def verdicts(report: dict) -> list[str]:
     for name, r in s.items():
         if name == 'text_only': continue
         gaps = [a - b for a, b in zip(r['property']['per_seed'], base)]
-        how = 'knows more than the text-only student on every seed' if min(gaps) >= 0.1 else 'does not help on every seed'
+        how = 'knows more than the text-only student on every seed' if min(gaps) >= 0.1 else 'is not ten points ahead of the text-only student on every seed'
         out.append(f"{name} {how}: {100*sum(gaps)/len(gaps):+.0f} points on held-out properties (smallest {100*min(gaps):+.0f}).")
     for name, r in report['controls'].items():
         gap = r['property']['mean'] - report['baseline']['property']['permutation']
