@@ -599,6 +599,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'vidlankd_nb/experiments.py'),
                                          'vidlankd_nb.experiments.load_tokenizer_of': ( 'experiments.html#load_tokenizer_of',
                                                                                         'vidlankd_nb/experiments.py'),
+                                         'vidlankd_nb.experiments.make_folder': ( 'experiments.html#make_folder',
+                                                                                  'vidlankd_nb/experiments.py'),
                                          'vidlankd_nb.experiments.model_card': ( 'experiments.html#model_card',
                                                                                  'vidlankd_nb/experiments.py'),
                                          'vidlankd_nb.experiments.open_grounding': ( 'experiments.html#open_grounding',
