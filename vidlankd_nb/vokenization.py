@@ -227,7 +227,7 @@ def make_vokens(
     seed: int = 0,
     show: bool = True,
 ) -> dict:                    # the manifest
-    "Name every token of a corpus by a clip; raises `UserError` on impossible settings."
+    "Name every token of a corpus by a clip; raises `UserError` on impossible settings, and where `out` holds something else."
     out, train = Path(out), PairSet.load(pairs, 'train')
     chosen = choose_clips(len(train), cfg.count, seed)
     model = VideoTeacher.from_pretrained(teacher).eval().to('cuda' if torch.cuda.is_available() else 'cpu')
@@ -250,8 +250,9 @@ def make_vokens(
 
 # %% ../nbs/11_vokenization.ipynb #vk000039
 def _begin(out, identity):
-    "An empty folder, or the one that an interrupted run with the same `identity` left."
+    "An empty folder, or the one that an interrupted run with the same `identity` left; raises `UserError` where something else lies."
     file = out/'making.json'
+    if out.exists() and not (out.is_dir() and (file.exists() or not any(out.iterdir()))): raise UserError(f"{out} is in use for something other than vokens: choose a new folder. Nothing was written.")
     if out.exists() and not (file.exists() and json.loads(file.read_text()) == identity): shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
     for half in out.glob('.*.npy.*'): half.unlink()
