@@ -83,6 +83,8 @@ def test_errors_name_file_and_cure(text, tmp_path):
     with pytest.raises(UserError, match='blank.txt'): build_corpus([tmp_path/'blank.txt'], tmp_path/'c', Corpus())
     (tmp_path/'latin.txt').write_bytes('caf\xe9 au lait\n'.encode('latin-1'))
     with pytest.raises(UserError, match='latin.txt is not UTF-8'): build_corpus([tmp_path/'latin.txt'], tmp_path/'c', Corpus())
+    for out in (text, text/'c'):
+        with pytest.raises(UserError, match='cannot be made'): build_corpus([text], out, Corpus())
     with pytest.raises(UserError, match='at least two tokens'): build_corpus([text], tmp_path/'c', Corpus(block=3))
 
 

@@ -78,6 +78,7 @@ def test_a_complete_world_is_left_alone(world):
     before = (world/'caption.json').stat().st_mtime_ns
     assert generate(world, TINY, seed=3) == world and (world/'caption.json').stat().st_mtime_ns == before
     with pytest.raises(UserError, match='another toy world'): generate(world, TINY, seed=4)
+    with pytest.raises(UserError, match='cannot be made .Not a directory'): generate(world/'world.json'/'x', TINY)
 
 
 def test_text_never_tells(world):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .config import Corpus, UserError
+from .config import Corpus, UserError, make_folder
 
 # %% ../nbs/04_corpus.ipynb #3ddeac9e
 def is_markup(
@@ -208,7 +208,7 @@ def claim(
     if (out/'source.json').exists() and (out/'tokenizer').is_dir():
         theirs = json.loads((out/'source.json').read_text(encoding='utf-8'))
         if odd := [k for k in mine if mine[k] != theirs.get(k)]: raise UserError(f"{out} holds a corpus made with another {odd[0]}{'' if odd[0] == 'text' else f' ({theirs.get(odd[0])}, not {mine[odd[0]]})'}: choose another folder. Nothing was written.")
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     write_aside(out/'source.json', json.dumps(mine))
 
 # %% ../nbs/04_corpus.ipynb #03223c0c

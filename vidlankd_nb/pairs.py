@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np, pyarrow as pa, torch
 
-from .config import Pairs, UserError
-from .video import READS, FeatureRows, FeatureStore, MappedTable, decode, even, film_strip, id_hash, is_finite, make_folder, video_file, write_json
+from .config import Pairs, UserError, make_folder
+from .video import READS, FeatureRows, FeatureStore, MappedTable, decode, even, film_strip, id_hash, is_finite, video_file, write_json
 
 # %% ../nbs/03_pairs.ipynb #ad6f96a2
 def read_captions(

@@ -16,7 +16,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from .config import UserError, World
+from .config import UserError, World, make_folder
 
 # %% ../nbs/01_toyworld.ipynb #93017315
 ATTRIBUTES = {
@@ -356,7 +356,7 @@ def generate(
         if json.loads((folder/'world.json').read_text(encoding='utf-8')) == stamp: return folder
         raise UserError(f"{folder} holds another toy world (see its world.json): choose another folder, or delete that one.")
     for part in ('videos', 'text'): shutil.rmtree(folder/part, ignore_errors=True)
-    for part in ('videos', 'text'): (folder/part).mkdir(parents=True)
+    for part in ('videos', 'text'): make_folder(folder/part)
     rngs = [np.random.default_rng([seed, part]) for part in range(5)]    # apart, so that a longer corpus moves nothing else
     everyone, values = make_names(world.names + world.withheld, rngs[0]), balanced_attributes(world.names, rngs[1])
     names, withheld = everyone[:world.names], everyone[world.names:]      # no video shows the withheld ones

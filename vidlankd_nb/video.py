@@ -7,8 +7,7 @@ __all__ = ['HUB', 'IMAGENET', 'SCHEMA', 'READS', 'NO_CAPTIONS', 'VIDEO_ENDINGS',
            'film_strip', 'even', 'FeatureRows', 'rows_between', 'Pixels', 'windows', 'reader', 'extract', 'is_finite',
            'as_rows', 'usual', 'geometry', 'Backbone', 'Pretrained', 'settle', 'ResNeXtBlock', 'ResNeXt3D',
            'ResNeXt3DBackbone', 'load_resnext3d', 'load_backbone', 'StoreWriter', 'shards', 'same_settings',
-           'make_folder', 'write_json', 'MappedTable', 'id_hash', 'FeatureStore', 'extract_folder', 'video_file',
-           'settings']
+           'write_json', 'MappedTable', 'id_hash', 'FeatureStore', 'extract_folder', 'video_file', 'settings']
 
 # %% ../nbs/02_video.ipynb #f0d6aae1
 import base64, glob, hashlib, io, itertools, json, math, mmap, os, time
@@ -18,7 +17,7 @@ from pathlib import Path
 import av, numpy as np, pyarrow as pa, torch
 from av.video.reformatter import VideoReformatter
 
-from .config import Features, Progress, UserError, nearest
+from .config import Features, Progress, UserError, make_folder, nearest
 
 # %% ../nbs/02_video.ipynb #f2d4f0e0
 def open_video(
@@ -581,11 +580,6 @@ def same_settings(
     if differ := [f"{k} is {old.get(k)!r} there, {meta.get(k)!r} now" for k in {**old, **meta} if old.get(k) != meta.get(k)]:
         raise UserError(f"{path.parent} holds features made with other settings ({'; '.join(differ)}); choose another folder or delete it.")
 
-def make_folder(folder):
-    "Make a folder; raises `UserError` where that is impossible."
-    try: Path(folder).mkdir(parents=True, exist_ok=True)
-    except OSError as e: raise UserError(f"The folder {folder} cannot be made ({e.strerror}).") from None
-
 def write_json(path, value):
     "Write aside, then rename: a reader finds the old file or the new one, never half of one."
     part = Path(f'{path}.part')
@@ -806,6 +800,7 @@ def _alive(results, cfg):
         if 'DataLoader worker' not in str(e): raise
         raise UserError(f"A decoding process died ({str(e).splitlines()[0]}). What is done is kept; the same command with features.workers=0 stops at the file that does it.") from None
 
+# %% ../nbs/02_video.ipynb #vdplan01
 NO_CAPTIONS = 'no captions for it'
 VIDEO_ENDINGS = {f'.{e}' for e in '3gp avi flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts vob webm wmv'.split()}   # these come first; others are tried as well
 
@@ -826,11 +821,12 @@ def _wanted(captions):
     if not isinstance(captions, dict): raise UserError('The captions are not a JSON object of videos, {"id": {"start": …, "end": …, "text": …}}.')
     return set(captions)
 
+# %% ../nbs/02_video.ipynb #vdplan02
 def _plan(videos, out, wanted):
     "(files to extract, the report's first lines)."
-    todo, seen, skipped = [], {}, []
-    files = [p.relative_to(videos) for p in videos.rglob('*') if (p.is_file() or p.is_symlink() and not p.exists()) and out.resolve() not in p.resolve().parents]
-    files.sort(key=_videos_first)
+    todo, seen, skipped, store = [], {}, [], out.resolve()
+    there = lambda p: p.is_file() or p.is_symlink() and not p.exists()      # a link that leads nowhere is reported, too
+    files = sorted((p.relative_to(videos) for p in videos.rglob('*') if there(p) and store not in (p.parent.resolve(), *p.parent.resolve().parents)), key=_videos_first)
     if not files: raise UserError(f"{videos} holds no file: video files (mp4, mkv, webm, avi, … – all that FFmpeg opens) were looked for, also in folders inside it.")
     for f in files:
         if wanted is not None and f.stem not in wanted: skipped.append(dict(file=f.as_posix(), reason=NO_CAPTIONS))
