@@ -5,7 +5,7 @@ import numpy as np, pytest, torch
 
 from vidlankd_nb import pairs as P
 from vidlankd_nb.config import Pairs, UserError
-from vidlankd_nb.video import FeatureStore, StoreWriter, id_hash
+from vidlankd_nb.store import FeatureStore, StoreWriter, id_hash
 
 
 def make_store(folder, n=12, seconds=30, width=4, rate=1., start=0., difference=0):

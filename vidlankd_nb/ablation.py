@@ -17,9 +17,8 @@ from pathlib import Path
 import yaml
 
 from . import __version__
-from .config import Distillation, Run, UserError, differences, dotted, load_run, nearest, parse_run, to_yaml
-from .corpus import write_aside
-from .experiments import OWN_TEACHERS, STAGES, Experiment, contents, digest, evaluate_model, make_folder, reads_teacher, stage_key, student_key, teacher_key, train_student, train_teacher
+from .config import Distillation, Run, UserError, differences, dotted, load_run, make_folder, nearest, to_yaml, write_aside
+from .experiments import OWN_TEACHERS, STAGES, Experiment, contents, digest, evaluate_model, reads_teacher, stage_key, student_key, teacher_key, train_student, train_teacher
 
 # %% ../nbs/12b_ablation.ipynb #ab000007
 @dataclass(eq=False)

@@ -13,8 +13,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from . import __version__
-from .ablation import cell_file, clock, state_of
-from .corpus import cores, write_aside
+from .ablation import clock, state_of
+from .config import write_aside, write_json
+from .corpus import cores
 from .report import STYLE, picture
 from .statistics import holm, interval, paired
 
@@ -182,5 +183,5 @@ def grid_page(report: dict) -> str:
 def make_comparison(cells: list, base, seeds: list[int], out: Path, command: str = '') -> dict:
     "Write `report.json` and `report.html` of a grid."
     report = collect_grid(cells, base, seeds, out, command)
-    write_aside(out/'report.json', json.dumps(report, indent=1)); write_aside(out/'report.html', grid_page(report))
+    write_json(out/'report.json', report); write_aside(out/'report.html', grid_page(report))
     return report

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SPECIAL_TOKENS', 'is_markup', 'doc_title', 'read_lines', 'train_tokenizer', 'load_tokenizer', 'fingerprint',
-           'is_held_out', 'pack', 'encode_part', 'write_aside', 'write_rows', 'text_files', 'claim', 'build_corpus',
-           'save_tokenizer', 'cores', 'run_parts', 'Examples', 'check_vocabulary', 'uniforms', 'most_masked', 'Masker',
+           'is_held_out', 'pack', 'encode_part', 'write_rows', 'text_files', 'claim', 'build_corpus', 'save_tokenizer',
+           'cores', 'run_parts', 'Examples', 'check_vocabulary', 'uniforms', 'most_masked', 'Masker',
            'masked_positions', 'TextBatches', 'masked_batch']
 
 # %% ../nbs/04_corpus.ipynb #9d12095c
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .config import Corpus, UserError, make_folder
+from .config import Corpus, UserError, make_folder, write_aside, write_json
 
 # %% ../nbs/04_corpus.ipynb #3ddeac9e
 def is_markup(
@@ -153,17 +153,6 @@ def encode_part(
     write_aside(done, json.dumps(counts))
     return counts
 
-# %% ../nbs/04_corpus.ipynb #d270fffb
-def write_aside(
-    path: Path,     # file to write
-    text: str,
-):
-    "Write a text file whole or not at all: aside, flushed to disk, then renamed."
-    aside = path.with_name(f'.{path.name}.{os.getpid()}')
-    with open(aside, 'w', encoding='utf-8') as f:
-        f.write(text); f.flush(); os.fsync(f.fileno())
-    os.replace(aside, path)
-
 # %% ../nbs/04_corpus.ipynb #13bff92d
 def write_rows(
     rows: list,     # token ids without special tokens
@@ -233,7 +222,7 @@ def build_corpus(
     total = {k: sum(c.get(k, 0) for c in counts) for k in sorted({k for c in counts for k in c})}
     if not total.get('train_examples'): raise UserError(f"No examples came out of {', '.join(map(str, files))}: {total.get('text', 0)} lines of text, {total.get('blank', 0)} blank ones, {total.get('markup', 0)} of markup; with packed blocks, at least {cfg.block - 2} tokens are needed.")
     manifest = {'counts': total, 'block': cfg.block, 'packed': cfg.packed, 'fingerprint': fingerprint(load_tokenizer(out/'tokenizer')), 'parts': [p[4] for p in parts]}
-    write_aside(out/'corpus.json', json.dumps(manifest, indent=1))
+    write_json(out/'corpus.json', manifest)
     return manifest
 
 # %% ../nbs/04_corpus.ipynb #9fc02d8a

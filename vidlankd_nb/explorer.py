@@ -38,7 +38,7 @@ def show_token(
     ax['frame'].imshow(frames[at], interpolation='nearest'); ax['frame'].set_title(f'{look.times[at]:.2f} s', loc='left'); ax['frame'].axis('off')
     _strip(ax['strip'], frames, at)
     rows = np.stack([np.asarray(look.rows[n])[token] for n in names])                 # (R, F)
-    image = ax['heat'].imshow(rows, cmap=HEAT, vmin=-limit, vmax=limit, aspect='auto')
+    ax['heat'].imshow(rows, cmap=HEAT, vmin=-limit, vmax=limit, aspect='auto')
     for r, row in enumerate(rows):
         for i, v in enumerate(row): ax['heat'].text(i, r, f'{v:.1f}'.replace('-', '−'), ha='center', va='center', fontsize=7, color='white' if abs(v) > .6 * limit else '.2')
     ax['heat'].set_yticks(range(len(names)), [n if len(n) < 24 else n[:22] + '…' for n in names]); ax['heat'].yaxis.tick_right()

@@ -12,7 +12,6 @@ __all__ = ['STYLE', 'HEAT', 'INK', 'WORD', 'CONTEXT', 'similarity', 'join_pieces
 import difflib
 from dataclasses import dataclass, field
 from functools import wraps
-from pathlib import Path
 from textwrap import fill, shorten
 from typing import Callable
 
@@ -23,7 +22,8 @@ from torch.nn import functional as F
 
 from .config import UserError
 from .pairs import collate
-from .video import decode, even, film_strip, video_file
+from .video import decode, even, film_strip
+from .store import video_file
 
 # %% ../nbs/10_grounding.ipynb #89cb4889
 def similarity(

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import numpy as np, pyarrow as pa, torch
 
-from .config import Pairs, UserError, make_folder
-from .video import READS, FeatureRows, FeatureStore, MappedTable, decode, even, film_strip, id_hash, is_finite, video_file, write_json
+from .config import Pairs, UserError, make_folder, write_json
+from .video import decode, even, film_strip
+from .features import FeatureRows, is_finite
+from .store import READS, FeatureStore, MappedTable, id_hash, video_file
 
 # %% ../nbs/03_pairs.ipynb #ad6f96a2
 def read_captions(

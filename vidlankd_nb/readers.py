@@ -7,7 +7,6 @@ __all__ = ['ALIGNED', 'MARKS', 'PAINT', 'rotation', 'aligns', 'token_states', 's
            'show_words']
 
 # %% ../nbs/10b_readers.ipynb #fed49ef6
-import json
 from pathlib import Path
 
 import matplotlib.pyplot as plt

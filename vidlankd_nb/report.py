@@ -12,8 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from . import __version__
-from .config import load_run
-from .corpus import write_aside
+from .config import load_run, write_aside, write_json
 
 # %% ../nbs/12a_report.ipynb #8a433ec9
 def spread(values: list) -> dict:
@@ -190,5 +189,5 @@ def make_report(
         fig = plot_properties(report).figure
         fig.savefig(out/'figures'/'properties.png', dpi=130)
         pictures['properties'] = picture(fig)
-    write_aside(out/'report.json', json.dumps(report, indent=1)); write_aside(out/'report.html', page(report, pictures))
+    write_json(out/'report.json', report); write_aside(out/'report.html', page(report, pictures))
     return report

@@ -13,10 +13,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from .config import Distillation, UserError, nearest
-from .corpus import write_aside
+from .config import Distillation, UserError, nearest, write_aside
 from .objectives import make_objective
-from .teacher import encoder_flops, mlm_sum, states_of, take, text_encoder, vocabulary_logits
+from .teacher import encoder_flops, mlm_sum, states_of, take, vocabulary_logits
 
 # %% ../nbs/07_student.ipynb #b214c220
 HEADS = ('none', 'linear', 'mlp')

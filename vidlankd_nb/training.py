@@ -25,8 +25,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from .config import Progress, Training, UserError, nearest
-from .corpus import write_aside
+from .config import Progress, Training, UserError, nearest, write_aside
 from .processes import alone, rank, together, world
 
 # %% ../nbs/08_training.ipynb #eaefc0e7

@@ -7,14 +7,14 @@ __all__ = ['words', 'count_words', 'caption_words', 'first_seen', 'coverage', 'p
            'interval', 'word_gap', 'vocabulary_of_run', 'gap_lines']
 
 # %% ../nbs/11a_vocabulary.ipynb #vc000004
-import json, re
+import re
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
-from .config import UserError
-from .corpus import is_held_out, read_lines, write_aside
+from .config import UserError, write_json
+from .corpus import is_held_out, read_lines
 from .pairs import read_captions
 
 # %% ../nbs/11a_vocabulary.ipynb #vc000007
@@ -116,7 +116,7 @@ def vocabulary_files(
     out.mkdir(parents=True, exist_ok=True)
     ax = plot_coverage(found)
     ax.figure.savefig(out/'vocabulary.png', dpi=140); plt.close(ax.figure)
-    write_aside(out/'vocabulary.json', json.dumps(found, indent=1, ensure_ascii=False))
+    write_json(out/'vocabulary.json', found)
     return found
 
 # %% ../nbs/11a_vocabulary.ipynb #vc000025
@@ -198,7 +198,7 @@ def vocabulary_of_run(
     seen, invented = set(caption_words(captions)[0]), set().union(*names.values())
     rest = {w for w, _ in losses[base]} - invented
     found['gap'] = word_gap(losses, {'covered words': rest & seen, 'uncovered words': rest - seen} | {f'{k} names': set(v) for k, v in names.items()}, base)
-    write_aside(Path(out)/'vocabulary.json', json.dumps(found, indent=1, ensure_ascii=False))
+    write_json(Path(out)/'vocabulary.json', found)
     return found
 
 # %% ../nbs/11a_vocabulary.ipynb #vc000033

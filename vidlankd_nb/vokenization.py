@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np, torch
 import torch.nn.functional as F
 
-from .config import Pairs, Progress, UserError, Vokens, nearest
-from .corpus import Examples, load_tokenizer, write_aside
+from .config import Pairs, Progress, UserError, Vokens, nearest, write_aside, write_json
+from .corpus import Examples, load_tokenizer
 from .objectives import find_objective, parse_sum
 from .pairs import PairSet, unit
 from .teacher import VideoTeacher, states_of
@@ -245,7 +245,7 @@ def make_vokens(
             else: label_part(model.text, ids, lengths, special, there, cfg, path, bar.advance)
     bar.close()
     manifest = identity | _use(out, cfg.count) | {'quantisation': quantisation(sample_states(model.text, splits['train'], special).cpu(), vectors, cfg.chunk)}
-    write_aside(out/'vokens.json', json.dumps(manifest, indent=1))
+    write_json(out/'vokens.json', manifest)
     return manifest
 
 # %% ../nbs/11_vokenization.ipynb #vk000039

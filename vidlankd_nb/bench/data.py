@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np, torch
 
 from .objectives import machine
-from ..config import Pairs, UserError
+from ..config import Pairs, UserError, write_json
 from ..pairs import PairSet, make_pairs
-from ..video import FeatureStore, StoreWriter, VideoReader, write_json
+from ..video import VideoReader
+from ..store import FeatureStore, StoreWriter
 
 # %% ../../nbs/bench/data.ipynb #587b6205
 def invent(
@@ -84,7 +85,7 @@ def operations(
     import torch
     from torch.utils.flop_counter import FlopCounterMode
     from transformers import AutoConfig, AutoModel
-    from vidlankd_nb.video import HUB, ResNeXt3D
+    from vidlankd_nb.features import HUB, ResNeXt3D
     with torch.device('meta'), FlopCounterMode(display=False) as count:
         if backbone == 'resnext3d': ResNeXt3D().eval()(torch.zeros(1, 3, 16, 112, 112))
         else: AutoModel.from_config(AutoConfig.for_model(**HUB[backbone][1])).eval()(torch.zeros(1, 3, 224, 224))

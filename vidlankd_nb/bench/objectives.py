@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from ..objectives import OBJECTIVES, make_objective, unit
+from ..objectives import make_objective
 
 # %% ../../nbs/bench/objectives.ipynb #6e9523b4
 def nst_loop(s, t, mask):

@@ -21,8 +21,7 @@ import numpy as np, torch, torch.nn.functional as F, transformers
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForMultipleChoice, AutoModelForQuestionAnswering, AutoModelForSequenceClassification, AutoTokenizer
 
-from ..config import FineTuning, UserError, nearest, samples
-from ..corpus import write_aside
+from ..config import FineTuning, UserError, nearest, samples, write_aside, write_json
 from . import squad
 from .benchmarks import GROUPS, TASKS, Rows, Task, load, score, tasks
 from ..teacher import VideoTeacher, encoder_flops
@@ -486,7 +485,7 @@ def write_result(
     main = next(m for m in task.metrics if m in scores)
     write_aside(folder/'predictions.json', json.dumps(predictions, ensure_ascii=False))
     write_aside(folder/'rows.json', json.dumps(rows))
-    write_aside(folder/'result.json', json.dumps({'model': c.name, 'task': task.name, 'kind': task.kind, 'seed': seed, 'metric': main, 'value': scores[main], 'scores': scores, 'collapsed': collapsed} | more, indent=1))
+    write_json(folder/'result.json', {'model': c.name, 'task': task.name, 'kind': task.kind, 'seed': seed, 'metric': main, 'value': scores[main], 'scores': scores, 'collapsed': collapsed} | more)
 
 # %% ../../nbs/09d_finetuning.ipynb #80cc490e
 def answer(

@@ -8,8 +8,6 @@ __all__ = ['name_states', 'halves', 'ridge_accuracy', 'kernel_of', 'property_pro
 
 # %% ../../nbs/09a_probes.ipynb #c973ef63
 import copy
-import json
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np

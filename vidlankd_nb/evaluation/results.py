@@ -13,8 +13,7 @@ from pathlib import Path
 
 import numpy as np, pandas as pd, yaml
 
-from ..config import UserError, nearest
-from ..corpus import write_aside
+from ..config import UserError, nearest, write_aside
 from .benchmarks import TASKS, measures
 from .finetuning import results_in
 

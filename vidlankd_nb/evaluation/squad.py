@@ -14,8 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import UserError
-from ..corpus import write_aside
+from ..config import UserError, write_json
 from .benchmarks import READERS, RULES, SCORES, Rows, Task, full
 
 # %% ../../nbs/09c_squad.ipynb #90d0b4e9
@@ -285,6 +284,6 @@ def write_predictions(
     "Write predictions.json, what is said, and with no-answer scores also null_odds.json and best_texts.json, the texts before the decision."
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    dump = lambda name, what: write_aside(folder/name, json.dumps(what, ensure_ascii=False, indent=1))
+    dump = lambda name, what: write_json(folder/name, what)
     dump('predictions.json', decided(texts, no_answer, threshold))
     if no_answer is not None: dump('null_odds.json', no_answer); dump('best_texts.json', texts)
