@@ -38,7 +38,7 @@ $(VENV)/.dev: $(VENV)/.package
 
 sync: setup              ## notebooks -> package and README
 	$(BIN)/nbdev-export
-	$(BIN)/python scripts/widgets.py
+	$(BIN)/python scripts/pages.py
 	$(BIN)/nbdev-clean
 	$(BIN)/python scripts/readme.py
 	$(BIN)/python scripts/house.py

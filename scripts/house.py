@@ -20,13 +20,13 @@ def notebooks() -> dict[str, str]:
 
 
 def minutes(page: Path) -> int:
-    "How long a page takes to read: 200 words of prose or 25 lines of code a minute, to the next five."
+    "How long a page takes to read: 200 words of prose or 30 lines of code a minute, to the next five."
     words = lines = 0
     for c in json.loads(page.read_text(encoding='utf-8'))['cells']:
         source = ''.join(c['source'])
         if c['cell_type'] == 'markdown': words += len(source.split())
         elif not re.search(r'^#\|\s*hide', source, re.M): lines += sum(bool(l.strip()) and not l.startswith(('#|', 'import', 'from')) for l in source.splitlines())
-    return max(5, 5 * round((words / 200 + lines / 25) / 5))
+    return max(5, 5 * round((words / 200 + lines / 30) / 5))
 
 
 def imports(top: bool = False) -> dict[str, set]:

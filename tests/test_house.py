@@ -1,9 +1,11 @@
 """The house is in order: imports point left, links lead somewhere, pages hold no errors and nothing is left to do."""
 import ast
+import io
 import json
 import re
 import subprocess
 import sys
+import tokenize
 from collections import Counter
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import yaml
 root = Path(__file__).parent.parent
 sys.path.insert(0, str(root/'scripts'))
 import house
+from pages import stored
 
 
 def pages(): return [p for p in sorted((root/'nbs').rglob('*.ipynb')) if '.ipynb_checkpoints' not in p.parts]
@@ -107,10 +110,26 @@ def test_a_lesson_has_an_aim_and_exercises_and_leads_on(page):
     assert onwards and (page.parent/onwards[1]).exists()
 
 
-def test_no_page_stores_a_widget():
-    "What a widget shows needs a kernel; its stored view has another number each time: `make sync` takes it out."
-    stored = [p.stem for p in pages() for c in json.loads(p.read_text(encoding='utf-8'))['cells'] for o in c.get('outputs', []) if any('widget-view' in k for k in o.get('data', {}))]
-    assert not stored
+@pytest.mark.parametrize('page', pages(), ids=lambda p: p.stem)
+def test_a_page_lies_on_the_disk_as_it_should(page):
+    "No view of a widget is stored, and hidden cells are folded: `make sync` does both."
+    nb = json.loads(page.read_text(encoding='utf-8'))
+    assert stored(json.loads(json.dumps(nb))) == nb
+
+
+@pytest.mark.parametrize('page', pages(), ids=lambda p: p.stem)
+def test_code_fits_the_page(page):
+    "What a scroll bar hides is not read: 110 characters a line, comments behind the code and lines that are one string apart."
+    long = []
+    for c in json.loads(page.read_text(encoding='utf-8'))['cells']:
+        source = ''.join(c['source'])
+        if c['cell_type'] != 'code' or re.search(r'^[%!]', source, re.M): continue
+        inside, code = set(), {}                                               # lines of strings; end of the code on each line
+        for t in tokenize.generate_tokens(io.StringIO(source).readline):
+            if t.type == tokenize.STRING and (t.start[0] != t.end[0] or not t.line[:t.start[1]].strip()): inside |= set(range(t.start[0], t.end[0] + 1))
+            if t.type not in (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE): code[t.end[0]] = max(code.get(t.end[0], 0), t.end[1])
+        long += [source.split('\n')[k-1] for k, end in code.items() if end > 110 and k not in inside]
+    assert not long, '\n'.join(long)
 
 
 def test_the_front_page_shows_the_committed_figures():

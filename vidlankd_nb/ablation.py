@@ -17,8 +17,11 @@ from pathlib import Path
 import yaml
 
 from . import __version__
-from .config import Distillation, Run, UserError, differences, dotted, load_run, make_folder, nearest, to_yaml, write_aside
-from .experiments import OWN_TEACHERS, STAGES, Experiment, contents, digest, evaluate_model, reads_teacher, stage_key, student_key, teacher_key, train_student, train_teacher
+from .config import (Distillation, Run, UserError, differences, dotted, load_run, make_folder,
+                                nearest, to_yaml, write_aside)
+from .experiments import (OWN_TEACHERS, STAGES, Experiment, contents, digest, evaluate_model,
+                                     reads_teacher, stage_key, student_key, teacher_key,
+                                     train_student, train_teacher)
 
 # %% ../nbs/12b_ablation.ipynb #ab000007
 @dataclass(eq=False)
@@ -33,8 +36,10 @@ class Cell:
     def run(self, base: Run) -> Run:
         "The configuration of this cell; raises `UserError` where a value does not fit its key."
         run = base
-        for key, value in self.settings.items(): run = with_setting(run, key.split('.'), value, f"Cell '{self.name}', {key}")
-        return replace(run, students={self.name: self.student} if self.model == 'student' else {}, controls={})
+        for key, value in self.settings.items():
+            run = with_setting(run, key.split('.'), value, f"Cell '{self.name}', {key}")
+        return replace(run, students={self.name: self.student} if self.model == 'student'
+                       else {}, controls={})
 
 # %% ../nbs/12b_ablation.ipynb #ab000008
 def with_setting(
@@ -48,7 +53,9 @@ def with_setting(
     old = getattr(thing, name)
     if rest: return replace(thing, **{name: with_setting(old, rest, value, where)})
     if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool): value = float(value)
-    if old is not None and value is not None and type(value) is not type(old): raise UserError(f"{where}: {value!r} is {type(value).__name__}, and {type(old).__name__} is expected.")
+    if old is not None and value is not None and type(value) is not type(old):
+        raise UserError(f"{where}: {value!r} is {type(value).__name__}, "
+                        f"and {type(old).__name__} is expected.")
     return replace(thing, **{name: value})
 
 # %% ../nbs/12b_ablation.ipynb #ab000010
@@ -63,12 +70,19 @@ def read_grid(
 ) -> list[Cell]:
     "The cells of a grid; raises `UserError` on unknown grids and keys, with the nearest right one."
     file = GRIDS/f'{name}.yaml' if str(name) in grids() else Path(name)
-    if not file.is_file(): raise UserError(f"No grid '{name}': it is neither a file nor a grid of the package; {nearest(str(name), grids())}")
+    if not file.is_file():
+        raise UserError(f"No grid '{name}': it is neither a file nor a grid of the package; "
+                        f"{nearest(str(name), grids())}")
     try: tables = yaml.safe_load(file.read_text(encoding='utf-8'))
-    except (yaml.YAMLError, UnicodeDecodeError) as e: raise UserError(f"{name} is not valid YAML: {' '.join(str(e).split())}.") from None
-    if not isinstance(tables, dict) or not tables or not all(isinstance(t, dict) and t for t in tables.values()): raise UserError(f"{name} is no grid: tables of cells are expected, {{objectives: {{text_only: {{objective: none}}}}}}.")
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise UserError(f"{name} is not valid YAML: {' '.join(str(e).split())}.") from None
+    if not isinstance(tables, dict) or not tables or not all(isinstance(t, dict) and t
+                                                             for t in tables.values()):
+        raise UserError(f"{name} is no grid: tables of cells are expected, {{objectives: {{text_only: "
+                        f"{{objective: none}}}}}}.")
     cells = [make_cell(n, t, keys) for t, cs in tables.items() for n, keys in cs.items()]
-    if twice := [c.name for i, c in enumerate(cells) if c.name in [d.name for d in cells[:i]]]: raise UserError(f"{name} has two cells named '{twice[0]}': a name stands for one cell.")
+    if twice := [c.name for i, c in enumerate(cells) if c.name in [d.name for d in cells[:i]]]:
+        raise UserError(f"{name} has two cells named '{twice[0]}': a name stands for one cell.")
     return cells
 
 # %% ../nbs/12b_ablation.ipynb #ab000011
@@ -78,16 +92,26 @@ def make_cell(
     keys: dict,     # of the student without a dot, of the run with one
 ) -> Cell:
     "One cell from its keys; raises `UserError` on a key that does not exist."
-    if not isinstance(keys, dict): raise UserError(f"Cell '{name}': keys and values are expected, for example {{objective: l2, weight: 5}}.")
-    if not str(name).replace('_', '').replace('-', '').replace('.', '').replace('+', '').isalnum(): raise UserError(f"Cell '{name}': a name is made of letters, digits, '_', '-', '.' and '+'; it becomes a file's name.")
-    mine, runs = {f.name for f in fields(Distillation)} | {'model', 'about'}, {k for k in dotted(Run) if '.' in k}
+    if not isinstance(keys, dict):
+        raise UserError(f"Cell '{name}': keys and values are expected, for example {{objective: "
+                        f"l2, weight: 5}}.")
+    if not str(name).replace('_', '').replace('-', '').replace('.', '').replace('+', '').isalnum():
+        raise UserError(f"Cell '{name}': a name is made of letters, digits, '_', '-', '.' and '+'; "
+                        "it becomes a file's name.")
+    mine, runs = ({f.name for f in fields(Distillation)} | {'model', 'about'},
+                  {k for k in dotted(Run) if '.' in k})
     for key in keys:
-        if key not in mine | runs: raise UserError(f"Cell '{name}': unknown key '{key}': {nearest(str(key), runs if '.' in str(key) else mine)} Nothing was run.")
-    if keys.get('model', 'student') not in ('student', 'teacher'): raise UserError(f"Cell '{name}': model is 'student' or 'teacher', not '{keys['model']}'.")
+        if key not in mine | runs:
+            raise UserError(f"Cell '{name}': unknown key '{key}': "
+                            f"{nearest(str(key), runs if '.' in str(key) else mine)} Nothing was run.")
+    if keys.get('model', 'student') not in ('student', 'teacher'):
+        raise UserError(f"Cell '{name}': model is 'student' or 'teacher', not '{keys['model']}'.")
     student = Distillation()
     for k, v in keys.items():
-        if k in {f.name for f in fields(Distillation)}: student = with_setting(student, [k], v, f"Cell '{name}', {k}")
-    return Cell(str(name), table, student, {k: v for k, v in keys.items() if '.' in k}, keys.get('model', 'student'), keys.get('about', ''))
+        if k in {f.name for f in fields(Distillation)}:
+            student = with_setting(student, [k], v, f"Cell '{name}', {k}")
+    return Cell(str(name), table, student, {k: v for k, v in keys.items() if '.' in k},
+                keys.get('model', 'student'), keys.get('about', ''))
 
 # %% ../nbs/12b_ablation.ipynb #ab000015
 class CellRun(Experiment):
@@ -99,7 +123,8 @@ class CellRun(Experiment):
         store: str | Path,       # folder shared by all cells
         show: bool = False,
     ):
-        self.cell, self.run, self.folder, self.show, self.main = cell, replace(cell.run(base), seed=seed), Path(store), show, True
+        self.cell, self.run, self.folder, self.show, self.main = (cell, replace(cell.run(base), seed=seed),
+                                                                  Path(store), show, True)
     def path(self, first, *rest) -> Path:
         if first == 'teachers': first, rest = f'teacher-{teacher_key(self, rest[0])}', rest[1:]
         elif first == 'students': first, rest = f'student-{student_key(self, self.cell.student)}', rest[1:]
@@ -123,7 +148,10 @@ def units(x: CellRun) -> dict:
     if not student: teacher('video')
     elif (reads_teacher(cfg) or cfg.start == 'teacher') and cfg.teacher in OWN_TEACHERS: teacher(cfg.teacher)
     if 'vokens' in chain: stage('vokens')
-    if student: out[x.path('students', x.cell.name)] = ('student', lambda: train_student(x, x.cell.name, cfg, x.path('students', x.cell.name)))
+    if student:
+        out[x.path('students', x.cell.name)] = ('student',
+                                                lambda: train_student(x, x.cell.name, cfg,
+                                                                      x.path('students', x.cell.name)))
     return out
 
 # %% ../nbs/12b_ablation.ipynb #ab000021
@@ -153,7 +181,9 @@ def changed(folder: Path) -> str | None:
     "The first file of a finished unit that is not what it was; None when all are."
     for name, (size, when, what) in json.loads(record_of(folder).read_text())['files'].items():
         f = folder/name
-        if not f.is_file() or f.stat().st_size != size or f.stat().st_mtime_ns != when and contents(f) != what: return name
+        if (not f.is_file() or f.stat().st_size != size or f.stat().st_mtime_ns != when
+            and contents(f) != what):
+            return name
 
 # %% ../nbs/12b_ablation.ipynb #ab000023
 def make_unit(
@@ -163,15 +193,20 @@ def make_unit(
     say=print,
 ) -> dict:             # its record, with 'made': by us, now?
     "Make a unit of the store once, whoever asks; raises `UserError` when it is no longer what was made."
-    with held(folder.with_name(f'.{folder.name}.lock'), lambda: say(f'waiting for {name}, which another process makes')):
+    with held(folder.with_name(f'.{folder.name}.lock'),
+              lambda: say(f'waiting for {name}, which another process makes')):
         if record_of(folder).exists():
-            if odd := changed(folder): raise UserError(f"{folder/odd} changed after it was made, and this cell rests on it: put the file back, or run the grid with --again to make '{name}' and all that rests on it anew.")
+            if odd := changed(folder):
+                raise UserError(f"{folder/odd} changed after it was made, and this cell rests on it: "
+                                f"put the file back, or run the grid with --again to make '{name}' and all "
+                                "that rests on it anew.")
             return json.loads(record_of(folder).read_text()) | {'made': False}
         say(f'{name} …')
         began = time.time()
         work()
         if (folder/'checkpoints').exists(): shutil.rmtree(folder/'checkpoints')    # a finished model needs none
-        record = {'unit': name, 'seconds': round(time.time() - began, 2), 'version': __version__, 'files': outputs(folder) if folder.exists() else {}}
+        record = {'unit': name, 'seconds': round(time.time() - began, 2), 'version': __version__,
+                  'files': outputs(folder) if folder.exists() else {}}
         write_aside(record_of(folder), json.dumps(record))
         return record | {'made': True}
 
@@ -198,16 +233,24 @@ def run_cell(
                     if r['made']: seconds[name] = r['seconds']
                     else: reused.append(name)
                 say('evaluate …')
-                result = evaluate_model(x, *(('students', cell.name) if cell.model == 'student' else ('teachers', 'video')))
+                result = evaluate_model(x, *(('students', cell.name) if cell.model == 'student'
+                                             else ('teachers', 'video')))
             except Exception as e:
-                words = str(e) if isinstance(e, UserError) else ' '.join(traceback.format_exception_only(e)[-1].split())
+                words = (str(e) if isinstance(e, UserError)
+                         else ' '.join(traceback.format_exception_only(e)[-1].split()))
                 file.with_suffix('.log').write_text(traceback.format_exc())
-                write_aside(file, json.dumps(about | {'status': 'failed', 'words': words, 'version': __version__}))
+                write_aside(file, json.dumps(about | {'status': 'failed', 'words': words,
+                                                      'version': __version__}))
                 raise
-            record = about | {'status': 'done', 'key': cell_key(x), 'units': [f.name for f in needed], 'result': result, 'made': seconds, 'reused': reused, 'seconds': round(time.time() - began, 2), 'processor': round(time.process_time() - cpu, 2), 'version': __version__}
+            record = about | {'status': 'done', 'key': cell_key(x), 'units': [f.name for f in needed],
+                              'result': result, 'made': seconds, 'reused': reused,
+                              'seconds': round(time.time() - began, 2),
+                              'processor': round(time.process_time() - cpu, 2), 'version': __version__}
             write_aside(file, json.dumps(record))
             return record
-    except BlockingIOError: raise UserError(f"Cell '{cell.name}' with seed {seed} is being run by another process in {out}.") from None
+    except BlockingIOError:
+        raise UserError(f"Cell '{cell.name}' with seed {seed} is being run by another process in "
+                        f"{out}.") from None
 
 # %% ../nbs/12b_ablation.ipynb #ab000025
 def cell_key(x: CellRun) -> str:
@@ -228,11 +271,18 @@ def state_of(
     if record['status'] != 'done': return record
     x = CellRun(cell, base, seed, Path(out)/'store')
     now = units(x)
-    if record['version'] != __version__: return record | {'status': 'changed', 'words': f"it was made by version {record['version']}, and this is {__version__}"}
+    if record['version'] != __version__:
+        return record | {'status': 'changed',
+                         'words': f"it was made by version {record['version']}, and this is {__version__}"}
     other = [n for f, (n, _) in now.items() if f.name not in record['units']]
-    if other or record['key'] != cell_key(x): return record | {'status': 'changed', 'words': f"settings or files behind '{(other or ['evaluation'])[0]}' are others now"}
+    if other or record['key'] != cell_key(x):
+        return record | {'status': 'changed',
+                         'words': f"settings or files behind '{(other or ['evaluation'])[0]}' are others now"}
     for f, (n, _) in now.items():
-        if not record_of(f).exists() or (odd := changed(f)): return record | {'status': 'changed', 'words': f"'{n}' in the store was {'changed: ' + odd if record_of(f).exists() else 'removed'}"}
+        if not record_of(f).exists() or (odd := changed(f)):
+            return record | {'status': 'changed',
+                             'words': f"'{n}' in the store was "
+                             f"{'changed: ' + odd if record_of(f).exists() else 'removed'}"}
     return record
 
 # %% ../nbs/12b_ablation.ipynb #ab000028
@@ -250,7 +300,8 @@ def clear(
         now = units(CellRun(cell, base, seed, Path(out)/'store'))
         odd = [n for f, (n, _) in now.items() if record_of(f).exists() and changed(f)]
         for f, (n, _) in now.items():
-            if record_of(f).exists() and any(n == o or rests_on(n, o) for o in odd): record_of(f).unlink(); shutil.rmtree(f, ignore_errors=True)
+            if record_of(f).exists() and any(n == o or rests_on(n, o) for o in odd):
+                record_of(f).unlink(); shutil.rmtree(f, ignore_errors=True)
         file = cell_file(out, cell.name, seed)
         if s['status'] == 'changed': os.replace(file, file.with_suffix('.before'))
 
@@ -276,13 +327,16 @@ def live_table(
     failed = sum(s['status'] == 'failed' for s in states.values())
     head = f"{'':{width}}  " + '  '.join(f'{f"seed {s}":18}' for s in seeds)
     rows = [f"{c.name:{width}}  " + '  '.join(f'{entry((c.name, s)):18}' for s in seeds) for c in cells]
-    return '\n'.join([head, *rows, f"{done} of {len(states)} done, {len(doing)} running{f', {failed} failed' if failed else ''}"])
+    return '\n'.join([head, *rows,
+                      f"{done} of {len(states)} done, "
+                      f"{len(doing)} running{f', {failed} failed' if failed else ''}"])
 
 # %% ../nbs/12b_ablation.ipynb #ab000031
 class Board:
     "Shows `live_table` again and again in a terminal; elsewhere, a line whenever a cell begins another thing or ends."
     def __init__(self, cells, seeds, states, show=True):
-        self.cells, self.seeds, self.states, self.doing, self.show, self.lines, self.lock = cells, seeds, states, {}, show, 0, threading.Lock()
+        self.cells, self.seeds, self.states, self.doing, self.show, self.lines, self.lock = (
+            cells, seeds, states, {}, show, 0, threading.Lock())
     def draw(self):
         if not (self.show and sys.stdout.isatty()): return
         text = live_table(self.cells, self.seeds, self.states, self.doing)
@@ -295,9 +349,13 @@ class Board:
         with self.lock:
             self.doing.pop(key, None); self.states[key] = state; self.draw()
             if self.show and not sys.stdout.isatty():
-                n, r = sum(s['status'] in ('done', 'failed') for s in self.states.values()), state.get('result', {})
-                said = state.get('words') or ', '.join(f'{k} {r[k]:.3f}' for k in ('property', 'physical', 'order', 'mlm_loss') if r.get(k) is not None) + f" ({state.get('seconds', 0):.0f} s)"
-                print(f"[{n} of {len(self.states)}] {key[0]}, seed {key[1]}: {state['status']}: {said}", flush=True)
+                n, r = (sum(s['status'] in ('done', 'failed') for s in self.states.values()),
+                        state.get('result', {}))
+                figures = ', '.join(f'{k} {r[k]:.3f}' for k in ('property', 'physical', 'order', 'mlm_loss')
+                                    if r.get(k) is not None)
+                said = state.get('words') or f"{figures} ({state.get('seconds', 0):.0f} s)"
+                print(f"[{n} of {len(self.states)}] {key[0]}, seed {key[1]}: {state['status']}: {said}",
+                      flush=True)
 
 # %% ../nbs/12b_ablation.ipynb #ab000032
 def next_job(
@@ -306,7 +364,8 @@ def next_job(
 ):
     "The first waiting cell that needs nothing another one is making now; the first of all if there is none such."
     making = {f for fs in running.values() for f in fs if not record_of(f).exists()}
-    return next((k for k, fs in waiting.items() if not making & {f for f in fs if not record_of(f).exists()}), next(iter(waiting), None))
+    return next((k for k, fs in waiting.items() if not making & {f for f in fs if not record_of(f).exists()}),
+                next(iter(waiting), None))
 
 # %% ../nbs/12b_ablation.ipynb #ab000033
 def in_process(
@@ -319,7 +378,9 @@ def in_process(
 ) -> int:             # its exit code
     "Run one cell in a process of its own; it leaves when we do."
     env = os.environ | ({} if 'OMP_NUM_THREADS' in os.environ else {'OMP_NUM_THREADS': '1'})
-    p = subprocess.Popen([sys.executable, '-m', 'vidlankd_nb.cli', 'ablate', *words, '--out', str(out), '--cell', str(k), '--leash'], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
+    p = subprocess.Popen([sys.executable, '-m', 'vidlankd_nb.cli', 'ablate', *words, '--out', str(out),
+                          '--cell', str(k), '--leash'], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True, env=env)
     children.append(p)
     for line in p.stdout: board.now(key, line.strip())
     return p.wait()
@@ -339,16 +400,27 @@ def run_grid(
     jobs = prepare(cells, base, seeds, out)
     try:
         with held(out/'.lock'):
-            began, before, states = time.time(), clock(out), {(c.name, s): state_of(c, base, s, out) for c, s in jobs}
+            began, before, states = time.time(), clock(out), {(c.name, s): state_of(c, base, s, out)
+                                                              for c, s in jobs}
             odd = {k: s for k, s in states.items() if s['status'] == 'changed'}
-            if odd and not again: raise UserError('; '.join(f"cell '{n}', seed {s}: {v['words']}" for (n, s), v in list(odd.items())[:3]) + f"{' …' if len(odd) > 3 else ''}. {len(odd)} finished {'cell does' if len(odd) == 1 else 'cells do'} not belong to what is there now: choose another --out, or add --again to make them anew. Nothing was run.")
+            if odd and not again:
+                raise UserError('; '.join(f"cell '{n}', seed {s}: {v['words']}"
+                                          for (n, s), v in list(odd.items())[:3])
+                                          + f"{' …' if len(odd) > 3 else ''}. "
+                                          f"{len(odd)} finished "
+                                          f"{'cell does' if len(odd) == 1 else 'cells do'} not belong to "
+                                          "what is there now: choose another --out, "
+                                          "or add --again to make them anew. Nothing was run.")
             if again: clear({(c, s): states[c.name, s] for c, s in jobs}, base, out)
             for k in odd: states[k] = {'status': 'waiting'}
             board = Board(cells, seeds, states, show)
-            tick = lambda: write_aside(out/'clock.json', json.dumps({'seconds': round(before + time.time() - began, 1)}))
+            tick = lambda: write_aside(out/'clock.json',
+                                       json.dumps({'seconds': round(before + time.time() - began, 1)}))
             try: work_off(jobs, base, out, processes, board, seeds, tick)
             finally: tick()
-    except BlockingIOError: raise UserError(f"{out} is in use by another process: wait for it, or choose another folder.") from None
+    except BlockingIOError:
+        raise UserError(f"{out} is in use by another process: "
+                        "wait for it, or choose another folder.") from None
 
 def clock(out: Path) -> float:
     "Seconds that commands on this grid have taken so far."
@@ -360,24 +432,36 @@ def prepare(cells, base, seeds, out) -> list:
     from vidlankd_nb.objectives import make_objective
     for c in cells:
         CellRun(c, base, seeds[0], out/'store')     # every value fits its key
-        if c.student.objective != 'none': make_objective(c.student.objective, 8, 8, c.student.options, n_vokens=4, n_examples=4)
+        if c.student.objective != 'none':
+            make_objective(c.student.objective, 8, 8, c.student.options, n_vokens=4, n_examples=4)
     config = out/'base.yaml'
     if out.exists() and not out.is_dir(): raise UserError(f"{out} is a file; choose a folder for the grid.")
-    if out.exists() and any(p.name != '.lock' for p in out.iterdir()) and not config.exists(): raise UserError(f"{out} is not empty and holds no grid: choose another folder. Nothing was written.")
-    if config.exists() and (found := differences(load_run(config), base)): raise UserError(f"{out} holds a grid over another configuration ({'; '.join(found[:3])}{' …' if len(found) > 3 else ''}): choose another --out, or repeat that grid's settings. Nothing was written.")
+    if out.exists() and any(p.name != '.lock' for p in out.iterdir()) and not config.exists():
+        raise UserError(f"{out} is not empty and holds no grid: choose another folder. Nothing was written.")
+    if config.exists() and (found := differences(load_run(config), base)):
+        raise UserError(f"{out} holds a grid over another configuration "
+                        f"({'; '.join(found[:3])}{' …' if len(found) > 3 else ''}): "
+                        "choose another --out, or repeat that grid's settings. Nothing was written.")
     for f in ('store', 'cells'): make_folder(out/f)
     if not config.exists(): write_aside(config, to_yaml(base))
     tables = {}
-    for c in cells: tables.setdefault(c.table, {})[c.name] = {k: v for k, v in asdict(c.student).items() if v != asdict(Distillation())[k]} | c.settings | {k: v for k, v in (('model', c.model), ('about', c.about)) if v not in ('student', '')} | ({} if c.student.objective != 'none' else {'objective': 'none'})
+    for c in cells:
+        tables.setdefault(c.table, {})[c.name] = {k: v for k, v in asdict(c.student).items()
+                                                  if v != asdict(Distillation())[k]} | c.settings | {k: v
+                                                  for k, v in (('model', c.model), ('about', c.about))
+                                                  if v not in ('student', '')} | ({}
+                                                  if c.student.objective != 'none' else {'objective': 'none'})
     write_aside(out/'grid.yaml', yaml.safe_dump(tables, sort_keys=False, allow_unicode=True))
     return [(c, s) for c in cells for s in seeds]
 
 # %% ../nbs/12b_ablation.ipynb #ab000036
 def work_off(jobs, base, out, processes, board, seeds, tick):
     "Do what is not done, `processes` cells at a time; `tick` is called every two seconds, so that a kill costs the clock no more."
-    words = ['--config', str(out/'base.yaml'), '--grid', str(out/'grid.yaml'), '--seeds', str(len(seeds)), '--first-seed', str(seeds[0])]
+    words = ['--config', str(out/'base.yaml'), '--grid', str(out/'grid.yaml'), '--seeds', str(len(seeds)),
+             '--first-seed', str(seeds[0])]
     number = {(c.name, s): k for k, (c, s) in enumerate(jobs)}
-    waiting = {(c.name, s): list(units(CellRun(c, base, s, out/'store'))) for c, s in jobs if board.states[c.name, s]['status'] != 'done'}
+    waiting = {(c.name, s): list(units(CellRun(c, base, s, out/'store')))
+               for c, s in jobs if board.states[c.name, s]['status'] != 'done'}
     running, children, lock, cell, errors = {}, [], threading.Lock(), {c.name: c for c, _ in jobs}, []
     stopping = threading.Event()
     board.draw()
@@ -389,9 +473,13 @@ def work_off(jobs, base, out, processes, board, seeds, tick):
             before = cell_file(out, *key).stat().st_mtime_ns if cell_file(out, *key).exists() else None
             code = in_process(number[key], words, out, board, key, children)
             if stopping.is_set(): return
-            if code and (not cell_file(out, *key).exists() or cell_file(out, *key).stat().st_mtime_ns == before):   # it died without a word
+            if code and (not cell_file(out, *key).exists()
+                         or cell_file(out, *key).stat().st_mtime_ns == before):   # it died without a word
                 last = board.doing.get(key, 'no output')
-                write_aside(cell_file(out, *key), json.dumps({'name': key[0], 'seed': key[1], 'status': 'failed', 'words': f"its process {f'was ended by signal {-code}' if code < 0 else f'ended with exit code {code}'}; last: {last}", 'version': __version__}))
+                write_aside(cell_file(out, *key),
+                            json.dumps({'name': key[0], 'seed': key[1], 'status': 'failed',
+                                        'words': "its process "
+                                        f"{f'was ended by signal {-code}' if code < 0 else f'ended with exit code {code}'}; last: {last}", 'version': __version__}))
             board.end(key, state_of(cell[key[0]], base, key[1], out))
             with lock: running.pop(key)
     def noting():

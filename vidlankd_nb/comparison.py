@@ -36,7 +36,8 @@ def figures(
     "Every metric of a cell over its seeds."
     per = {s: flat(r['result']) for s, r in records.items()}
     names = dict.fromkeys(k for p in per.values() for k in p)
-    return {k: {'per_seed': {str(s): p[k] for s, p in per.items() if k in p}} | interval([p[k] for p in per.values() if k in p]) for k in names}
+    return {k: {'per_seed': {str(s): p[k] for s, p in per.items() if k in p}}
+            | interval([p[k] for p in per.values() if k in p]) for k in names}
 
 # %% ../nbs/12d_comparison.ipynb #co000009
 def compare(cells: list[dict]):
@@ -44,9 +45,11 @@ def compare(cells: list[dict]):
     by = {c['name']: c for c in cells}
     for ref in [r for r in REFERENCES if by.get(r, {}).get('metrics')]:
         for metric in by[ref]['metrics']:
-            found = [(c, paired(c['metrics'][metric]['per_seed'], by[ref]['metrics'][metric]['per_seed'])) for c in cells if c['name'] != ref and metric in c['metrics']]
+            found = [(c, paired(c['metrics'][metric]['per_seed'], by[ref]['metrics'][metric]['per_seed']))
+                     for c in cells if c['name'] != ref and metric in c['metrics']]
             found = [(c, d) for c, d in found if d]
-            for (c, d), p in zip(found, holm([d['p'] for _, d in found])): c['against'].setdefault(ref, {})[metric] = d | {'p_holm': p, 'star': p <= 0.05}
+            for (c, d), p in zip(found, holm([d['p'] for _, d in found])):
+                c['against'].setdefault(ref, {})[metric] = d | {'p_holm': p, 'star': p <= 0.05}
 
 # %% ../nbs/12d_comparison.ipynb #co000010
 def collect_grid(
@@ -62,26 +65,38 @@ def collect_grid(
         found = {s: state_of(c, base, s, out) for s in seeds}
         done = {s: r for s, r in found.items() if r['status'] == 'done'}
         kinds = {r['status'] for r in found.values()}
-        rows.append({'name': c.name, 'table': c.table, 'about': c.about, 'model': c.model, 'student': asdict(c.student), 'settings': c.settings, 'seeds': list(done),
-            'status': 'done' if kinds == {'done'} else 'failed' if 'failed' in kinds else 'partial' if done else 'waiting',
+        rows.append({'name': c.name, 'table': c.table, 'about': c.about, 'model': c.model,
+            'student': asdict(c.student), 'settings': c.settings, 'seeds': list(done),
+            'status': 'done' if kinds == {'done'} else 'failed' if 'failed' in kinds else 'partial' if done
+            else 'waiting',
             'failed': {str(s): r['words'] for s, r in found.items() if r['status'] in ('failed', 'changed')},
-            'metrics': figures(done) if done else {}, 'against': {}, 'seconds': {str(s): r['seconds'] for s, r in done.items()}, 'processor': {str(s): r.get('processor') for s, r in done.items()},
+            'metrics': figures(done) if done else {}, 'against': {},
+            'seconds': {str(s): r['seconds'] for s, r in done.items()},
+            'processor': {str(s): r.get('processor') for s, r in done.items()},
             'made': {str(s): r['made'] for s, r in done.items()}})
     compare(rows)
     chance = [r['metrics']['permutation']['per_seed'] for r in rows if 'permutation' in r['metrics']]
     per_seed = {str(s): sum(v) / len(v) for s in seeds if (v := [c[str(s)] for c in chance if str(s) in c])}
-    return {'command': command, 'version': __version__, 'versions': {'python': platform.python_version()} | {p: version(p) for p in ('torch', 'transformers', 'numpy')}, 'processors': cores(),
-            'seconds': {'clock': clock(out), 'cells': round(sum(v for r in rows for v in r['seconds'].values()), 1), 'processor': round(sum(v or 0 for r in rows for v in r['processor'].values()), 1)}, 'seeds': seeds, 'chance': {'property': {'mean': sum(per_seed.values()) / len(per_seed), 'per_seed': per_seed}} if per_seed else {},
+    return {'command': command, 'version': __version__, 'versions': {'python': platform.python_version()}
+            | {p: version(p) for p in ('torch', 'transformers', 'numpy')}, 'processors': cores(),
+            'seconds': {'clock': clock(out),
+                        'cells': round(sum(v for r in rows for v in r['seconds'].values()), 1),
+                        'processor': round(sum(v or 0 for r in rows for v in r['processor'].values()), 1)},
+                        'seeds': seeds,
+                        'chance': {'property': {'mean': sum(per_seed.values()) / len(per_seed),
+                                                'per_seed': per_seed}} if per_seed else {},
             'cells': rows, 'config': asdict(base)}
 
 # %% ../nbs/12d_comparison.ipynb #co000012
-COLUMNS = {'property': 'property', 'physical': 'physical', 'order': 'order', 'temporal': 'before or after', 'withheld': 'names no video shows', 'retrieval.r1': 'finds its clip', 'mlm_loss': 'masked-LM loss'}
+COLUMNS = {'property': 'property', 'physical': 'physical', 'order': 'order', 'temporal': 'before or after',
+           'withheld': 'names no video shows', 'retrieval.r1': 'finds its clip', 'mlm_loss': 'masked-LM loss'}
 
 def shown(d: dict | None, sign: bool = False) -> str:
     "A mean with its interval as a table cell; with a sign, a difference with its p."
     if d is None: return '<td>–</td>'
     mark, extra = ('+', f"<br>p = {d['p']:.2f}") if sign else ('', '')
-    return f"<td>{d['mean']:{mark}.2f}{'*' if sign and d['star'] else ''}<br><small style='white-space:nowrap'>{d['low']:{mark}.2f} to {d['high']:{mark}.2f}{extra}</small></td>"
+    return (f"<td>{d['mean']:{mark}.2f}{'*' if sign and d['star'] else ''}<br><small "
+            f"style='white-space:nowrap'>{d['low']:{mark}.2f} to {d['high']:{mark}.2f}{extra}</small></td>")
 
 def tables(
     report: dict,     # of `collect_grid`
@@ -93,17 +108,24 @@ def tables(
     metric = metric if metric in used else 'mlm_loss'
     parts = []
     for t in dict.fromkeys(c['table'] for c in report['cells']):
-        head = '<tr><th></th><th>seeds</th>' + ''.join(f'<th>{v}</th>' for v in used.values()) + ''.join(f'<th>{metric}: difference from {r}</th>' for r in refs) + '</tr>'
-        rows = ''.join(row(c, used, refs, metric, report['seeds']) for c in report['cells'] if c['table'] == t)
+        head = ('<tr><th></th><th>seeds</th>' + ''.join(f'<th>{v}</th>' for v in used.values())
+                + ''.join(f'<th>{metric}: difference from {r}</th>' for r in refs) + '</tr>')
+        rows = ''.join(row(c, used, refs, metric, report['seeds'])
+                       for c in report['cells'] if c['table'] == t)
         parts.append(f'<h2>{html.escape(t[:1].upper() + t[1:])}</h2><table>{head}{rows}</table>')
     return ''.join(parts)
 
 def row(c: dict, used, refs, metric, seeds) -> str:
     "One cell as a row, and below it the last words of its failures."
-    name = f"<th>{html.escape(c['name'])}<br><small>{html.escape(c['about'])}</small></th><td>{len(c['seeds'])} of {len(seeds)}</td>"
-    words = ''.join(f"<tr class=failed><td colspan={2 + len(used) + len(refs)}>{html.escape(c['name'])}, seed {s}, failed: {html.escape(w)}</td></tr>" for s, w in c['failed'].items())
-    if not c['metrics']: return f"<tr>{name}<td colspan={len(used) + len(refs)}>{c['status']}</td></tr>{words}"
-    return f"<tr>{name}{''.join(shown(c['metrics'].get(k)) for k in used)}{''.join(shown(c['against'].get(r, {}).get(metric), True) for r in refs)}</tr>{words}"
+    name = (f"<th>{html.escape(c['name'])}<br><small>{html.escape(c['about'])}</small></th>"
+            f"<td>{len(c['seeds'])} of {len(seeds)}</td>")
+    words = ''.join(f"<tr class=failed><td colspan={2 + len(used) + len(refs)}>{html.escape(c['name'])}, "
+                    f"seed {s}, failed: {html.escape(w)}</td></tr>" for s, w in c['failed'].items())
+    if not c['metrics']:
+        return f"<tr>{name}<td colspan={len(used) + len(refs)}>{c['status']}</td></tr>{words}"
+    values = ''.join(shown(c['metrics'].get(k)) for k in used)
+    gaps = ''.join(shown(c['against'].get(r, {}).get(metric), True) for r in refs)
+    return f"<tr>{name}{values}{gaps}</tr>{words}"
 
 # %% ../nbs/12d_comparison.ipynb #co000013
 def plot_cells(
@@ -120,8 +142,11 @@ def plot_cells(
         m = c['metrics'][metric]
         ax.barh(i, m['mean'], color=plt.cm.tab10(groups.index(c['table'])), alpha=0.7)
         ax.plot(list(m['per_seed'].values()), [i] * m['n'], 'o', color='black', ms=3.5)
-    if metric == 'property' and report['chance']: ax.axvline(report['chance']['property']['mean'], color='0.2', ls='--', lw=1)
-    ax.set(yticks=range(len(rows)), yticklabels=[c['name'] for c in rows], xlabel=f"{metric}{', held-out nouns; dashed: chance (labels shuffled)' if metric == 'property' else ''}"); ax.invert_yaxis()
+    if metric == 'property' and report['chance']:
+        ax.axvline(report['chance']['property']['mean'], color='0.2', ls='--', lw=1)
+    ax.set(yticks=range(len(rows)), yticklabels=[c['name'] for c in rows],
+           xlabel=metric + ', held-out nouns; dashed: chance (labels shuffled)' * (metric == 'property'))
+    ax.invert_yaxis()
     ax.spines[['top', 'right']].set_visible(False)
     return ax
 
@@ -138,8 +163,11 @@ def plot_facts(
     ax = ax or plt.subplots(figsize=(1.6 + 1.1 * len(facts), 0.8 + 0.34 * len(rows)), layout='constrained')[1]
     ax.imshow(grid, cmap='viridis', vmin=0, vmax=1, aspect='auto')
     for i, line in enumerate(grid):
-        for j, v in enumerate(line): ax.text(j, i, f'{v:.2f}', ha='center', va='center', color='white' if v < 0.6 else 'black', fontsize=9)
-    ax.set(xticks=range(len(facts)), xticklabels=[k.split('.')[1] for k in facts], yticks=range(len(rows)), yticklabels=[c['name'] for c in rows])
+        for j, v in enumerate(line):
+            ax.text(j, i, f'{v:.2f}', ha='center', va='center', color='white' if v < 0.6
+                    else 'black', fontsize=9)
+    ax.set(xticks=range(len(facts)), xticklabels=[k.split('.')[1] for k in facts], yticks=range(len(rows)),
+           yticklabels=[c['name'] for c in rows])
     ax.tick_params(length=0)
     return ax
 
@@ -149,34 +177,63 @@ def stars(report: dict) -> str:
     n = len(report['seeds'])
     if n < 2: return "One seed: no interval and no test means anything yet; run more seeds."
     least = 2 / 2 ** n
-    if least > 0.05: return f"With {n} seeds an exact sign-flip test cannot give a p below {least:.2g}, whatever the difference, so nothing is starred here; the intervals show how far the seeds lie apart."
-    return f"A star: p ≤ .05 by an exact sign-flip test over {n} seeds, adjusted (Holm) for the cells compared; the p shown is not adjusted, and cannot be below {least:.2g}."
+    if least > 0.05:
+        return (f"With {n} seeds an exact sign-flip test cannot give a p below {least:.2g}, whatever the "
+                "difference, so nothing is starred here; the intervals show how far the seeds lie apart.")
+    return (f"A star: p ≤ .05 by an exact sign-flip test over {n} seeds, adjusted (Holm) for the cells "
+            f"compared; the p shown is not adjusted, and cannot be below {least:.2g}.")
 
 # %% ../nbs/12d_comparison.ipynb #co00short
 def in_short(
     report: dict,     # of `collect_grid`
 ) -> str:
     "A grid as Markdown: means, the property's difference from text alone with its interval, and what chance gives."
-    rows = ['| student | what it is | property | difference from text-only | physical, two choices | masked-LM loss |', '|---' * 6 + '|']
+    rows = ['| student | what it is | property | difference from text-only | physical, '
+            'two choices | masked-LM loss |', '|---' * 6 + '|']
     for c in report['cells']:
         mean = lambda k: f"{c['metrics'][k]['mean']:.2f}" if k in c['metrics'] else '–'
         d = c['against'].get('text_only', {}).get('property')
         apart = f"{d['mean']:+.2f} ({d['low']:+.2f} to {d['high']:+.2f})" if d else '–'
-        rows.append(f"| {c['name'].replace('_', ' ')} | {c['about']} | {mean('property')} | {apart} | {mean('physical')} | {mean('mlm_loss')} |")
-    chance = f" Property with labels shuffled: {report['chance']['property']['mean']:.2f}; two choices: .50." if report['chance'] else ''
-    return '\n'.join(rows) + f"\n\n{len(report['seeds'])} worlds, {report['seconds']['clock'] / 60:.0f} minutes on {report['processors']} processor cores.{chance} {stars(report)}"
+        rows.append(f"| {c['name'].replace('_', ' ')} | {c['about']} | {mean('property')} | {apart} | "
+                    f"{mean('physical')} | {mean('mlm_loss')} |")
+    chance = (f" Property with labels shuffled: {report['chance']['property']['mean']:.2f}; two choices: .50."
+              if report['chance'] else '')
+    return ('\n'.join(rows) + f"\n\n{len(report['seeds'])} worlds, {report['seconds']['clock'] / 60:.0f} "
+            f"minutes on {report['processors']} processor cores.{chance} {stars(report)}")
 
 # %% ../nbs/12d_comparison.ipynb #co000016
 def grid_page(report: dict) -> str:
     "The report of a grid as one self-contained HTML page."
-    made = lambda c: f"<tr><th>{html.escape(c['name'])}</th><td>{', '.join(f'{v:.0f}' for v in c['seconds'].values())}</td><td style='text-align:left'>{html.escape(json.dumps({k: v for k, v in c['student'].items() if v} | c['settings']))}</td></tr>"
+    def made(c):
+        seconds = ', '.join(f'{v:.0f}' for v in c['seconds'].values())
+        how = json.dumps({k: v for k, v in c['student'].items() if v} | c['settings'])
+        return (f"<tr><th>{html.escape(c['name'])}</th><td>{seconds}</td>"
+                f"<td style='text-align:left'>{html.escape(how)}</td></tr>")
     probes = any('property' in c['metrics'] for c in report['cells'])
-    parts = [f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'><title>vidlankd_nb ablation</title><style>{STYLE}body{{max-width:76rem}}.failed td{{text-align:left;color:#a00}}table{{margin:1rem 0}}</style>",
-        f"<h1>What distillation does</h1><p class=lead>{sum(c['status'] == 'done' for c in report['cells'])} of {len(report['cells'])} cells done with {len(report['seeds'])} seeds.</p><pre>{html.escape(report['command'])}</pre>",
-        tables(report), f"<p><small>Small: 95 % bootstrap interval over seeds. Differences are taken seed by seed, in the same world. {stars(report)}</small></p>"]
-    if probes: parts += [picture(plot_cells(report).figure), '<h2>Which fact is known</h2>', picture(plot_facts(report).figure), "<p><small>Ridge regression on held-out nouns' states, an attribute at a time. Chance differs with the number of values: about .25 for colour, .5 for the others, a little less for balanced classes.</small></p>"]
-    parts += [f"<h2>What it took</h2><p>{report['seconds']['clock']:.0f} s on the clock, {report['seconds']['cells']:.0f} s in cells, of which a processor worked {report['seconds']['processor']:.0f} s, on {report['processors']} processors. Seconds of each seed, and what the cell is:</p><table>{''.join(map(made, report['cells']))}</table><p><small>Whoever comes first makes what is shared, so seconds depend on the order.</small></p>",
-        f"<h2>Configuration</h2><p>vidlankd_nb {report['version']}, {', '.join(f'{k} {v}' for k, v in report['versions'].items())}; seeds {report['seeds']}.</p><details><summary>everything</summary><pre>{html.escape(json.dumps(report['config'], indent=1))}</pre></details></html>"]
+    parts = ["<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport "
+        "content='width=device-width'><title>vidlankd_nb "
+        f"ablation</title><style>{STYLE}body{{max-width:76rem}}.failed "
+        f"td{{text-align:left;color:#a00}}table{{margin:1rem 0}}</style>",
+        f"<h1>What distillation does</h1><p class=lead>{sum(c['status'] == 'done' for c in report['cells'])} "
+        f"of {len(report['cells'])} cells done with {len(report['seeds'])} "
+        f"seeds.</p><pre>{html.escape(report['command'])}</pre>",
+        tables(report), "<p><small>Small: 95 % bootstrap interval over seeds. "
+        f"Differences are taken seed by seed, in the same world. {stars(report)}</small></p>"]
+    if probes:
+        parts += [picture(plot_cells(report).figure), '<h2>Which fact is known</h2>',
+                  picture(plot_facts(report).figure),
+                  "<p><small>Ridge regression on held-out nouns' states, an attribute at a time. "
+                  "Chance differs with the number of values: about .25 for colour, .5 for the others, "
+                  "a little less for balanced classes.</small></p>"]
+    parts += [f"<h2>What it took</h2><p>{report['seconds']['clock']:.0f} s on the clock, "
+        f"{report['seconds']['cells']:.0f} s in cells, of which a processor worked "
+        f"{report['seconds']['processor']:.0f} s, on {report['processors']} processors. "
+        "Seconds of each seed, and what the cell "
+        f"is:</p><table>{''.join(map(made, report['cells']))}</table><p><small>Whoever comes first makes "
+        "what is shared, so seconds depend on the order.</small></p>",
+        f"<h2>Configuration</h2><p>vidlankd_nb {report['version']}, "
+        f"{', '.join(f'{k} {v}' for k, v in report['versions'].items())}; "
+        f"seeds {report['seeds']}.</p><details><summary>everything</summary><pre>{html.escape(json.dumps(report['config'], indent=1))}</pre></details></html>"]
     return '\n'.join(parts)
 
 # %% ../nbs/12d_comparison.ipynb #co000017

@@ -52,7 +52,8 @@ class Progress:
         show: bool = True,
         unit: str = 'step',
     ):
-        self.what, self.total, self.at, self.first, self.show, self.unit, self.bar = what, total, start, start, show, unit, None
+        self.what, self.total, self.at, self.first, self.show, self.unit, self.bar = (
+            what, total, start, start, show, unit, None)
         self.began = self.said = time.monotonic()
         if show and sys.stderr.isatty():
             from tqdm.auto import tqdm
@@ -63,7 +64,8 @@ class Progress:
             self.bar.set_postfix_str(note, refresh=False); self.bar.update(n)
         elif self.show and time.monotonic() - self.said > 10:
             rate, self.said = (self.at - self.first) / (time.monotonic() - self.began), time.monotonic()
-            print(f"{self.what}: {self.at:,} of {self.total:,} {self.unit}s, {rate:,.1f} a second, {(self.total - self.at) / rate:.0f} s left{note and ', ' + note}", flush=True)
+            print(f"{self.what}: {self.at:,} of {self.total:,} {self.unit}s, {rate:,.1f} a second, "
+                  f"{(self.total - self.at) / rate:.0f} s left{note and ', ' + note}", flush=True)
     def close(self):
         if self.bar is not None: self.bar.close()
 
@@ -293,10 +295,14 @@ def config_file(
     if str(name) in presets(): return str(CONFIGS/f'{name}.yaml')
     if Path(name).is_file():
         try: content = yaml.safe_load(Path(name).read_text(encoding='utf-8'))
-        except (yaml.YAMLError, UnicodeDecodeError) as e: raise UserError(f"{name} is not valid YAML: {' '.join(str(e).split())}.") from None
-        if not isinstance(content, dict): raise UserError(f"{name} holds no configuration: a YAML mapping with sections such as 'teacher:' is expected.")
+        except (yaml.YAMLError, UnicodeDecodeError) as e:
+            raise UserError(f"{name} is not valid YAML: {' '.join(str(e).split())}.") from None
+        if not isinstance(content, dict):
+            raise UserError(f"{name} holds no configuration: "
+                            "a YAML mapping with sections such as 'teacher:' is expected.")
         return str(name)
-    raise UserError(f"No configuration '{name}': it is neither a file nor a preset; {nearest(str(name), presets())}")
+    raise UserError(f"No configuration '{name}': it is neither a file nor a preset; "
+                    f"{nearest(str(name), presets())}")
 
 # %% ../nbs/00_config.ipynb #3ad29a17
 def field_docs(cls) -> dict[str, str]:
@@ -326,7 +332,8 @@ def run_parser(**kwargs):
     "A `jsonargparse` parser of `Run`: one option for every dotted key, `--config` for YAML."
     from jsonargparse import ActionConfigFile, ArgumentParser
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, **kwargs)
-    parser.add_argument('--config', action=ActionConfigFile, help='a preset, or a YAML file; several are layered')
+    parser.add_argument('--config', action=ActionConfigFile,
+                        help='a preset, or a YAML file; several are layered')
     parser.add_class_arguments(Run)
     docs = dotted(Run)
     for action in parser._actions:
@@ -350,7 +357,8 @@ def parse_run(
     return Run(**{f.name: made[f.name] for f in fields(Run)}), space
 
 # %% ../nbs/00_config.ipynb #7a4148d1
-_EXPECTED = {'int': 'a whole number', 'float': 'a number', 'bool': 'true or false', 'str': 'text', 'list': 'a list', 'dict': 'a mapping', 'NoneType': 'null'}
+_EXPECTED = {'int': 'a whole number', 'float': 'a number', 'bool': 'true or false', 'str': 'text',
+             'list': 'a list', 'dict': 'a mapping', 'NoneType': 'null'}
 
 def explain(
     message: str,   # of a `jsonargparse` error
@@ -364,12 +372,17 @@ def explain(
         if not word.startswith('-'): return f"Unexpected word '{word}'; options begin with --, see --help."
         return f"Unknown option '{word}': {nearest(word, options)}"
     where = '.'.join(re.findall(r'Parser key "([\w.]+)":', message))
-    if m := re.search(r"class_path '[\w.]*?(\w+)':\s+Option '([\w.]+)' is not accepted", message): return f"Unknown key '{m[2]}' in {where}: {nearest(m[2], dotted(globals()[m[1]]))}"
-    if where and (m := re.search(r"Expected a typing\.Literal\[(.+?)\]\. (?:Got|Given) value: (.+)", message)):
+    if m := re.search(r"class_path '[\w.]*?(\w+)':\s+Option '([\w.]+)' is not accepted", message):
+        return f"Unknown key '{m[2]}' in {where}: {nearest(m[2], dotted(globals()[m[1]]))}"
+    if where and (m := re.search(r"Expected a typing\.Literal\[(.+?)\]\. (?:Got|Given) value: (.+)",
+                                 message)):
         choices = re.findall(r"'([^']+)'", m[1])
         return f"Unknown {where} '{m[2]}': {nearest(m[2], choices)}"
-    if where and (kinds := re.findall(r"Expected a <class '(\w+)'>", message)): return f"{where} is {re.findall(r'(?:Got|Given) value: (.+)', message)[-1]}; {' or '.join(dict.fromkeys(_EXPECTED.get(k, k) for k in kinds))} is expected."
-    if m := re.search(r"(?:Group|Key|Option) '([\w.]+)' (?:does not accept|is not|not) (?:nested key|option|expected)? ?'?([\w.]*)'?", message):
+    if where and (kinds := re.findall(r"Expected a <class '(\w+)'>", message)):
+        return (f"{where} is {re.findall(r'(?:Got|Given) value: (.+)', message)[-1]}; "
+                f"{' or '.join(dict.fromkeys(_EXPECTED.get(k, k) for k in kinds))} is expected.")
+    if m := re.search(r"(?:Group|Key|Option) '([\w.]+)' (?:does not accept|is not|not) (?:nested "
+                      r"key|option|expected)? ?'?([\w.]*)'?", message):
         group, key = m[1], m[2]
         inside = {k for k in keys if k.startswith(group + '.')}
         return f"Unknown key '{group}.{key}': {nearest(f'{group}.{key}', inside or keys)}"
@@ -383,7 +396,9 @@ def load_run(
     "Read a `Run` from presets, files and overrides; raises `UserError` on unknown names and keys."
     words = [w for c in configs for w in ('--config', str(c))]
     plain = lambda v: asdict(v) if is_dataclass(v) else v.item() if hasattr(v, 'item') else str(v)   # dataclasses, NumPy's numbers, paths
-    for key, value in overrides.items(): words += [f"--{key.replace('__', '.')}", str(value) if isinstance(value, (str, Path)) else json.dumps(value, default=plain)]
+    for key, value in overrides.items():
+        words += [f"--{key.replace('__', '.')}", str(value) if isinstance(value, (str, Path))
+                  else json.dumps(value, default=plain)]
     return parse_run(words)[0]
 
 # %% ../nbs/00_config.ipynb #013bd00b

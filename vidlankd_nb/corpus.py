@@ -50,8 +50,11 @@ def read_lines(
             raw = f.readline()
             if not raw: return
             try: line = raw.decode('utf-8-sig' if f.tell() == len(raw) else 'utf-8').strip()
-            except UnicodeDecodeError: raise UserError(f"{file} is not UTF-8 text near byte {f.tell() - len(raw):,}: convert it, for example with iconv.") from None
-            kind = 'blank' if not line else 'markup' if is_markup(line) or title and html.unescape(line) == title else 'text'
+            except UnicodeDecodeError:
+                raise UserError(f"{file} is not UTF-8 text near byte {f.tell() - len(raw):,}: "
+                                "convert it, for example with iconv.") from None
+            kind = ('blank' if not line else 'markup' if is_markup(line) or title and html.unescape(line)
+                    == title else 'text')
             counts[kind] = counts.get(kind, 0) + 1
             title = doc_title(line)
             if kind == 'text': yield line
@@ -76,11 +79,16 @@ def train_tokenizer(
     tok = Tokenizer(models.WordPiece(unk_token='[UNK]'))
     tok.normalizer, tok.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
     text = lambda: (line for f in files for line in read_lines(f))
-    chars = Counter(ch for line in text() for word, _ in tok.pre_tokenizer.pre_tokenize_str(tok.normalizer.normalize_str(line)) for ch in word)
-    if not chars: raise UserError(f"No text to train a vocabulary on in {', '.join(map(str, files))}: the files are empty or hold markup only.")
+    chars = Counter(ch for line in text()
+                    for word, _ in tok.pre_tokenizer.pre_tokenize_str(tok.normalizer.normalize_str(line))
+                    for ch in word)
+    if not chars:
+        raise UserError(f"No text to train a vocabulary on in {', '.join(map(str, files))}: "
+                        "the files are empty or hold markup only.")
     chars = sorted(sorted(chars, key=lambda c: (-chars[c], c))[:vocab_size // 4])
     start = [*SPECIAL_TOKENS, *chars, *(f'##{c}' for c in chars)]
-    tok.train_from_iterator(text(), trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=start, show_progress=False))
+    tok.train_from_iterator(text(), trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=start,
+                                                              show_progress=False))
     vocab = {piece: i for i, piece in enumerate(sorted(tok.get_vocab(), key=tok.get_vocab().get))}
     return BertTokenizerFast(vocab=vocab, do_lower_case=True, model_max_length=max_length)
 
@@ -91,9 +99,15 @@ def load_tokenizer(
     "A tokenizer with mask, padding and end tokens; raises `UserError` when it cannot be had, knows no words or cannot mask."
     from transformers import AutoTokenizer
     try: tok = AutoTokenizer.from_pretrained(str(name))
-    except Exception as e: raise UserError(f"No tokenizer at '{name}': give a folder with tokenizer.json, a name on the Hugging Face hub, or 'train'. ({(str(e).splitlines() or [type(e).__name__])[0]})") from None   # a broken file fails as its reader happens to stumble
-    if len(tok) <= len(tok.all_special_ids): raise UserError(f"The tokenizer '{name}' knows no words: its tokenizer.json is missing or empty. Copy or make it again.")
-    if tok.mask_token_id is None or tok.pad_token_id is None: raise UserError(f"The tokenizer '{name}' has no {'mask' if tok.mask_token_id is None else 'padding'} token, which masked language modelling needs: choose one made for it, as BERT's.")
+    except Exception as e:   # a broken file fails as its reader happens to stumble
+        raise UserError(f"No tokenizer at '{name}': give a folder with tokenizer.json, a name on the Hugging "
+                        f"Face hub, or 'train'. ({(str(e).splitlines() or [type(e).__name__])[0]})") from None
+    if len(tok) <= len(tok.all_special_ids):
+        raise UserError(f"The tokenizer '{name}' knows no words: its tokenizer.json is missing or empty. "
+                        "Copy or make it again.")
+    if tok.mask_token_id is None or tok.pad_token_id is None:
+        raise UserError(f"The tokenizer '{name}' has no {'mask' if tok.mask_token_id is None else 'padding'} "
+                        "token, which masked language modelling needs: choose one made for it, as BERT's.")
     return tok
 
 # %% ../nbs/04_corpus.ipynb #0e2e077d
@@ -101,7 +115,9 @@ def fingerprint(
     tokenizer,
 ) -> str:      # 16 hexadecimal digits
     "What ties token ids to the tokenizer that made them: a hash of its full definition."
-    return hashlib.sha256(json.dumps(json.loads(tokenizer.backend_tokenizer.to_str()) | {'truncation': None, 'padding': None}, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(json.loads(tokenizer.backend_tokenizer.to_str())
+                                     | {'truncation': None, 'padding': None},
+                                     sort_keys=True).encode()).hexdigest()[:16]
 
 # %% ../nbs/04_corpus.ipynb #7fbaccf4
 def is_held_out(
@@ -164,9 +180,11 @@ def write_rows(
     import pyarrow as pa
     ids = np.full((len(rows), block), tok.pad_token_id, np.int32)
     lengths = np.array([len(r) + 2 for r in rows], np.int32)
-    first, last = [tok.cls_token_id if tok.cls_token_id is not None else tok.bos_token_id], [tok.sep_token_id if tok.sep_token_id is not None else tok.eos_token_id]
+    first, last = ([tok.cls_token_id if tok.cls_token_id is not None else tok.bos_token_id],
+                   [tok.sep_token_id if tok.sep_token_id is not None else tok.eos_token_id])
     for i, r in enumerate(rows): ids[i, :len(r)+2] = first + r + last
-    table = pa.table({'input_ids': pa.FixedSizeListArray.from_arrays(pa.array(ids.ravel()), block), 'length': pa.array(lengths)})
+    table = pa.table({'input_ids': pa.FixedSizeListArray.from_arrays(pa.array(ids.ravel()), block),
+                      'length': pa.array(lengths)})
     aside = path.with_name(f'.{path.name}.{os.getpid()}')
     with pa.OSFile(str(aside), 'wb') as f, pa.ipc.new_stream(f, table.schema) as w: w.write_table(table)
     os.replace(aside, path)
@@ -176,9 +194,12 @@ def text_files(
     paths: list,     # files, and folders of files
 ) -> list[Path]:
     "All files, in a fixed order; raises `UserError` where there is none."
-    found = {Path(p): sorted(f for f in Path(p).rglob('*') if f.is_file() and not f.name.startswith('.')) if Path(p).is_dir() else [Path(p)] * Path(p).is_file() for p in paths}
+    found = {Path(p): sorted(f for f in Path(p).rglob('*') if f.is_file() and not f.name.startswith('.'))
+             if Path(p).is_dir() else [Path(p)] * Path(p).is_file() for p in paths}
     for p, files in found.items():
-        if not files: raise UserError(f"No text file '{p}'." if not p.is_dir() else f"The folder '{p}' holds no files of text.")
+        if not files:
+            raise UserError(f"No text file '{p}'." if not p.is_dir()
+                            else f"The folder '{p}' holds no files of text.")
     return [f for files in found.values() for f in files]
 
 # %% ../nbs/04_corpus.ipynb #2fdf3415
@@ -196,7 +217,9 @@ def claim(
     mine = {k: v for k, v in settings.items() if k != 'mask_share'} | {'text': [ends(f) for f in files]}
     if (out/'source.json').exists() and (out/'tokenizer').is_dir():
         theirs = json.loads((out/'source.json').read_text(encoding='utf-8'))
-        if odd := [k for k in mine if mine[k] != theirs.get(k)]: raise UserError(f"{out} holds a corpus made with another {odd[0]}{'' if odd[0] == 'text' else f' ({theirs.get(odd[0])}, not {mine[odd[0]]})'}: choose another folder. Nothing was written.")
+        if odd := [k for k in mine if mine[k] != theirs.get(k)]:
+            raise UserError(f"{out} holds a corpus made with another "
+                            f"{odd[0]}{'' if odd[0] == 'text' else f' ({theirs.get(odd[0])}, not {mine[odd[0]]})'}: choose another folder. Nothing was written.")
     make_folder(out)
     write_aside(out/'source.json', json.dumps(mine))
 
@@ -212,16 +235,26 @@ def build_corpus(
 ) -> dict:                     # the manifest: counts, fingerprint, configuration
     "Turn plain text into examples on disk; raises `UserError` on missing, empty or unreadable text, and when `out` holds another corpus."
     out, files, extra_text = Path(out), text_files(files), text_files(extra_text)
-    if cfg.block < 4: raise UserError(f"corpus.block is {cfg.block}: a block needs at least two tokens beside its two special ones.")
-    claim(out, asdict(cfg) | {'part_bytes': part_bytes, 'given': tokenizer and fingerprint(tokenizer)}, [*files, *extra_text])
+    if cfg.block < 4:
+        raise UserError(f"corpus.block is {cfg.block}: "
+                        "a block needs at least two tokens beside its two special ones.")
+    claim(out, asdict(cfg) | {'part_bytes': part_bytes, 'given': tokenizer and fingerprint(tokenizer)},
+          [*files, *extra_text])
     if tokenizer is None and not (out/'tokenizer').is_dir():
-        tokenizer = train_tokenizer([*files, *extra_text], cfg.vocab_size, cfg.block) if cfg.tokenizer == 'train' else load_tokenizer(cfg.tokenizer)
+        tokenizer = (train_tokenizer([*files, *extra_text], cfg.vocab_size, cfg.block)
+                     if cfg.tokenizer == 'train' else load_tokenizer(cfg.tokenizer))
     if tokenizer is not None: save_tokenizer(tokenizer, out/'tokenizer')
-    parts = [(f, s, s + part_bytes, out, f'{k:03d}-{s//part_bytes:05d}', str(out/'tokenizer'), cfg) for k, f in enumerate(files) for s in range(0, max(f.stat().st_size, 1), part_bytes)]
+    parts = [(f, s, s + part_bytes, out, f'{k:03d}-{s//part_bytes:05d}', str(out/'tokenizer'), cfg)
+             for k, f in enumerate(files) for s in range(0, max(f.stat().st_size, 1), part_bytes)]
     counts = run_parts(parts, processes)
     total = {k: sum(c.get(k, 0) for c in counts) for k in sorted({k for c in counts for k in c})}
-    if not total.get('train_examples'): raise UserError(f"No examples came out of {', '.join(map(str, files))}: {total.get('text', 0)} lines of text, {total.get('blank', 0)} blank ones, {total.get('markup', 0)} of markup; with packed blocks, at least {cfg.block - 2} tokens are needed.")
-    manifest = {'counts': total, 'block': cfg.block, 'packed': cfg.packed, 'fingerprint': fingerprint(load_tokenizer(out/'tokenizer')), 'parts': [p[4] for p in parts]}
+    if not total.get('train_examples'):
+        raise UserError(f"No examples came out of {', '.join(map(str, files))}: "
+                        f"{total.get('text', 0)} lines of text, {total.get('blank', 0)} blank ones, "
+                        f"{total.get('markup', 0)} of markup; "
+                        f"with packed blocks, at least {cfg.block - 2} tokens are needed.")
+    manifest = {'counts': total, 'block': cfg.block, 'packed': cfg.packed,
+                'fingerprint': fingerprint(load_tokenizer(out/'tokenizer')), 'parts': [p[4] for p in parts]}
     write_json(out/'corpus.json', manifest)
     return manifest
 
@@ -248,7 +281,8 @@ def run_parts(
     "Encode parts, in this process or in several."
     if processes <= 1 or len(parts) == 1: return [encode_part(*p) for p in parts]
     import multiprocessing
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context('spawn')) as pool: return list(pool.map(encode_part, *zip(*parts)))
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context('spawn')) as pool:
+        return list(pool.map(encode_part, *zip(*parts)))
 
 # %% ../nbs/04_corpus.ipynb #1bf2c495
 class Examples:
@@ -259,14 +293,18 @@ class Examples:
     ):
         self.folder = Path(folder)
         try: self.manifest = json.loads((self.folder/'corpus.json').read_text(encoding='utf-8'))
-        except FileNotFoundError: raise UserError(f"No corpus in '{folder}' (corpus.json is missing): build it first, or let an interrupted build finish.") from None
+        except FileNotFoundError:
+            raise UserError(f"No corpus in '{folder}' (corpus.json is missing): "
+                            "build it first, or let an interrupted build finish.") from None
         maps = [self._open(self.folder/f'{split}-{p}.arrow') for p in self.manifest['parts']]
         self.maps = [m for m in maps if len(m[0])]
         self.starts = np.cumsum([0] + [len(ids) for ids, _ in self.maps])
     def _open(self, path):
         import pyarrow as pa
         try: table = pa.ipc.open_stream(pa.memory_map(str(path))).read_all().combine_chunks()
-        except (pa.ArrowInvalid, OSError) as e: raise UserError(f"{path} cannot be read ({e}): make the corpus anew, in another folder.") from None
+        except (pa.ArrowInvalid, OSError) as e:
+            raise UserError(f"{path} cannot be read ({e}): "
+                            "make the corpus anew, in another folder.") from None
         if not len(table): return np.empty((0, self.block), np.int32), np.empty(0, np.int32)
         ids, n = table['input_ids'].chunk(0), table['length'].chunk(0)
         return ids.flatten().to_numpy(zero_copy_only=True).reshape(-1, self.block), n.to_numpy()
@@ -292,9 +330,15 @@ def check_vocabulary(
     model: str | Path = 'the model',
 ):
     "Raise `UserError` when token ids and model do not belong together."
-    cure = "build it again with the model's tokenizer" if model == 'the model' else f"make the corpus with --corpus.tokenizer {model}, in a new folder, or choose a model made with the corpus's"
-    if made_with != fingerprint(tokenizer): raise UserError(f"{what} was made with another tokenizer than {model} (fingerprints {made_with} and {fingerprint(tokenizer)}): {cure}.")
-    if len(tokenizer) > vocab_size: raise UserError(f"The tokenizer of {what} has {len(tokenizer):,} tokens and {model} only {vocab_size:,}: {cure}.")
+    cure = ("build it again with the model's tokenizer" if model == 'the model'
+            else f"make the corpus with --corpus.tokenizer {model}, in a new folder, "
+            "or choose a model made with the corpus's")
+    if made_with != fingerprint(tokenizer):
+        raise UserError(f"{what} was made with another tokenizer than {model} (fingerprints {made_with} and "
+                        f"{fingerprint(tokenizer)}): {cure}.")
+    if len(tokenizer) > vocab_size:
+        raise UserError(f"The tokenizer of {what} has {len(tokenizer):,} tokens and {model} only "
+                        f"{vocab_size:,}: {cure}.")
 
 # %% ../nbs/04_corpus.ipynb #d6dd120b
 def uniforms(
@@ -358,13 +402,16 @@ class TextBatches:
         share: float = 0.15,   # of the tokens masked
         vokens=None,           # `VokenLabels` of these examples, for students that learn them
     ):
-        check_vocabulary(f"The corpus in {examples.folder}", examples.manifest['fingerprint'], tokenizer, len(tokenizer))
-        self.examples, self.masker, self.special_ids = examples, Masker(tokenizer, seed, share), tokenizer.all_special_ids
+        check_vocabulary(f"The corpus in {examples.folder}", examples.manifest['fingerprint'],
+                         tokenizer, len(tokenizer))
+        self.examples, self.masker, self.special_ids = (examples, Masker(tokenizer, seed, share),
+                                                        tokenizer.all_special_ids)
         self.most, self.vokens = most_masked(examples.block, share), vokens
     def __len__(self): return len(self.examples)
     def batch(self, rows, epoch):
         ids, lengths = self.examples[rows]
-        batch = masked_batch(ids, lengths, np.isin(ids, self.special_ids), rows, epoch, self.masker, self.most)
+        batch = masked_batch(ids, lengths, np.isin(ids, self.special_ids), rows, epoch,
+                             self.masker, self.most)
         return batch if self.vokens is None else batch | {'vokens': self.vokens[rows]}
 
 # %% ../nbs/04_corpus.ipynb #f6919b93
@@ -381,5 +428,7 @@ def masked_batch(
     import torch
     masked, labels = masker(ids, special, rows, epoch)
     at, asked = masked_positions(labels, most)
-    arrays = {'input_ids': masked, 'attention_mask': np.arange(ids.shape[1]) < lengths[:, None], 'special': special, 'masked_at': at, 'labels': asked, 'examples': np.asarray(rows)}
-    return {k: torch.from_numpy(np.ascontiguousarray(v if v.dtype == bool else v.astype(np.int64))) for k, v in arrays.items()}
+    arrays = {'input_ids': masked, 'attention_mask': np.arange(ids.shape[1]) < lengths[:, None],
+              'special': special, 'masked_at': at, 'labels': asked, 'examples': np.asarray(rows)}
+    return {k: torch.from_numpy(np.ascontiguousarray(v if v.dtype == bool else v.astype(np.int64)))
+            for k, v in arrays.items()}

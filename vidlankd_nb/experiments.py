@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Callable
 
 from . import __version__
-from .config import Run, Training, UserError, differences, load_run, make_folder, nearest, to_yaml, write_aside, write_json
+from .config import (Run, Training, UserError, differences, load_run, make_folder, nearest,
+                                to_yaml, write_aside, write_json)
 from .corpus import cores
 
 # %% ../nbs/12_experiments.ipynb #5f3c2356
@@ -44,10 +45,17 @@ class Experiment:
         self.run, self.folder, self.show = run, Path(folder), show
         self.main = int(os.environ.get('RANK', 0)) == 0    # under torchrun, one process writes
         config = self.folder/'config.yaml'
-        if self.folder.exists() and not self.folder.is_dir(): raise UserError(f"{self.folder} is a file; choose a folder for the run.")
-        if not config.exists() and self.folder.exists() and any(p.name != '.lock' for p in self.folder.iterdir()): raise UserError(f"{self.folder} is not empty and holds no run: choose another folder. Nothing was written.")
+        if self.folder.exists() and not self.folder.is_dir():
+            raise UserError(f"{self.folder} is a file; choose a folder for the run.")
+        if not config.exists() and self.folder.exists() and any(p.name != '.lock'
+                                                                for p in self.folder.iterdir()):
+            raise UserError(f"{self.folder} is not empty and holds no run: choose another folder. "
+                            "Nothing was written.")
         changed = differences(load_run(config), run) if config.exists() else []
-        if found := [d for d in changed if d.split(':')[0].split('.')[-1] not in HOW]: raise UserError(f"{self.folder} holds a run of another configuration ({'; '.join(found[:3])}{' …' if len(found) > 3 else ''}): choose another --out, or repeat that run's settings. Nothing was written.")
+        if found := [d for d in changed if d.split(':')[0].split('.')[-1] not in HOW]:
+            raise UserError(f"{self.folder} holds a run of another configuration "
+                            f"({'; '.join(found[:3])}{' …' if len(found) > 3 else ''}): "
+                            "choose another --out, or repeat that run's settings. Nothing was written.")
         if run.seed < 0: raise UserError(f"seed is {run.seed}; 0 or more is expected.")
         make_folder(self.folder)
         if self.main:
@@ -56,7 +64,9 @@ class Experiment:
     def _lock(self):
         self.lock = open(self.folder/'.lock', 'w')
         try: fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError: raise UserError(f"{self.folder} is in use by another process: wait for it, or choose another folder.") from None
+        except OSError:
+            raise UserError(f"{self.folder} is in use by another process: "
+                            "wait for it, or choose another folder.") from None
     def close(self):
         if self.main: self.lock.close()
     def path(self, *parts) -> Path: return self.folder.joinpath(*parts)
@@ -72,7 +82,8 @@ def stage_key(
     keys = self.__dict__.setdefault('keys', {})     # files are looked at once, however many stages rest on them
     if stage.name not in keys:
         inputs = [stage_key(self, STAGES[n]) for n in stage.needs if n in self.chain()]
-        keys[stage.name] = digest(stage.name, self.run.seed, {s: setting(self.run, s) for s in stage.settings}, inputs)
+        keys[stage.name] = digest(stage.name, self.run.seed,
+                                  {s: setting(self.run, s) for s in stage.settings}, inputs)
     return keys[stage.name]
 
 def digest(*parts) -> str: return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
@@ -82,8 +93,10 @@ def setting(run: Run, key: str):
     "The value behind a section or dotted key, as plain data; files of `data` with a hash of what they hold."
     value = run
     for part in key.split('.'): value = getattr(value, part)
-    if key.startswith('data.') and value: return [(str(f), contents(f)) for f in ([value] if isinstance(value, str) else value)]
-    return what_counts(value) if hasattr(value, '__dataclass_fields__') else {k: asdict(d) for k, d in value.items()} if isinstance(value, dict) else value
+    if key.startswith('data.') and value:
+        return [(str(f), contents(f)) for f in ([value] if isinstance(value, str) else value)]
+    return (what_counts(value) if hasattr(value, '__dataclass_fields__')
+            else {k: asdict(d) for k, d in value.items()} if isinstance(value, dict) else value)
 
 def what_counts(section) -> dict:
     "A section as plain data, without what changes how a training runs and not what comes of it."
@@ -95,7 +108,9 @@ def contents(
 ) -> str | None:
     "What a file or folder holds, as a hash; None where nothing is."
     path = Path(path)
-    if path.is_dir(): return digest(sorted([str(f.relative_to(path)), s.st_size, s.st_mtime_ns] for f in path.rglob('*') if f.is_file() and (s := f.stat())))
+    if path.is_dir():
+        return digest(sorted([str(f.relative_to(path)), s.st_size, s.st_mtime_ns]
+                             for f in path.rglob('*') if f.is_file() and (s := f.stat())))
     if not path.exists(): return None
     size = path.stat().st_size
     with open(path, 'rb') as f:
@@ -116,7 +131,8 @@ def chain(self: Experiment) -> list[str]:
     "The stages of this run, in order: the toy world is left out when the run brings its own data, vokens when no student asks for them, and the vocabulary when no names are withheld."
     from vidlankd_nb.vokenization import reads_vokens
     skip = {'world'} if self.run.data.videos or self.run.data.captions else set()
-    if not any(reads_vokens(d.objective) for d in (self.run.students | self.run.controls).values()): skip.add('vokens')
+    if not any(reads_vokens(d.objective) for d in (self.run.students | self.run.controls).values()):
+        skip.add('vokens')
     if not self.run.world.withheld or 'world' in skip: skip.add('vocabulary')
     return [n for n in STAGES if n not in skip]
 
@@ -130,16 +146,25 @@ def do(
     "Do stages in order, each once; raises `UserError` when an input is missing."
     for name in names or self.chain():
         stage = STAGES[name]
-        if missing := [n for n in stage.needs if n in self.chain() and not self.record(n)]: raise UserError(f"'{name}' needs '{missing[0]}' first, which is not done in {self.folder}: run 'vidlankd {missing[0]}' with the same configuration, or 'vidlankd run' for everything.")
+        if missing := [n for n in stage.needs if n in self.chain() and not self.record(n)]:
+            raise UserError(f"'{name}' needs '{missing[0]}' first, which is not done in {self.folder}: "
+                            f"run 'vidlankd {missing[0]}' with the same configuration, "
+                            "or 'vidlankd run' for everything.")
         if (before := self.record(name)):
-            if before['key'] != stage_key(self, stage): raise UserError(f"The inputs of '{name}' changed after it was done in {self.folder}: choose another folder.")
+            if before['key'] != stage_key(self, stage):
+                raise UserError(f"The inputs of '{name}' changed after it was done in {self.folder}: "
+                                "choose another folder.")
             if name != 'report': self.say(f'{name}: done before'); continue
-        if int(os.environ.get('WORLD_SIZE', 1)) > 1 and name not in ('teacher', 'student'): raise UserError(f"'{name}' is the work of one process: run 'vidlankd {name}' without torchrun, and only 'teacher' and 'student' with it.")
+        if int(os.environ.get('WORLD_SIZE', 1)) > 1 and name not in ('teacher', 'student'):
+            raise UserError(f"'{name}' is the work of one process: run 'vidlankd {name}' without torchrun, "
+                            "and only 'teacher' and 'student' with it.")
         began = time.time()
         stage.work(self)
         if self.main:
             self.path('stages').mkdir(exist_ok=True)
-            write_aside(self.path('stages', f'{name}.json'), json.dumps({'key': stage_key(self, stage), 'seconds': round(time.time() - began, 2), 'version': __version__}))
+            write_aside(self.path('stages', f'{name}.json'),
+                        json.dumps({'key': stage_key(self, stage), 'seconds': round(time.time() - began, 2),
+                                    'version': __version__}))
         self.say(f'{name}: {time.time() - began:.1f} s')
 
 Experiment.do = do
@@ -154,26 +179,38 @@ def _world(x: Experiment):
 def sources(x: Experiment) -> dict:
     "Where videos, captions and text of this run are."
     d, world = x.run.data, x.path('world')
-    if not (d.videos or d.captions): return {'videos': world/'videos', 'captions': world/'caption.json', 'text': [world/'text'/'corpus.txt']}
-    if not d.captions or not d.text: raise UserError("Data of your own needs captions and text too: set data.captions to a HowTo100M-layout JSON and data.text to text files.")
-    return {'videos': d.videos and Path(d.videos), 'captions': Path(d.captions), 'text': [Path(t) for t in d.text]}
+    if not (d.videos or d.captions):
+        return {'videos': world/'videos', 'captions': world/'caption.json',
+                'text': [world/'text'/'corpus.txt']}
+    if not d.captions or not d.text:
+        raise UserError("Data of your own needs captions and text too: "
+                        "set data.captions to a HowTo100M-layout JSON and data.text to text files.")
+    return {'videos': d.videos and Path(d.videos), 'captions': Path(d.captions),
+            'text': [Path(t) for t in d.text]}
 
 # %% ../nbs/12_experiments.ipynb #a487bbb2
 def _features(x: Experiment):
     from vidlankd_nb.store import extract_folder
     src = sources(x)
     if src['videos'] is None: return
-    r = extract_folder(src['videos'], x.path('features'), x.run.features, captions=src['captions'], progress=x.show)
-    x.say(f"features: {len(r['done']):,} videos, {len(r['partial']):,} in part, {len(r['skipped']):,} files skipped; {x.path('features', 'report.json')} names each")
+    r = extract_folder(src['videos'], x.path('features'), x.run.features, captions=src['captions'],
+                       progress=x.show)
+    x.say(f"features: {len(r['done']):,} videos, {len(r['partial']):,} in part, {len(r['skipped']):,} files "
+          f"skipped; {x.path('features', 'report.json')} names each")
 
 # %% ../nbs/12_experiments.ipynb #31a2426f
 def _pairs(x: Experiment):
     from vidlankd_nb.pairs import make_pairs
     d = x.run.data
     two, three = (d.features_2d, d.features_3d) if d.features_2d else (x.path('features'), None)
-    train, _, report = make_pairs(two, sources(x)['captions'], x.run.pairs, x.path('pairs'), features_3d=three)
-    if not len(train): raise UserError(f"No video-text pairs came out of {sources(x)['captions']}: {', '.join(f'{n:,} {k}' for k, n in report['skipped_counts'].items()) or 'it holds no captions'}. Captions and features are matched by video id; {x.path('pairs', 'report.json')} names each case.")
-    x.say(f"pairs: {report['pairs']['train']:,} for training, {report['pairs']['valid']:,} held out, {sum(report['skipped_counts'].values()):,} captions or videos skipped; {x.path('pairs', 'report.json')} names each")
+    train, _, report = make_pairs(two, sources(x)['captions'], x.run.pairs, x.path('pairs'),
+                                  features_3d=three)
+    if not len(train):
+        raise UserError(f"No video-text pairs came out of {sources(x)['captions']}: "
+                        f"{', '.join(f'{n:,} {k}' for k, n in report['skipped_counts'].items()) or 'it holds no captions'}. Captions and features are matched by video id; {x.path('pairs', 'report.json')} names each case.")
+    x.say(f"pairs: {report['pairs']['train']:,} for training, {report['pairs']['valid']:,} held out, "
+          f"{sum(report['skipped_counts'].values()):,} captions or videos skipped; "
+          f"{x.path('pairs', 'report.json')} names each")
 
 # %% ../nbs/12_experiments.ipynb #6f642e72
 def _corpus(x: Experiment):
@@ -183,12 +220,15 @@ def _corpus(x: Experiment):
     from vidlankd_nb.pairs import read_captions
     texts = [t for _, v in read_captions(sources(x)['captions']) for t in v['text']]
     write_aside(captions, '\n'.join(' '.join(str(t).split()) for t in texts) + '\n')
-    m = build_corpus([*sources(x)['text'], *[captions] * x.run.corpus.captions], x.path('corpus'), x.run.corpus, extra_text=[captions], processes=cores())
-    x.say(f"corpus: {m['counts']['train_examples']:,} examples, {m['counts'].get('valid_examples', 0):,} held out")
+    m = build_corpus([*sources(x)['text'], *[captions] * x.run.corpus.captions], x.path('corpus'),
+                     x.run.corpus, extra_text=[captions], processes=cores())
+    x.say(f"corpus: {m['counts']['train_examples']:,} examples, "
+          f"{m['counts'].get('valid_examples', 0):,} held out")
 
 # %% ../nbs/12_experiments.ipynb #14377aaf
 def _teacher(x: Experiment):
-    kinds = ['video'] + [k for k in ('captions', 'shuffled') if any(d.teacher == k for d in (x.run.students | x.run.controls).values())]
+    kinds = ['video'] + [k for k in ('captions', 'shuffled')
+                         if any(d.teacher == k for d in (x.run.students | x.run.controls).values())]
     for kind in kinds: train_teacher(x, kind)
 
 # %% ../nbs/12_experiments.ipynb #d7b9e61a
@@ -206,27 +246,36 @@ def train_teacher(
     if (out/'model.safetensors').exists(): return
     cfg = teacher_config(run, kind)
     tok = load_tokenizer(x.path('corpus', 'tokenizer'))
-    train_set, valid_set = (PairBatches(PairSet.load(x.path('pairs'), s), tok, run.pairs, run.seed, run.corpus.mask_share, shuffled=cfg.shuffled_videos) for s in ('train', 'valid'))
+    train_set, valid_set = (PairBatches(PairSet.load(x.path('pairs'), s), tok, run.pairs, run.seed,
+                                        run.corpus.mask_share, shuffled=cfg.shuffled_videos)
+                                        for s in ('train', 'valid'))
     torch.manual_seed(hash_seed(run.seed, 'teacher'))
     task = TeacherTask(make_teacher(cfg, tok, train_set.width, run.pairs.max_frames), cfg)
     if cfg.text.pretrained: same_words(x, cfg.text.pretrained, task.model.text)
     first = train_set.batch(range(min(256, len(train_set))), 0)
     task.model.video.calibrate(first['video'], first['video_mask'])
-    train(task, train_set, cfg, out, run.seed, valid_set if len(valid_set) else None, name=f'teacher ({kind})', identity={'key': teacher_key(x, kind)}, show=x.show)
-    if x.main: save_model(lambda aside: (task.model.save_pretrained(aside), tok.save_pretrained(aside), write_aside(aside/'README.md', teacher_card(x, kind, out))), out)
+    train(task, train_set, cfg, out, run.seed, valid_set if len(valid_set) else None,
+          name=f'teacher ({kind})', identity={'key': teacher_key(x, kind)}, show=x.show)
+    if x.main:
+        save_model(lambda aside: (task.model.save_pretrained(aside), tok.save_pretrained(aside),
+                                  write_aside(aside/'README.md', teacher_card(x, kind, out))), out)
 
 # %% ../nbs/12_experiments.ipynb #kab00004
-CONTRAST_ONLY = ('temperature', 'margin', 'contrast_weight', 'word_weight', 'word_temperature', 'word_window', 'pooling', 'frozen_video', 'shuffled_videos')
+CONTRAST_ONLY = ('temperature', 'margin', 'contrast_weight', 'word_weight', 'word_temperature', 'word_window',
+                 'pooling', 'frozen_video', 'shuffled_videos')
 
 def teacher_config(run: Run, kind: str):
     "The settings of a teacher of that kind; without a contrast, what only a contrast reads is put back to its default."
     from vidlankd_nb.config import Teacher
-    cfg = replace(run.teacher, **{'video': {}, 'captions': dict(contrast='none'), 'shuffled': dict(shuffled_videos=True)}[kind])
-    return cfg if cfg.contrast != 'none' else replace(cfg, **{k: getattr(Teacher(), k) for k in CONTRAST_ONLY})
+    cfg = replace(run.teacher, **{'video': {}, 'captions': dict(contrast='none'),
+                                  'shuffled': dict(shuffled_videos=True)}[kind])
+    return cfg if cfg.contrast != 'none' else replace(cfg, **{k: getattr(Teacher(), k)
+                                                              for k in CONTRAST_ONLY})
 
 def teacher_key(x: Experiment, kind: str) -> str:
     "A hash of everything a teacher depends on."
-    return digest('teacher', x.run.seed, what_counts(teacher_config(x.run, kind)), [stage_key(x, STAGES[n]) for n in STAGES['teacher'].needs])
+    return digest('teacher', x.run.seed, what_counts(teacher_config(x.run, kind)),
+                  [stage_key(x, STAGES[n]) for n in STAGES['teacher'].needs])
 
 # %% ../nbs/12_experiments.ipynb #d60ab5ed
 def save_model(
@@ -237,14 +286,17 @@ def save_model(
     aside = out/'.saving'
     if aside.exists(): shutil.rmtree(aside)
     save(aside)
-    for f in sorted(aside.iterdir(), key=lambda f: f.suffix == '.safetensors' and f.name.startswith('model')): os.replace(f, out/f.name)
+    for f in sorted(aside.iterdir(), key=lambda f: f.suffix == '.safetensors' and f.name.startswith('model')):
+        os.replace(f, out/f.name)
     aside.rmdir()
 
 # %% ../nbs/12_experiments.ipynb #vok12002
 def _vokens(x: Experiment):
     from vidlankd_nb.vokenization import make_vokens
-    m = make_vokens(x.path('vokens'), x.path('teachers', 'video'), x.path('pairs'), x.path('corpus'), x.run.vokens, x.run.pairs, x.run.seed, x.show)
-    x.say(f"vokens: {m['tokens']:,} tokens named by {m['diversity']['used']:.0%} of {m['count']} {m['source']}, perplexity {m['diversity']['perplexity']:.0f}")
+    m = make_vokens(x.path('vokens'), x.path('teachers', 'video'), x.path('pairs'), x.path('corpus'),
+                    x.run.vokens, x.run.pairs, x.run.seed, x.show)
+    x.say(f"vokens: {m['tokens']:,} tokens named by {m['diversity']['used']:.0%} of {m['count']} "
+          f"{m['source']}, perplexity {m['diversity']['perplexity']:.0f}")
 
 # %% ../nbs/12_experiments.ipynb #5c9c0bbc
 def _student(x: Experiment):
@@ -261,7 +313,8 @@ def same_words(
     from vidlankd_nb.corpus import check_vocabulary, fingerprint, load_tokenizer
     corpus = load_tokenizer(x.path('corpus', 'tokenizer'))
     theirs = load_tokenizer(folder) if (Path(folder)/'tokenizer.json').is_file() else corpus
-    check_vocabulary(f"The corpus in {x.path('corpus')}", fingerprint(corpus), theirs, model.config.vocab_size, folder)
+    check_vocabulary(f"The corpus in {x.path('corpus')}", fingerprint(corpus), theirs,
+                     model.config.vocab_size, folder)
     return model
 
 # %% ../nbs/12_experiments.ipynb #ff790159
@@ -279,7 +332,9 @@ OWN_TEACHERS = ('video', 'captions', 'shuffled')   # that a run trains
 def teacher_folder(x: Experiment, teacher: str) -> Path:
     "Where the teacher of that name is; raises `UserError` when it is nowhere."
     folder = x.path('teachers', teacher) if teacher in OWN_TEACHERS else Path(teacher)
-    if not (folder/'config.json').exists(): raise UserError(f"No teacher in '{folder}': 'teacher' of a student is 'video', 'captions', 'shuffled' or a folder that holds a trained teacher.")
+    if not (folder/'config.json').exists():
+        raise UserError(f"No teacher in '{folder}': 'teacher' of a student is 'video', 'captions', "
+                        "'shuffled' or a folder that holds a trained teacher.")
     return folder
 
 def load_encoder(x: Experiment, folder: Path):
@@ -291,7 +346,9 @@ def load_encoder(x: Experiment, folder: Path):
 def first_weights(x: Experiment, cfg, tok):
     "The student before its first step; raises `UserError` on an unknown `start`."
     from vidlankd_nb.teacher import text_encoder
-    if cfg.start not in ('random', 'teacher'): raise UserError(f"Unknown start '{cfg.start}' of a student: {nearest(cfg.start, ('random', 'teacher'))}")
+    if cfg.start not in ('random', 'teacher'):
+        raise UserError(f"Unknown start '{cfg.start}' of a student: "
+                        f"{nearest(cfg.start, ('random', 'teacher'))}")
     if cfg.start == 'teacher': return load_encoder(x, teacher_folder(x, cfg.teacher))
     student, pretrained = text_encoder(x.run.student.text, tok), x.run.student.text.pretrained
     return same_words(x, pretrained, student) if pretrained else student
@@ -324,10 +381,13 @@ def train_student(
     run, tok = x.run, load_tokenizer(x.path('corpus', 'tokenizer'))
     examples = {s: Examples(x.path('corpus'), s) for s in ('train', 'valid')}
     vokens = labels_for(cfg, x.path('vokens'), examples)
-    train_set, valid_set = (TextBatches(e, tok, run.seed, run.corpus.mask_share, vokens.get(s)) for s, e in examples.items())
+    train_set, valid_set = (TextBatches(e, tok, run.seed, run.corpus.mask_share, vokens.get(s))
+                            for s, e in examples.items())
     torch.manual_seed(hash_seed(run.seed, 'student'))   # the same first weights for all
-    task = StudentTask(first_weights(x, cfg, tok), cfg, teacher_encoder(x, cfg), n_examples=len(train_set), n_vokens=run.vokens.count)
-    train(task, train_set, run.student, out, run.seed, valid_set if len(valid_set) else None, name=name, identity={'key': student_key(x, cfg)}, show=x.show)
+    task = StudentTask(first_weights(x, cfg, tok), cfg, teacher_encoder(x, cfg), n_examples=len(train_set),
+                       n_vokens=run.vokens.count)
+    train(task, train_set, run.student, out, run.seed, valid_set if len(valid_set) else None, name=name,
+          identity={'key': student_key(x, cfg)}, show=x.show)
     if x.main: save_model(lambda aside: save_student(task, tok, aside, student_card(x, name, cfg, out)), out)
 
 # %% ../nbs/12_experiments.ipynb #ed2992aa
@@ -340,10 +400,14 @@ def model_card(
     log: list,         # records of its training
 ) -> str:
     "The README.md of a model's folder: how to load it, data, last losses, configuration."
-    last = {kind: next((r for r in reversed(log) if key in r), None) for kind, key in (('training', 'terms'), ('held out', 'valid'))}
-    terms = [(kind, r['step'], k, v) for kind, r in last.items() if r for k, v in (r.get('terms') or r.get('valid')).items()]
-    table = '\n'.join(['| | step | loss | value |', '|---|---|---|---|', *(f'| {kind} | {step:,} | {k} | {v:.4f} |' for kind, step, k, v in terms)])
-    yaml = '\n'.join(f'    {line}' for k, v in settings.items() for line in [f'{k}:', *('  ' + s for s in to_yaml(v).splitlines())])
+    last = {kind: next((r for r in reversed(log) if key in r), None)
+            for kind, key in (('training', 'terms'), ('held out', 'valid'))}
+    terms = [(kind, r['step'], k, v) for kind, r in last.items() if r
+             for k, v in (r.get('terms') or r.get('valid')).items()]
+    table = '\n'.join(['| | step | loss | value |', '|---|---|---|---|',
+                       *(f'| {kind} | {step:,} | {k} | {v:.4f} |' for kind, step, k, v in terms)])
+    yaml = '\n'.join(f'    {line}' for k, v in settings.items()
+                     for line in [f'{k}:', *('  ' + s for s in to_yaml(v).splitlines())])
     code = '\n'.join(f'    {line}' for line in code.splitlines())
     return f"""---
 library_name: transformers
@@ -389,9 +453,14 @@ def student_card(
     "The model card of a student of a run."
     from vidlankd_nb.training import read_log
     c = json.loads(x.path('corpus', 'corpus.json').read_text())
-    how = 'trained on text alone' if cfg.objective == 'none' else f"distilled with the objective `{cfg.objective}` (weight {cfg.weight:g}) from the teacher '{cfg.teacher}'"
-    data = f"{c['counts']['train_examples']:,} examples of {'' if c['packed'] else 'up to '}{c['block']} tokens, from {', '.join(t.name for t in sources(x)['text'])}; vocabulary {c['fingerprint']}; masks and order by seed {x.run.seed}."
-    return model_card(name, f'A masked language model that reads text only, {how}.', STUDENT_CODE, data, {name: cfg, 'student': x.run.student}, read_log(out/'log.jsonl'))
+    how = ('trained on text alone' if cfg.objective == 'none'
+           else f"distilled with the objective `{cfg.objective}` (weight {cfg.weight:g}) from the teacher "
+           f"'{cfg.teacher}'")
+    data = (f"{c['counts']['train_examples']:,} examples of {'' if c['packed'] else 'up to '}{c['block']} "
+            f"tokens, from {', '.join(t.name for t in sources(x)['text'])}; vocabulary {c['fingerprint']}; "
+            f"masks and order by seed {x.run.seed}.")
+    return model_card(name, f'A masked language model that reads text only, {how}.', STUDENT_CODE, data,
+                      {name: cfg, 'student': x.run.student}, read_log(out/'log.jsonl'))
 
 def teacher_card(
     x: Experiment,
@@ -401,19 +470,23 @@ def teacher_card(
     "The model card of a teacher of a run."
     from vidlankd_nb.training import read_log
     r = json.loads(x.path('pairs', 'report.json').read_text())
-    story = 'A text encoder and a video encoder that learned together.' if kind == 'video' else 'A text encoder that learned from captions and saw no video.'
-    return model_card(f'teacher ({kind})', story, TEACHER_CODE, f"{', '.join(f'{v:,} {k}' for k, v in r.items() if isinstance(v, int)).replace('_', ' ')}, from {sources(x)['captions'].name}; order and masks by seed {x.run.seed}.", {'teacher': x.run.teacher}, read_log(out/'log.jsonl'))
+    story = ('A text encoder and a video encoder that learned together.' if kind == 'video'
+             else 'A text encoder that learned from captions and saw no video.')
+    return model_card(f'teacher ({kind})', story, TEACHER_CODE,
+                      f"{', '.join(f'{v:,} {k}' for k, v in r.items() if isinstance(v, int)).replace('_', ' ')}, from {sources(x)['captions'].name}; order and masks by seed {x.run.seed}.", {'teacher': x.run.teacher}, read_log(out/'log.jsonl'))
 
 # %% ../nbs/12_experiments.ipynb #d7a57efa
 def _evaluate(x: Experiment):
     x.path('evaluation').mkdir(exist_ok=True)
-    models = [('teachers', 'video')] + [(kind, n) for kind in ('students', 'controls') for n in getattr(x.run, kind)]
+    models = [('teachers', 'video')] + [(kind, n) for kind in ('students', 'controls')
+                                        for n in getattr(x.run, kind)]
     for kind, name in models:
         out = x.path('evaluation', f'{kind}-{name}.json')
         if out.exists(): continue
         result = evaluate_model(x, kind, name)
         write_aside(out, json.dumps(result))
-        x.say(f"  {kind[:-1]} {name}: " + ', '.join(f'{k} {v:.3f}' for k, v in result.items() if isinstance(v, float)))
+        x.say(f"  {kind[:-1]} {name}: " + ', '.join(f'{k} {v:.3f}'
+                                                    for k, v in result.items() if isinstance(v, float)))
 
 def evaluate_model(
     x: Experiment,
@@ -446,7 +519,9 @@ def probe_folder(
     from vidlankd_nb.teacher import load_text
     found = probe(load_text(folder).base_model, load_tokenizer(folder), probes, run.evaluation, run.seed)
     more = {k: found[k][v] for k, v in (('temporal', 'accuracy'), ('withheld', 'mean')) if k in found}
-    return {'property': found['property']['mean'], 'per_attribute': found['property']['per_attribute'], 'permutation': found['property']['permutation'], 'physical': found['physical']['accuracy'], 'order': found['order']['accuracy']} | more
+    return {'property': found['property']['mean'], 'per_attribute': found['property']['per_attribute'],
+            'permutation': found['property']['permutation'], 'physical': found['physical']['accuracy'],
+            'order': found['order']['accuracy']} | more
 
 # %% ../nbs/12_experiments.ipynb #05a60018
 def retrieval(x: Experiment) -> dict:
@@ -456,11 +531,13 @@ def retrieval(x: Experiment) -> dict:
     from vidlankd_nb.grounding import recall
     from vidlankd_nb.pairs import PairSet
     from vidlankd_nb.teacher import PairBatches, VideoTeacher, embed_pairs
-    data = PairBatches(PairSet.load(x.path('pairs'), 'valid'), load_tokenizer(x.path('corpus', 'tokenizer')), x.run.pairs)
+    data = PairBatches(PairSet.load(x.path('pairs'), 'valid'),
+                       load_tokenizer(x.path('corpus', 'tokenizer')), x.run.pairs)
     if not len(data): return {}
     texts, clips = embed_pairs(VideoTeacher.from_pretrained(x.path('teachers', 'video')), data)
     rng, size = np.random.default_rng(x.run.seed), min(100, len(texts))
-    draws = [recall(texts[rows], clips[rows]) for rows in (rng.permutation(len(texts))[:size] for _ in range(10))]
+    draws = [recall(texts[rows], clips[rows]) for rows in (rng.permutation(len(texts))[:size]
+                                                           for _ in range(10))]
     return {k: float(np.mean([d[k] for d in draws])) for k in draws[0]} | {'candidates': size}
 
 # %% ../nbs/12_experiments.ipynb #pointexp
@@ -474,18 +551,22 @@ def pointing(
     from vidlankd_nb.pairs import PairSet
     from vidlankd_nb.pointing import READERS, aims, pointing_scores
     from vidlankd_nb.teacher import PairBatches, VideoTeacher
-    data = PairBatches(PairSet.load(x.path('pairs'), 'valid'), load_tokenizer(x.path('corpus', 'tokenizer')), x.run.pairs)
+    data = PairBatches(PairSet.load(x.path('pairs'), 'valid'),
+                       load_tokenizer(x.path('corpus', 'tokenizer')), x.run.pairs)
     if not aims(data, x.path('world')): return {}
     teacher = VideoTeacher.from_pretrained(x.path('teachers', 'video'))
-    return {r: pointing_scores(teacher, data, x.path('world'), r, draws) for r in READERS if r == 'tokens' or teacher.config.has_words}
+    return {r: pointing_scores(teacher, data, x.path('world'), r, draws)
+            for r in READERS if r == 'tokens' or teacher.config.has_words}
 
 # %% ../nbs/12_experiments.ipynb #vok12004
 def _vocabulary(x: Experiment):
     from vidlankd_nb.vocabulary import gap_lines, vocabulary_of_run
     src, probes = sources(x), x.path('world', 'probes.json')
     names = json.loads(probes.read_text()) if probes.exists() else {}
-    found = vocabulary_of_run({n: x.path('students', n) for n in x.run.students}, src['captions'], src['text'], x.run.corpus.valid_share,
-                              {c: set(names[k]) for c, k in (('shown', 'names'), ('withheld', 'withheld')) if k in names}, x.path('vocabulary'), seed=x.run.seed)
+    found = vocabulary_of_run({n: x.path('students', n) for n in x.run.students}, src['captions'],
+                              src['text'], x.run.corpus.valid_share,
+                              {c: set(names[k]) for c, k in (('shown', 'names'), ('withheld', 'withheld'))
+                               if k in names}, x.path('vocabulary'), seed=x.run.seed)
     for line in gap_lines(found): x.say('  ' + line)
 
 # %% ../nbs/12_experiments.ipynb #9ec22cb6
@@ -500,13 +581,20 @@ def open_grounding(
     from vidlankd_nb.pairs import PairSet
     from vidlankd_nb.readers import read_student
     from vidlankd_nb.teacher import VideoTeacher
-    folder, all = x.path('teachers', 'video'), {n: ('students', d) for n, d in x.run.students.items()} | {n: ('controls', d) for n, d in x.run.controls.items()}
-    if not (folder/'model.safetensors').exists(): raise UserError(f"No finished teacher in {folder}: run 'vidlankd run --config CONFIG --out {x.path()}' with the run's configuration; it goes on where it stopped.")
-    if wrong := [n for n in students if n not in all]: raise UserError(f"This run has no student '{wrong[0]}': {nearest(wrong[0], all)}")
+    folder, all = (x.path('teachers', 'video'), {n: ('students', d) for n, d in x.run.students.items()}
+                   | {n: ('controls', d) for n, d in x.run.controls.items()})
+    if not (folder/'model.safetensors').exists():
+        raise UserError(f"No finished teacher in {folder}: run 'vidlankd run --config CONFIG --out "
+                        f"{x.path()}' with the run's configuration; it goes on where it stopped.")
+    if wrong := [n for n in students if n not in all]:
+        raise UserError(f"This run has no student '{wrong[0]}': {nearest(wrong[0], all)}")
     teacher, tok = VideoTeacher.from_pretrained(folder), load_tokenizer(x.path('corpus', 'tokenizer'))
-    texts = list(islice((line for f in sources(x)['text'] for line in read_lines(f)), 2000)) if students else []
-    read = [read_student(x.path(kind, n), teacher, tok, texts, d.objective if d.teacher == "video" else "none") for n in students for kind, d in [all[n]]]
-    return Grounding(teacher, tok, PairSet.load(x.path('pairs'), split), x.run.pairs, sources(x)['videos'], {r.name: r for r in read})
+    texts = (list(islice((line for f in sources(x)['text'] for line in read_lines(f)), 2000))
+             if students else [])
+    read = [read_student(x.path(kind, n), teacher, tok, texts, d.objective if d.teacher == "video"
+                         else "none") for n in students for kind, d in [all[n]]]
+    return Grounding(teacher, tok, PairSet.load(x.path('pairs'), split), x.run.pairs, sources(x)['videos'],
+                     {r.name: r for r in read})
 
 # %% ../nbs/12_experiments.ipynb #c2830cf7
 def _ground(x: Experiment, pictures: int = 3):
@@ -534,20 +622,26 @@ def ground_sentence(
     from vidlankd_nb.pairs import PairSet
     from vidlankd_nb.readers import aligns
     folder = Path(folder)
-    if not (folder/'config.yaml').exists(): raise UserError(f"{folder} holds no run (no config.yaml): give the folder that 'vidlankd run' wrote; of a demo, one of its worlds, for example {folder/'seed-0'}.")
+    if not (folder/'config.yaml').exists():
+        raise UserError(f"{folder} holds no run (no config.yaml): give the folder that 'vidlankd run' wrote; "
+                        f"of a demo, one of its worlds, for example {folder/'seed-0'}.")
     x = SimpleNamespace(run=load_run(folder/'config.yaml'), path=folder.joinpath)
-    own = [n for n, d in x.run.students.items() if aligns(d.objective) and d.teacher == "video" and x.path('students', n, 'model.safetensors').exists()] if students is None else students
+    own = [n for n, d in x.run.students.items() if aligns(d.objective) and d.teacher == "video"
+           and x.path('students', n, 'model.safetensors').exists()] if students is None else students
     notes = check_sentence(load_tokenizer_of(x), text)
     sets = {s: PairSet.load(x.path('pairs'), s) for s in ('valid', 'train')}
     split, among = find_clips(sets, clip) if clip else ('valid' if len(sets['valid']) else 'train', None)
     g = open_grounding(x, split, own)
     found = g.search(text, k=5, among=among)
-    return write_looks(g, text, found, Path(out or folder/'looks'), notes), [f'read in pieces, and perhaps never seen in training: {n}' for n in notes]
+    return (write_looks(g, text, found, Path(out or folder/'looks'), notes),
+            [f'read in pieces, and perhaps never seen in training: {n}' for n in notes])
 
 def load_tokenizer_of(x):
     "The tokenizer of a run; raises `UserError` when there is none yet."
     from vidlankd_nb.corpus import load_tokenizer
-    if not x.path('corpus', 'tokenizer').exists(): raise UserError(f"No vocabulary in {x.path()}: the run has not come so far. Run 'vidlankd run --config CONFIG --out {x.path()}' first.")
+    if not x.path('corpus', 'tokenizer').exists():
+        raise UserError(f"No vocabulary in {x.path()}: the run has not come so far. "
+                        f"Run 'vidlankd run --config CONFIG --out {x.path()}' first.")
     return load_tokenizer(x.path('corpus', 'tokenizer'))
 
 # %% ../nbs/12_experiments.ipynb #grndsen2
@@ -565,10 +659,12 @@ def write_looks(
     out.mkdir(parents=True, exist_ok=True)
     looks = [g.look(i, text) for i, _ in found]
     fig = heat_maps(looks[0])[0].figure
-    for kind in ('png', 'svg'): fig.savefig(out/f'look.{kind}', dpi=160, metadata={'Date': None} if kind == 'svg' else None)
+    for kind in ('png', 'svg'):
+        fig.savefig(out/f'look.{kind}', dpi=160, metadata={'Date': None} if kind == 'svg' else None)
     plt.close(fig)
     if all(l.frames is not None for l in looks):
-        ax = show_clips([l.frames for l in looks], [s for _, s in found], [l.caption for l in looks], title=f'the clips nearest to “{text}”')
+        ax = show_clips([l.frames for l in looks], [s for _, s in found], [l.caption for l in looks],
+                        title=f'the clips nearest to “{text}”')
         ax.figure.savefig(out/'clips.png', dpi=160); plt.close(ax.figure)
     write_aside(out/'look.html', page(looks[:3], f'What the words of “{text}” see'))
     records = [l.figures() | {'score': round(s, 4)} for l, (_, s) in zip(looks, found)]
@@ -611,7 +707,9 @@ def run_world(
     for line in p.stdout:
         said.append(line.strip())
         if show: print(f'[{name}] {line}', end='', flush=True)
-    if p.wait(): raise UserError(f"{name} stopped with exit code {p.returncode}: {said[-1].removeprefix('vidlankd: ')}")
+    if p.wait():
+        raise UserError(f"{name} stopped with exit code {p.returncode}: "
+                        f"{said[-1].removeprefix('vidlankd: ')}")
 
 # %% ../nbs/12_experiments.ipynb #ecee4ce3
 def run_worlds(
@@ -628,7 +726,9 @@ def run_worlds(
     folders = {s: out/f'seed-{s}' for s in seeds}
     for s in seeds: write_aside(out/f'seed-{s}.yaml', to_yaml(replace(run, seed=s)))
     pool = ThreadPoolExecutor(max(1, cores() // (run.threads or 1)))
-    try: list(pool.map(lambda s: run_world(out/f'seed-{s}.yaml', folders[s], f'world {s}', children, show), seeds))
+    try:
+        list(pool.map(lambda s: run_world(out/f'seed-{s}.yaml', folders[s], f'world {s}', children, show),
+                      seeds))
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         for p in children: p.terminate()

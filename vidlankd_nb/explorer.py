@@ -34,14 +34,19 @@ def show_token(
     tall = [max(.3, 4.6 / f * frames.shape[1] / frames.shape[2]), .22 * len(names), 1.3]   # inches of strip, heat and words
     figure = plt.figure(layout='constrained') if figure is None else figure
     figure.set_size_inches(7.2, sum(tall) + 1)
-    ax = figure.subplot_mosaic([['frame', 'strip'], ['frame', 'heat'], ['words', 'words']], width_ratios=[1, 4.2], height_ratios=tall)
-    ax['frame'].imshow(frames[at], interpolation='nearest'); ax['frame'].set_title(f'{look.times[at]:.2f} s', loc='left'); ax['frame'].axis('off')
+    ax = figure.subplot_mosaic([['frame', 'strip'], ['frame', 'heat'], ['words', 'words']],
+                               width_ratios=[1, 4.2], height_ratios=tall)
+    ax['frame'].imshow(frames[at], interpolation='nearest')
+    ax['frame'].set_title(f'{look.times[at]:.2f} s', loc='left'); ax['frame'].axis('off')
     _strip(ax['strip'], frames, at)
     rows = np.stack([np.asarray(look.rows[n])[token] for n in names])                 # (R, F)
     ax['heat'].imshow(rows, cmap=HEAT, vmin=-limit, vmax=limit, aspect='auto')
     for r, row in enumerate(rows):
-        for i, v in enumerate(row): ax['heat'].text(i, r, f'{v:.1f}'.replace('-', '−'), ha='center', va='center', fontsize=7, color='white' if abs(v) > .6 * limit else '.2')
-    ax['heat'].set_yticks(range(len(names)), [n if len(n) < 24 else n[:22] + '…' for n in names]); ax['heat'].yaxis.tick_right()
+        for i, v in enumerate(row):
+            ax['heat'].text(i, r, f'{v:.1f}'.replace('-', '−'), ha='center', va='center', fontsize=7,
+                            color='white' if abs(v) > .6 * limit else '.2')
+    ax['heat'].set_yticks(range(len(names)), [n if len(n) < 24 else n[:22] + '…' for n in names])
+    ax['heat'].yaxis.tick_right()
     ax['heat'].set_xticks([]); ax['strip'].set_title(f'where “{look.words[token]}” looks', loc='left')
     _bars(ax['words'], look, token, at, limit)
     return ax
@@ -50,18 +55,22 @@ def show_token(
 def _strip(ax, frames, at):
     "The film strip over exactly as many columns as the heat below, frame `at` marked."
     h, w = frames.shape[1:3]
-    for i, frame in enumerate(frames): ax.imshow(frame, extent=(i - .47, i + .47, h / w * .94, 0), interpolation='nearest')
+    for i, frame in enumerate(frames):
+        ax.imshow(frame, extent=(i - .47, i + .47, h / w * .94, 0), interpolation='nearest')
     ax.add_patch(plt.Rectangle((at - .48, -.01), .96, h / w * .96, fill=False, lw=2, ec='black'))
     ax.set(xlim=(-.5, len(frames) - .5), ylim=(h / w * .97, -.03), aspect='auto'); ax.axis('off')
 
 def _bars(ax, look, token, at, limit):
     "Each word's cosine with frame `at`, a bar for each reader."
     n, x = len(look.rows), np.arange(len(look.words))
-    for r, (name, sim) in enumerate(look.rows.items()): ax.bar(x + (r - (n - 1) / 2) * .8 / n, np.asarray(sim)[:, at], .75 / n, color=INK[r % len(INK)], label=name)
+    for r, (name, sim) in enumerate(look.rows.items()):
+        ax.bar(x + (r - (n - 1) / 2) * .8 / n, np.asarray(sim)[:, at], .75 / n,
+               color=INK[r % len(INK)], label=name)
     ax.axhline(0, color='.3', lw=.6)
     ax.set_xticks(x, look.words); ax.get_xticklabels()[token].set_weight('bold')
     ax.set(ylim=(-limit, limit), ylabel='cosine'); ax.set_title('which words fit this frame', loc='left')
-    ax.spines[['top', 'right', 'bottom']].set_visible(False); ax.legend(frameon=False, ncols=3, loc='lower right', fontsize=7)
+    ax.spines[['top', 'right', 'bottom']].set_visible(False)
+    ax.legend(frameon=False, ncols=3, loc='lower right', fontsize=7)
 
 # %% ../nbs/10c_explorer.ipynb #6dac27d7
 def page(
@@ -71,9 +80,13 @@ def page(
 ) -> str:
     "Looks as one self-contained HTML page: touch a word, move the slider, play, save a picture."
     if not looks: raise UserError("A page needs at least one look.")
-    data = {'limit': limit, 'colours': [_hex(v) for v in np.linspace(0, 1, 65)], 'looks': [look.figures() | {'strip': strip_image(look.frames), 'shape': None if look.frames is None else list(look.frames.shape[1:3])} for look in looks]}
+    data = {'limit': limit, 'colours': [_hex(v) for v in np.linspace(0, 1, 65)],
+            'looks': [look.figures() | {'strip': strip_image(look.frames), 'shape': None
+                                        if look.frames is None else list(look.frames.shape[1:3])}
+                                        for look in looks]}
     text = json.dumps(data, ensure_ascii=False, separators=(',', ':')).replace('<', '\\u003c')   # no sentence can end the script
-    return (files('vidlankd_nb')/'explorer.html').read_text(encoding='utf-8').replace('TITLE', html.escape(title)).replace('"DATA"', text, 1)
+    form = (files('vidlankd_nb')/'explorer.html').read_text(encoding='utf-8')
+    return form.replace('TITLE', html.escape(title)).replace('"DATA"', text, 1)
 
 def strip_image(
     frames,       # (F, h, w, 3) uint8, or None
@@ -91,7 +104,9 @@ class Frame:
     "A page shown inside a notebook, live or saved."
     def __init__(self, page: str, height: int = 430): self.page, self.height = page, height
     def save(self, file: str | Path): Path(file).write_text(self.page, encoding='utf-8'); return file
-    def _repr_html_(self): return f'<iframe srcdoc="{html.escape(self.page)}" style="width:100%;height:{self.height}px;border:0"></iframe>'
+    def _repr_html_(self):
+        return (f'<iframe srcdoc="{html.escape(self.page)}" '
+                f'style="width:100%;height:{self.height}px;border:0"></iframe>')
 
 # %% ../nbs/10c_explorer.ipynb #9d166a33
 class Explorer:
@@ -102,19 +117,24 @@ class Explorer:
         limit: float = 1.0,          # the colours run from -limit to limit
         folder: str | Path = '.',    # where 'Save PNG' writes
     ):
-        self.grounding, self.limit, self.folder, self.look, self.busy = grounding, limit, Path(folder), None, False
+        self.grounding, self.limit, self.folder, self.look, self.busy = (
+            grounding, limit, Path(folder), None, False)
         clips = even(len(grounding.pairs), 300).tolist() if clips is None else clips
         w = widgets
         self.clip = w.Dropdown(options=[(grounding.name(i), i) for i in clips], description='clip')
         self.sentence = w.Text(description='sentence', continuous_update=False, layout=w.Layout(width='32em'))
-        self.readers = [w.Checkbox(value=i < 3, description=n, indent=False) for i, n in enumerate(grounding.readers)]
+        self.readers = [w.Checkbox(value=i < 3, description=n, indent=False)
+                        for i, n in enumerate(grounding.readers)]
         self.token = w.ToggleButtons(style={'button_width': 'auto'})
         self.frame = w.IntSlider(description='frame', max=0)
         self.play = w.Play(interval=500)
-        self.save, self.said, self.image = w.Button(description='Save PNG', icon='download'), w.HTML(), w.Image(format='png', layout=w.Layout(max_width='760px'))
-        w.jslink((self.play, 'value'), (self.frame, 'value')); w.jslink((self.play, 'max'), (self.frame, 'max'))
+        self.save, self.said, self.image = (w.Button(description='Save PNG', icon='download'), w.HTML(),
+                                            w.Image(format='png', layout=w.Layout(max_width='760px')))
+        w.jslink((self.play, 'value'), (self.frame, 'value'))
+        w.jslink((self.play, 'max'), (self.frame, 'max'))
         self._watch()
-        self.widget = w.VBox([w.HBox([self.clip, self.sentence]), w.HBox(self.readers), self.token, w.HBox([self.play, self.frame, self.save]), self.said, self.image])
+        self.widget = w.VBox([w.HBox([self.clip, self.sentence]), w.HBox(self.readers), self.token,
+                              w.HBox([self.play, self.frame, self.save]), self.said, self.image])
         self._new_clip()
     def _repr_html_(self): return Frame(page([self.look], limit=self.limit))._repr_html_()
 
@@ -154,7 +174,8 @@ def read_again(self: Explorer):
 def draw_again(self: Explorer):
     "Draw the chosen word and moment into the image."
     figure, out = Figure(layout='constrained'), io.BytesIO()
-    show_token(self.look, self.token.value or 0, min(self.frame.value, len(self.look.times) - 1), self.limit, figure)
+    show_token(self.look, self.token.value or 0, min(self.frame.value, len(self.look.times) - 1),
+               self.limit, figure)
     figure.savefig(out, format='png', dpi=110)
     self.image.value = out.getvalue()
 

@@ -111,7 +111,9 @@ def extract(
     backbone = backbone or Pixels()
     with reader(path, backbone) as video:
         values = [np.asarray(backbone(x).float().cpu()) for x in windows(video, backbone.window, batch)]
-        if not values: raise UserError(f"{Path(path).name}: no frame could be decoded ({video.note or 'the stream is empty'}).")
+        if not values:
+            raise UserError(f"{Path(path).name}: "
+                            f"no frame could be decoded ({video.note or 'the stream is empty'}).")
         values = as_rows(backbone.finish(np.concatenate(values)), path)
         return FeatureRows(values, video.fps/backbone.window, video.start, backbone.difference, video.note)
 
@@ -125,7 +127,8 @@ def is_finite(
 def as_rows(values, path):
     "(T, D) float16; raises `UserError` when a number is not finite."
     with np.errstate(over='ignore'): values = values.astype(np.float16)
-    if not is_finite(values): raise UserError(f"{Path(path).name}: the backbone gave numbers that are not finite in float16.")
+    if not is_finite(values):
+        raise UserError(f"{Path(path).name}: the backbone gave numbers that are not finite in float16.")
     return values
 
 # %% ../nbs/02a_features.ipynb #10f6e961
@@ -145,7 +148,8 @@ def usual(
     mean, std = IMAGENET['mean'], IMAGENET['std']
     if kind == 'clip': mean, std = [.48145466, .4578275, .40821073], [.26862954, .26130258, .27577711]
     edge = int(side/.875) if kind in ('resnet', 'vjepa2') else side
-    return dict(size=dict(shortest_edge=edge), crop_size=side, image_mean=mean, image_std=std, resample=3 if kind in ('resnet', 'clip') else 2)
+    return dict(size=dict(shortest_edge=edge), crop_size=side, image_mean=mean, image_std=std,
+                resample=3 if kind in ('resnet', 'clip') else 2)
 
 # %% ../nbs/02a_features.ipynb #4b1ac260
 def geometry(
@@ -156,23 +160,30 @@ def geometry(
     if isinstance(size, dict): size = size.get('shortest_edge') or (size['height'], size['width'])
     if isinstance(crop, dict): crop = min(crop['height'], crop['width'])
     kind = str(d.get('image_processor_type', d.get('feature_extractor_type', '')))
-    if isinstance(size, int) and size < 384 and ('crop_pct' in d or 'ConvNext' in kind): size, crop = int(size/d.get('crop_pct', .875)), size
+    if isinstance(size, int) and size < 384 and ('crop_pct' in d or 'ConvNext' in kind):
+        size, crop = int(size/d.get('crop_pct', .875)), size
     elif isinstance(size, int): crop = crop if crop and d.get('do_center_crop', True) else size
     else: crop = None
-    mean, std = (d.get(k, IMAGENET[k[6:]]) if d.get('do_normalize', True) else v for k, v in (('image_mean', [0]*3), ('image_std', [1]*3)))
+    mean, std = (d.get(k, IMAGENET[k[6:]]) if d.get('do_normalize', True) else v
+                 for k, v in (('image_mean', [0]*3), ('image_std', [1]*3)))
     scale = 1/d.get('rescale_factor', 1/255)
-    return dict(resize=size, crop=crop, interpolation='BILINEAR' if d.get('resample', 2) == 2 else 'BICUBIC', mean=[m*scale for m in mean], std=[x*scale for x in std])
+    return dict(resize=size, crop=crop, interpolation='BILINEAR' if d.get('resample', 2) == 2 else 'BICUBIC',
+                mean=[m*scale for m in mean], std=[x*scale for x in std])
 
 # %% ../nbs/02a_features.ipynb #1a9109b2
 class Backbone:
     "What all backbones with weights share: pictures onto the device, normalised; bfloat16 on a GPU."
     difference = 0
     def _set(self, name, model, fps, window, resize, crop, interpolation, mean, std, device='auto'):
-        self.name, self.fps, self.window, self.size, self.crop, self.interpolation = name, fps, window, resize, crop, interpolation
-        self.device = torch.device(('cuda' if torch.cuda.is_available() else 'cpu') if device == 'auto' else device)
+        self.name, self.fps, self.window, self.size, self.crop, self.interpolation = (
+            name, fps, window, resize, crop, interpolation)
+        self.device = torch.device(('cuda' if torch.cuda.is_available() else 'cpu')
+                                   if device == 'auto' else device)
         try: self.model = model.eval().requires_grad_(False).to(self.device)
-        except (RuntimeError, AssertionError) as e: raise UserError(f"features.device={device} cannot be used ({str(e).splitlines()[0]}).") from None
-        self.mean, self.std = (torch.tensor(x, dtype=torch.float32, device=self.device).view(3, 1, 1) for x in (mean, std))
+        except (RuntimeError, AssertionError) as e:
+            raise UserError(f"features.device={device} cannot be used ({str(e).splitlines()[0]}).") from None
+        self.mean, self.std = (torch.tensor(x, dtype=torch.float32, device=self.device).view(3, 1, 1)
+                               for x in (mean, std))
         side = (crop, crop) if crop else resize
         self.width = self(np.zeros((1, window, *side, 3), np.uint8)).shape[1]
 
@@ -203,7 +214,8 @@ class Pretrained(Backbone):
         window = (getattr(config, 'num_frames', None) or 16) if clip else 1
         rate = cfg.fps or (8/window if clip else 1.)   # rows per second
         described = None if cfg.weights == 'random' else _described(source)
-        self._set(cfg.backbone, model, rate*window, window, **geometry(described or usual(config)), device=cfg.device)
+        self._set(cfg.backbone, model, rate*window, window, **geometry(described or usual(config)),
+                  device=cfg.device)
 
     def forward(self, x):
         "(B, D) from normalised pictures."
@@ -230,22 +242,29 @@ def _hub_model(name, source, known, untrained):
     "(configuration, model)"
     from transformers import AutoConfig, AutoModel
     if untrained:
-        if not known: raise UserError(f"weights='random' needs a known architecture: {', '.join([*HUB, 'resnext3d'])}.")
+        if not known:
+            raise UserError(f"weights='random' needs a known architecture: {', '.join([*HUB, 'resnext3d'])}.")
         config = AutoConfig.for_model(**known)
         torch.manual_seed(0)
         return config, settle(AutoModel.from_config(config))
     try: model, info = AutoModel.from_pretrained(source, output_loading_info=True)
     except (OSError, ValueError, KeyError) as e:
         said = str(e).strip().split('\n')[0]
-        raise UserError(f"The weights of backbone '{name}' cannot be loaded from {source} ({said}); put them into a folder and name it in features.weights.") from None
-    if info['missing_keys']: raise UserError(f"{source} lacks {len(info['missing_keys'])} weights of a {type(model).__name__}, such as {sorted(info['missing_keys'])[0]}; it is not a backbone of its own.")
+        raise UserError(f"The weights of backbone '{name}' cannot be loaded from {source} ({said}); "
+                        "put them into a folder and name it in features.weights.") from None
+    if info['missing_keys']:
+        raise UserError(f"{source} lacks {len(info['missing_keys'])} weights of a {type(model).__name__}, "
+                        f"such as {sorted(info['missing_keys'])[0]}; it is not a backbone of its own.")
     return model.config, model
 
 def _described(source):
     "The preprocessor file beside the weights, if there is one."
     from transformers.utils import cached_file
     for name in ('video_preprocessor_config.json', 'preprocessor_config.json', 'processor_config.json'):
-        try: path = cached_file(source, name, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False, _raise_exceptions_for_gated_repo=False)
+        try:
+            path = cached_file(source, name, _raise_exceptions_for_missing_entries=False,
+                               _raise_exceptions_for_connection_errors=False,
+                               _raise_exceptions_for_gated_repo=False)
         except OSError: path = None
         if not path: continue
         d = json.loads(Path(path).read_text(encoding='utf-8'))
@@ -260,7 +279,8 @@ class ResNeXtBlock(torch.nn.Module):
         self.conv1, self.bn1 = conv(c, mid, 1, bias=False), norm(mid)
         self.conv2, self.bn2 = conv(mid, mid, 3, stride, 1, groups=groups, bias=False), norm(mid)
         self.conv3, self.bn3 = conv(mid, out, 1, bias=False), norm(out)
-        self.downsample = torch.nn.Sequential(conv(c, out, 1, stride, bias=False), norm(out)) if stride != 1 or c != out else None
+        self.downsample = (torch.nn.Sequential(conv(c, out, 1, stride, bias=False), norm(out))
+                           if stride != 1 or c != out else None)
 
     def forward(self, x):
         y = self.bn1(self.conv1(x)).relu()
@@ -275,7 +295,8 @@ class ResNeXt3D(torch.nn.Module):
         self.bn1 = torch.nn.BatchNorm3d(64)
         c = 64
         for i, (n, planes) in enumerate(zip(blocks, (128, 256, 512, 1024)), 1):
-            layer = [ResNeXtBlock(c if k == 0 else 2*planes, planes, 2 if k == 0 and i > 1 else 1) for k in range(n)]
+            layer = [ResNeXtBlock(c if k == 0 else 2*planes, planes, 2 if k == 0 and i > 1 else 1)
+                     for k in range(n)]
             setattr(self, f'layer{i}', torch.nn.Sequential(*layer))
             c = 2*planes
 
@@ -288,11 +309,15 @@ class ResNeXt3D(torch.nn.Module):
 class ResNeXt3DBackbone(Backbone):
     "The paper's clip features: 16 pictures at 24 a second; raises `UserError` when the checkpoint does not fit."
     def __init__(self, cfg: Features):
-        if not cfg.weights: raise UserError("Backbone 'resnext3d' needs features.weights: the published checkpoint (resnext-101-kinetics.pth), or 'random' to try it untrained.")
+        if not cfg.weights:
+            raise UserError("Backbone 'resnext3d' needs features.weights: "
+                            "the published checkpoint (resnext-101-kinetics.pth), "
+                            "or 'random' to try it untrained.")
         torch.manual_seed(0)
         model = ResNeXt3D()
         if cfg.weights != 'random': load_resnext3d(model, cfg.weights)
-        self._set(cfg.backbone, model, 16*(cfg.fps or 1.5), 16, 112, 112, 'BILINEAR', [110.6, 103.2, 96.3], [1., 1., 1.], cfg.device)
+        self._set(cfg.backbone, model, 16*(cfg.fps or 1.5), 16, 112, 112, 'BILINEAR', [110.6, 103.2, 96.3],
+                  [1., 1., 1.], cfg.device)
 
     def forward(self, x): return self.model(x.transpose(1, 2))   # (B, 3, 16, 112, 112)
 
@@ -302,13 +327,19 @@ def load_resnext3d(
 ):
     "Load a published checkpoint by name, without unpickling; its classifier is left out."
     try: saved = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as e: raise UserError(f"{path} cannot be read as a checkpoint of tensors ({type(e).__name__}: {str(e).splitlines()[0]}).") from None
+    except Exception as e:
+        raise UserError(f"{path} cannot be read as a checkpoint of tensors ({type(e).__name__}: "
+                        f"{str(e).splitlines()[0]}).") from None
     state = saved.get('state_dict', saved) if isinstance(saved, dict) else {}
-    state = {k.removeprefix('module.'): v for k, v in state.items() if not k.removeprefix('module.').startswith('fc.')}
+    state = {k.removeprefix('module.'): v for k, v in state.items()
+             if not k.removeprefix('module.').startswith('fc.')}
     own = model.state_dict()
     state |= {k: v for k, v in own.items() if k.endswith('num_batches_tracked') and k not in state}  # older PyTorch did not save these
-    wrong = sorted(own.keys() ^ state.keys()) + sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape)
-    if wrong: raise UserError(f"{path} is no 3D-ResNeXt-101: {len(wrong)} weights are missing, unknown or of another shape, such as {wrong[0]}.")
+    wrong = sorted(own.keys() ^ state.keys()) + sorted(k for k in own.keys() & state.keys()
+                                                       if own[k].shape != state[k].shape)
+    if wrong:
+        raise UserError(f"{path} is no 3D-ResNeXt-101: {len(wrong)} weights are missing, "
+                        f"unknown or of another shape, such as {wrong[0]}.")
     model.load_state_dict(state)
 
 # %% ../nbs/02a_features.ipynb #61751e5c
@@ -317,9 +348,15 @@ def load_backbone(
 ):
     "The backbone of a configuration; raises `UserError` when there is none of that name or its weights are missing."
     if cfg.backbone == 'pixels':
-        if cfg.device not in ('auto', 'cpu'): raise UserError(f"features.device={cfg.device} means nothing to the backbone 'pixels': it has no network, and runs on the processor. Leave the device out, or choose another backbone.")
-        if cfg.weights: raise UserError(f"features.weights={cfg.weights} means nothing to the backbone 'pixels': it has none. Leave them out, or choose another backbone.")
+        if cfg.device not in ('auto', 'cpu'):
+            raise UserError(f"features.device={cfg.device} means nothing to the backbone 'pixels': "
+                            "it has no network, and runs on the processor. "
+                            "Leave the device out, or choose another backbone.")
+        if cfg.weights:
+            raise UserError(f"features.weights={cfg.weights} means nothing to the backbone 'pixels': "
+                            "it has none. Leave them out, or choose another backbone.")
         return Pixels(cfg.fps)
     if cfg.backbone == 'resnext3d': return ResNeXt3DBackbone(cfg)
     if cfg.backbone in HUB or '/' in cfg.backbone or Path(cfg.backbone).is_dir(): return Pretrained(cfg)
-    raise UserError(f"No backbone '{cfg.backbone}': {nearest(cfg.backbone, ['pixels', 'resnext3d', *HUB])} A folder or an 'owner/name' of the hub will do, too.")
+    raise UserError(f"No backbone '{cfg.backbone}': {nearest(cfg.backbone, ['pixels', 'resnext3d', *HUB])} A "
+                    "folder or an 'owner/name' of the hub will do, too.")

@@ -32,7 +32,10 @@ def similarity(
 ) -> torch.Tensor:           # (L, F) cosines, float32; 0 for a state of length zero
     "Cosine of every token with every frame; raises `UserError` when the two live in spaces of different size."
     h, v = (torch.as_tensor(s).detach().float() for s in (token_states, frame_states))
-    if h.shape[-1] != v.shape[-1]: raise UserError(f"Token states have {h.shape[-1]} numbers and frame states {v.shape[-1]}: take both from one teacher, or put the student's through its distillation head first.")
+    if h.shape[-1] != v.shape[-1]:
+        raise UserError(f"Token states have {h.shape[-1]} numbers and frame states {v.shape[-1]}: "
+                        "take both from one teacher, or put the student's through its "
+                        "distillation head first.")
     return F.normalize(h, dim=-1) @ F.normalize(v.to(h.device), dim=-1).T
 
 # %% ../nbs/10_grounding.ipynb #8af37088
@@ -56,7 +59,8 @@ def word_states(
     "Last hidden states of the words of `text`; raises `UserError` when it holds none."
     enc = tokenizer(text, return_tensors='pt', truncation=True)
     ids = enc.word_ids()
-    if not any(w is not None for w in ids): raise UserError("The sentence is empty: give it at least one word.")
+    if not any(w is not None for w in ids):
+        raise UserError("The sentence is empty: give it at least one word.")
     h = _states(model, enc)[0]
     if through is not None: h = through(h)
     spans = [enc.word_to_chars(n) for n in dict.fromkeys(w for w in ids if w is not None)]
@@ -78,16 +82,24 @@ def check_sentence(
     "Can this be read? Raises `UserError` on an empty sentence, one that is too long, and words that the vocabulary lacks."
     enc = tokenizer(text or '', truncation=False, verbose=False)
     ids, tokens = enc.word_ids(), enc.tokens()
-    pieces = {n: [t for t, w in zip(tokens, ids) if w == n] for n in dict.fromkeys(w for w in ids if w is not None)}
+    pieces = {n: [t for t, w in zip(tokens, ids) if w == n]
+              for n in dict.fromkeys(w for w in ids if w is not None)}
     if not pieces: raise UserError("The sentence is empty: give it at least one word.")
     word = {n: text[slice(*enc.word_to_chars(n))] for n in pieces}
-    if lost := [word[n] for n, p in pieces.items() if tokenizer.unk_token in p]: raise UserError(f"The vocabulary lacks {', '.join(map(repr, lost))}: use other words, or a model whose vocabulary has them.")
-    if len(ids) > tokenizer.model_max_length: raise UserError(f"The sentence has {len(ids)} tokens and the model reads at most {tokenizer.model_max_length}: shorten it.")
-    return [f"{word[n]} ({'·'.join(t.removeprefix('##') for t in p)})" for n, p in pieces.items() if len(p) > 1]
+    if lost := [word[n] for n, p in pieces.items() if tokenizer.unk_token in p]:
+        raise UserError(f"The vocabulary lacks {', '.join(map(repr, lost))}: "
+                        "use other words, or a model whose vocabulary has them.")
+    if len(ids) > tokenizer.model_max_length:
+        raise UserError(f"The sentence has {len(ids)} tokens and the model reads at most "
+                        f"{tokenizer.model_max_length}: shorten it.")
+    return [f"{word[n]} ({'·'.join(t.removeprefix('##') for t in p)})"
+            for n, p in pieces.items() if len(p) > 1]
 
 # %% ../nbs/10_grounding.ipynb #4fdeb763
-STYLE = {'font.size': 9, 'axes.titlesize': 9, 'axes.labelsize': 9, 'xtick.labelsize': 8, 'ytick.labelsize': 9, 'legend.fontsize': 8,
-         'xtick.major.size': 0, 'ytick.major.size': 0, 'axes.edgecolor': '.7', 'axes.linewidth': .6, 'savefig.dpi': 150, 'svg.hashsalt': 'vidlankd'}
+STYLE = {'font.size': 9, 'axes.titlesize': 9, 'axes.labelsize': 9, 'xtick.labelsize': 8, 'ytick.labelsize': 9,
+         'legend.fontsize': 8,
+         'xtick.major.size': 0, 'ytick.major.size': 0, 'axes.edgecolor': '.7', 'axes.linewidth': .6,
+         'savefig.dpi': 150, 'svg.hashsalt': 'vidlankd'}
 HEAT, INK = 'PuOr_r', ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9')   # the heat's colours; lines' and points' (Okabe–Ito)
 
 def styled(
@@ -118,7 +130,8 @@ def heat_map(
     sim, frames = np.asarray(torch.as_tensor(sim).detach().cpu(), dtype=float), np.asarray(frames)
     w, f = sim.shape
     if (w, f) != (len(words), len(frames)) or f != len(times):
-        raise UserError(f"The similarities are {w} × {f}, but there are {len(words)} words, {len(frames)} frames and {len(times)} times: they must agree.")
+        raise UserError(f"The similarities are {w} × {f}, but there are {len(words)} words, "
+                        f"{len(frames)} frames and {len(times)} times: they must agree.")
     beside = None
     if ax is None: (ax,), beside = _canvas(1, words, frames, [title], scale)
     image = ax.imshow(sim, cmap=HEAT, vmin=-limit, vmax=limit, aspect='auto')
@@ -147,7 +160,10 @@ def _folded(title, wide): return fill(title, int(wide * 15))      # about 15 let
 
 def _scale(image, axes, beside):
     place = dict(ax=axes, fraction=.03 / len(axes)**.5, pad=.02) if beside is None else dict(cax=beside)
-    axes[0].figure.colorbar(image, label='cosine', ticks=np.linspace(*image.get_clim(), 5 if len(axes) > 1 or image.get_array().shape[0] > 2 else 3), **place).outline.set_visible(False)
+    axes[0].figure.colorbar(image, label='cosine',
+                            ticks=np.linspace(*image.get_clim(), 5 if len(axes) > 1
+                                              or image.get_array().shape[0] > 2 else 3),
+                                              **place).outline.set_visible(False)
 
 def _canvas(n, words, frames, titles, scale=True):
     "A new figure: axes for `n` heat maps, at most a text column wide, and one for the scale. Places are reckoned in inches: a layout engine would draw everything twice."
@@ -159,7 +175,8 @@ def _canvas(n, words, frames, titles, scale=True):
     figure = plt.figure(figsize=(across, tall))
     feet = [tall - sum(above[:k + 1]) - k * below - (k + 1) * rows for k in range(n)]      # the lower edge of each map
     axes = [figure.add_axes((left / across, y / tall, wide / across, rows / tall)) for y in feet]
-    return axes, figure.add_axes(((left + wide + .12) / across, feet[-1] / tall, .09 / across, min(max(feet[0] + rows - feet[-1], .6), 2.4) / tall)) if scale else None
+    return axes, figure.add_axes(((left + wide + .12) / across, feet[-1] / tall, .09 / across,
+                                  min(max(feet[0] + rows - feet[-1], .6), 2.4) / tall)) if scale else None
 
 # %% ../nbs/10_grounding.ipynb #f94b0f4d
 def peak_inside(
@@ -185,28 +202,37 @@ def recall(
     "Exact retrieval by cosine; a tie counts against the query. Raises `UserError` on states that do not fit or are not finite."
     if not len(queries): raise UserError("There are no queries, so there is nothing to rank.")
     if labels is None:
-        if (a := tuple(queries.shape)) != (b := tuple(targets.shape)): raise UserError(f"{a} queries and {b} targets: row i of one must belong to row i of the other.")
+        if (a := tuple(queries.shape)) != (b := tuple(targets.shape)):
+            raise UserError(f"{a} queries and {b} targets: row i of one must belong to row i of the other.")
         labels = np.arange(len(queries)), np.arange(len(targets))
-    mine, theirs = np.split(np.unique(np.concatenate([np.asarray(x) for x in labels]), return_inverse=True)[1], [len(queries)])
+    mine, theirs = np.split(np.unique(np.concatenate([np.asarray(x) for x in labels]),
+                                      return_inverse=True)[1], [len(queries)])
     right = np.bincount(theirs, minlength=mine.max() + 1)[mine]                      # (Q,) how many targets are right
-    if not right.all(): raise UserError(f"{(right == 0).sum()} queries have no right target: their labels do not occur among the targets'.")
-    ranks = np.concatenate([_ranks(queries, targets, mine, theirs, i, chunk) for i in range(0, len(queries), chunk)])
+    if not right.all():
+        raise UserError(f"{(right == 0).sum()} queries have no right target: "
+                        "their labels do not occur among the targets'.")
+    ranks = np.concatenate([_ranks(queries, targets, mine, theirs, i, chunk)
+                            for i in range(0, len(queries), chunk)])
     luck, kind = _chance(right, len(targets))
     return {**{f'r{k}': float((ranks <= k).mean()) for k in ks}, 'median_rank': float(np.median(ranks)),
-            **{f'chance_r{k}': float(luck[kind, min(k, len(targets)) - 1].mean()) for k in ks}, 'chance_median_rank': float(np.median(((luck < .5 - 1e-9).sum(1) + 1)[kind])), 'n': len(targets)}
+            **{f'chance_r{k}': float(luck[kind, min(k, len(targets)) - 1].mean()) for k in ks},
+            'chance_median_rank': float(np.median(((luck < .5 - 1e-9).sum(1) + 1)[kind])), 'n': len(targets)}
 
 # %% ../nbs/10_grounding.ipynb #76f1eabd
 def _rows(x, a, b, dtype=torch.float32):
     "Rows a … b as directions; raises `UserError` when they are not finite."
     rows = (x[a:b].detach() if isinstance(x, torch.Tensor) else torch.from_numpy(np.array(x[a:b]))).to(dtype)   # a piece of a mapped file is copied
-    if not rows.isfinite().all(): raise UserError("Retrieval met states that are not finite: the encoder produced NaN or infinity.")
+    if not rows.isfinite().all():
+        raise UserError("Retrieval met states that are not finite: the encoder produced NaN or infinity.")
     return F.normalize(rows, dim=-1)
 
 def _ranks(queries, targets, mine, theirs, first, chunk):
     "Ranks of the best right target of queries number `first` and on."
-    q, own = _rows(queries, first, first + chunk, torch.float64), torch.as_tensor(mine[first:first + chunk])[:, None]
+    q, own = (_rows(queries, first, first + chunk, torch.float64),
+              torch.as_tensor(mine[first:first + chunk])[:, None])
     pieces = [slice(i, i + 8 * chunk) for i in range(0, len(targets), 8 * chunk)]
-    scored = lambda p: (q @ _rows(targets, p.start, p.stop, torch.float64).T, torch.as_tensor(theirs[p]) == own)   # (chunk, 8 chunk) each
+    scored = lambda p: (q @ _rows(targets, p.start, p.stop, torch.float64).T,
+                        torch.as_tensor(theirs[p]) == own)   # (chunk, 8 chunk) each
     best = torch.full((len(q), 1), -torch.inf, dtype=torch.float64)
     for p in pieces:
         s, right = scored(p)
@@ -233,7 +259,9 @@ def search(
     by: str = 'exact',     # or 'faiss', 'faiss:FACTORY' with an index description of FAISS
 ) -> tuple[np.ndarray, np.ndarray]:   # cosines (Q, k), best first, and numbers of the targets (Q, k)
     "The nearest targets of each query; raises `UserError` where widths differ or FAISS is asked for and not there."
-    if queries.shape[1] != targets.shape[1]: raise UserError(f"Queries have {queries.shape[1]} numbers and targets {targets.shape[1]}: take both from one space.")
+    if queries.shape[1] != targets.shape[1]:
+        raise UserError(f"Queries have {queries.shape[1]} numbers and targets {targets.shape[1]}: "
+                        "take both from one space.")
     k = min(k, len(targets))
     if by != 'exact': return _faiss(queries, targets, k, by)
     out = []
@@ -251,11 +279,17 @@ def search(
 def _faiss(queries, targets, k, by):
     "`search` through an index of FAISS."
     try: import faiss
-    except ImportError: raise UserError("Search by FAISS was asked for and faiss is not installed: 'pip install faiss-cpu', or search with by='exact'.") from None
+    except ImportError:
+        raise UserError("Search by FAISS was asked for and faiss is not installed: "
+                        "'pip install faiss-cpu', or search with by='exact'.") from None
     name, _, factory = by.partition(':')
-    if name != 'faiss': raise UserError(f"Unknown search '{by}': 'exact', 'faiss' or 'faiss:FACTORY', for example 'faiss:IVF1024,Flat'.")
+    if name != 'faiss':
+        raise UserError(f"Unknown search '{by}': 'exact', 'faiss' or 'faiss:FACTORY', "
+                        "for example 'faiss:IVF1024,Flat'.")
     try: index = faiss.index_factory(targets.shape[1], factory or 'Flat', faiss.METRIC_INNER_PRODUCT)
-    except RuntimeError: raise UserError(f"FAISS knows no index '{factory}': describe one as its index factory does, for example 'IVF1024,Flat'.") from None
+    except RuntimeError:
+        raise UserError(f"FAISS knows no index '{factory}': describe one as its index factory does, "
+                        "for example 'IVF1024,Flat'.") from None
     pieces = lambda x: (_rows(x, i, i + 65536).numpy() for i in range(0, len(x), 65536))
     if not index.is_trained: index.train(next(pieces(targets)))
     for p in pieces(targets): index.add(p)
@@ -276,14 +310,16 @@ def show_clips(
     strips = [np.asarray(c)[even(len(c), n)] for c in clips]
     h, w = strips[0].shape[1:3]
     gap, wide = max(1, w // 16), max(len(s) for s in strips)
-    if ax is None: _, ax = plt.subplots(figsize=(7, .3 + len(strips) * 4.2 / wide * h / w * 1.12), layout='constrained')
+    if ax is None:
+        _, ax = plt.subplots(figsize=(7, .3 + len(strips) * 4.2 / wide * h / w * 1.12), layout='constrained')
     for row, s in enumerate(strips):
         band = np.full((h, wide * (w + gap), 3), 255, np.uint8)
         for i, frame in enumerate(s): band[:, i*(w + gap):i*(w + gap) + w] = frame
         top = row * (h + 2 * gap)
         ax.imshow(band, extent=(0, band.shape[1], top + h, top), interpolation='nearest')
         ax.text(band.shape[1] + gap, top + h / 2, f'{scores[row]:.2f}', va='center', weight='bold')
-        ax.text(band.shape[1] + gap + .13 * wide * w, top + h / 2, fill(shorten(captions[row], 84, placeholder=' …'), 36), va='center')
+        ax.text(band.shape[1] + gap + .13 * wide * w, top + h / 2,
+                fill(shorten(captions[row], 84, placeholder=' …'), 36), va='center')
     ax.set(xlim=(0, wide * (w + gap) * 1.75), ylim=(len(strips) * (h + 2 * gap), 0), aspect='equal')
     ax.set_title(title, loc='left')
     ax.axis('off')
@@ -305,8 +341,10 @@ def teacher_readers(
     tokenizer,
 ) -> dict[str, Reader]:   # by name; word vectors only where the teacher has them
     "The ways in which a teacher reads."
-    readers = [Reader(WORD, lambda text: word_states(teacher.words, tokenizer, text), 'local')] if getattr(teacher.config, 'has_words', False) else []
-    return {r.name: r for r in [*readers, Reader(CONTEXT, lambda text: word_states(teacher.text, tokenizer, text))]}
+    readers = ([Reader(WORD, lambda text: word_states(teacher.words, tokenizer, text), 'local')]
+               if getattr(teacher.config, 'has_words', False) else [])
+    return {r.name: r
+            for r in [*readers, Reader(CONTEXT, lambda text: word_states(teacher.text, tokenizer, text))]}
 
 # %% ../nbs/10_grounding.ipynb #d9886251
 @torch.inference_mode()
@@ -332,7 +370,9 @@ def word_frame_similarity(
 ):                       # (words, (W, F) cosines)
     "Which frames each word of a sentence is like; raises `UserError` when the teacher has no such words."
     readers = teacher_readers(teacher, tokenizer)
-    if which not in readers: raise UserError(f"This teacher has no {which}: it was trained without the second contrast. Train one with teacher.word_weight above 0, or look at '{CONTEXT}'.")
+    if which not in readers:
+        raise UserError(f"This teacher has no {which}: it was trained without the second contrast. "
+                        f"Train one with teacher.word_weight above 0, or look at '{CONTEXT}'.")
     words, states = readers[which].read(text)
     return words, similarity(states, frame_states(teacher, values, readers[which].frames))
 
@@ -350,7 +390,8 @@ class Look:
     notes: dict = field(default_factory=dict)   # reader's name -> what a viewer must know
     def figures(self) -> dict:   # for JSON
         rounded = lambda x: [[round(float(v), 4) for v in row] for row in x]
-        return {'clip': self.clip, 'caption': self.caption, 'text': self.text, 'words': self.words, 'seconds': [round(float(t), 3) for t in self.times],
+        return {'clip': self.clip, 'caption': self.caption, 'text': self.text, 'words': self.words,
+                'seconds': [round(float(t), 3) for t in self.times],
                 'cosine': {n: rounded(s) for n, s in self.rows.items()}, 'notes': self.notes}
 
 # %% ../nbs/10_grounding.ipynb #0b073a28
@@ -383,7 +424,8 @@ class Grounding:
         videos=None,           # folder of the video files, for the pictures
         readers: dict | None = None,   # more readers, by name: students
     ):
-        self.teacher, self.tokenizer, self.pairs, self.cfg, self.videos = teacher.eval(), tokenizer, pairs, cfg, videos
+        self.teacher, self.tokenizer, self.pairs, self.cfg, self.videos = (
+            teacher.eval(), tokenizer, pairs, cfg, videos)
         self.readers = teacher_readers(teacher, tokenizer) | (readers or {})
         self._clips = None
     def name(self, i) -> str:    # 'toy0003:12'
@@ -406,7 +448,8 @@ def clip_vectors(
     out = []
     for rows in np.array_split(np.arange(len(pairs)), -(-len(pairs) // batch)):
         b = collate(pairs, tokenizer, cfg, rows, fixed=True)
-        out.append(F.normalize(teacher.video(b['video'].to(teacher.device), b['video_mask'].to(teacher.device))[1], dim=-1).cpu())
+        out.append(F.normalize(teacher.video(b['video'].to(teacher.device),
+                                             b['video_mask'].to(teacher.device))[1], dim=-1).cpu())
     return torch.cat(out).numpy()
 
 def sentence_vector(
@@ -422,20 +465,28 @@ def find_clips(
 ) -> tuple[str, list[int]]:   # the split, and numbers of its pairs
     "The pairs that a name means; raises `UserError` that lists the nearest names when there is none."
     meta = {s: [p.meta(i)[:3] for i in range(len(p))] for s, p in sets.items()}
-    pick = lambda test: next(((s, at) for s, rows in meta.items() if (at := [i for i, m in enumerate(rows) if test(*m)])), None)
+    pick = lambda test: next(((s, at) for s, rows in meta.items()
+                              if (at := [i for i, m in enumerate(rows) if test(*m)])), None)
     if found := pick(lambda v, *_: v == clip): return found
     video, _, second = clip.rpartition(':')
-    if not (own := pick(lambda v, *_: v == video)): raise UserError(f"No clip '{clip}' with features: {_nearest_names(video or clip, [m[0] for rows in meta.values() for m in rows])}")
+    if not (own := pick(lambda v, *_: v == video)):
+        raise UserError(f"No clip '{clip}' with features: "
+                        f"{_nearest_names(video or clip, [m[0] for rows in meta.values() for m in rows])}")
     starts = [meta[own[0]][i][1] for i in own[1]]
     try: second = float(second)
-    except ValueError: raise UserError(f"'{clip}' should end in the second at which the clip starts, as in '{video}:{starts[0]:g}'.") from None
-    if found := pick(lambda v, a, b: v == video and a - 1e-6 <= second < b - 1e-6): return found[0], found[1][:1]
-    raise UserError(f"No clip of {video} with features holds second {second:g}: the nearest are {', '.join(f'{video}:{t:g}' for t in sorted(starts, key=lambda t: abs(t - second))[:3])}.")
+    except ValueError:
+        raise UserError(f"'{clip}' should end in the second at which the clip starts, "
+                        f"as in '{video}:{starts[0]:g}'.") from None
+    if found := pick(lambda v, a, b: v == video and a - 1e-6 <= second < b - 1e-6):
+        return found[0], found[1][:1]
+    raise UserError(f"No clip of {video} with features holds second {second:g}: the nearest are "
+                    f"{', '.join(f'{video}:{t:g}' for t in sorted(starts, key=lambda t: abs(t - second))[:3])}.")
 
 def _nearest_names(name, names, n=3):
     names = sorted(set(names))
     near = difflib.get_close_matches(name, names, n, cutoff=.5) or names[:n]
-    return f"the nearest of {len(names):,} videos are {', '.join(near)}." if len(names) > n else f"there are {', '.join(names)}."
+    return (f"the nearest of {len(names):,} videos are {', '.join(near)}." if len(names) > n
+            else f"there are {', '.join(names)}.")
 
 # %% ../nbs/10_grounding.ipynb #6c3f6e9d
 def search_clips(
@@ -466,11 +517,14 @@ def look_at(
     pair = self.pairs[i]
     keep = even(len(pair.values), self.cfg.max_frames)
     text, names = pair.text if text is None else text, list(self.readers) if names is None else names
-    states = {w: frame_states(self.teacher, pair.values[keep], w) for w in {self.readers[n].frames for n in names}}
+    states = {w: frame_states(self.teacher, pair.values[keep], w)
+              for w in {self.readers[n].frames for n in names}}
     read = {n: self.readers[n].read(text) for n in names}
     frames = clip_frames(self.videos, pair)
-    return Look(self.name(i), pair.text, text, read[names[0]][0], pair.times[keep] - pair.start, None if frames is None else frames[keep],
-                {n: similarity(s, states[self.readers[n].frames]) for n, (_, s) in read.items()}, {n: self.readers[n].note for n in names if self.readers[n].note})
+    return Look(self.name(i), pair.text, text, read[names[0]][0], pair.times[keep] - pair.start,
+                None if frames is None else frames[keep],
+                {n: similarity(s, states[self.readers[n].frames]) for n, (_, s) in read.items()},
+                {n: self.readers[n].note for n in names if self.readers[n].note})
 
 Grounding.look = look_at
 

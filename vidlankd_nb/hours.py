@@ -33,7 +33,8 @@ def hours_of(
     seed: int = 0,
 ) -> dict[str, int]:    # name -> 0 … 3
     "A balanced draw."
-    return dict(zip(names, np.random.default_rng([seed, 7]).permutation(np.arange(len(names)) % len(HOURS)).tolist()))
+    hours = np.arange(len(names)) % len(HOURS)
+    return dict(zip(names, np.random.default_rng([seed, 7]).permutation(hours).tolist()))
 
 # %% ../nbs/01a_hours.ipynb #hr000013
 def with_hours(
@@ -45,7 +46,9 @@ def with_hours(
     for part in ('names', 'withheld'):
         for x, has in probes.get(part, {}).items(): has['hour'] = HOURS[hours[x]]
     halves = {k: probes['physical'][k] for k in ('train', 'test')}
-    return probes | {'temporal': {'attribute': 'hour', 'statements': ['the {x} comes before the {y}', 'the {x} comes after the {y}'], **halves}}
+    return probes | {'temporal': {'attribute': 'hour',
+                                  'statements': ['the {x} comes before the {y}',
+                                                 'the {x} comes after the {y}'], **halves}}
 
 # %% ../nbs/01a_hours.ipynb #hr000015
 def hours_world(
@@ -58,7 +61,8 @@ def hours_world(
     def finish(film, events, rng):
         return relight(film, np.array([known.get(e.noun, rng.integers(len(HOURS))) for e in events]), rng)
     def begin(names): known.update(hours_of(names, seed))
-    return generate(folder, world or World(kind='hours'), seed, begin=begin, finish=finish, amend=lambda probes: with_hours(probes, known))
+    return generate(folder, world or World(kind='hours'), seed, begin=begin, finish=finish,
+                    amend=lambda probes: with_hours(probes, known))
 
 WORLDS = {'objects': generate, 'hours': hours_world}
 
@@ -68,5 +72,6 @@ def make_world(
     seed: int = 0,
 ) -> Path:
     "The world that `world.kind` names."
-    if world.kind not in WORLDS: raise UserError(f"Unknown world.kind '{world.kind}': {nearest(world.kind, WORLDS)}")
+    if world.kind not in WORLDS:
+        raise UserError(f"Unknown world.kind '{world.kind}': {nearest(world.kind, WORLDS)}")
     return WORLDS[world.kind](folder, world, seed)

@@ -36,16 +36,23 @@ def check_shapes(
     "Shapes, widths and the mask's type, without reading a value from the device; raises `UserError`."
     me, b = type(objective).__name__, tuple(mask.shape)
     dims = 2 if objective.reads == 'vokens' else 3
-    if mask.dtype != torch.bool: raise UserError(f"{me}: the mask is {mask.dtype}; pass a bool tensor, True where a token counts (mask.bool()).")
-    if student.dim() != 3 or teacher.dim() != dims or tuple(student.shape[:2]) != b or tuple(teacher.shape[:2]) != b:
-        raise UserError(f"{me}: student {tuple(student.shape)}, teacher {tuple(teacher.shape)} and mask {b} do not fit; "
+    if mask.dtype != torch.bool:
+        raise UserError(f"{me}: the mask is {mask.dtype}; "
+                        "pass a bool tensor, True where a token counts (mask.bool()).")
+    if (student.dim() != 3 or teacher.dim() != dims or tuple(student.shape[:2]) != b
+        or tuple(teacher.shape[:2]) != b):
+        raise UserError(f"{me}: student {tuple(student.shape)}, teacher {tuple(teacher.shape)} and mask "
+                        f"{b} do not fit; "
                         f"all need the same (batch, tokens), and the teacher {dims} dimensions.")
     if objective.reads == 'logits' and student.shape[2] != teacher.shape[2]:
-        raise UserError(f"{me}: the student's vocabulary has {student.shape[2]} tokens, the teacher's {teacher.shape[2]}; soft labels need the same one.")
+        raise UserError(f"{me}: the student's vocabulary has {student.shape[2]} tokens, "
+                        f"the teacher's {teacher.shape[2]}; soft labels need the same one.")
     if objective.reads == 'logits': return
-    for who, x, width in (('student', student, objective.student_width), ('teacher', teacher, objective.teacher_width)):
+    for who, x, width in (('student', student, objective.student_width),
+                          ('teacher', teacher, objective.teacher_width)):
         if width and x.dim() == 3 and x.shape[2] != width:
-            raise UserError(f"{me}: the {who}'s states have width {x.shape[2]}, but {who}_width={width} was declared; make them agree.")
+            raise UserError(f"{me}: the {who}'s states have width {x.shape[2]}, but {who}_width={width} was "
+                            "declared; make them agree.")
 
 # %% ../nbs/06_objectives.ipynb #7bc6f946
 class Objective(nn.Module):
@@ -66,7 +73,8 @@ class Objective(nn.Module):
 
     def compare(self, s, t, mask, ids):
         "Cleaned student and teacher (zeros where `mask` is False) → loss, log. This is where the formula goes."
-        raise NotImplementedError(f"{type(self).__name__} needs a method compare(self, s, t, mask, ids) that returns (loss, log).")
+        raise NotImplementedError(f"{type(self).__name__} needs a method compare(self, s, t, mask, "
+                                  "ids) that returns (loss, log).")
 
     def mean(self, x, mask):
         "Mean of `x` (B, L) over the tokens that count, 0 when there is none."
@@ -108,7 +116,8 @@ class SoftLabel(Objective):
         positions: str = 'masked',   # 'masked' positions only, or 'real' for all (the vocabulary head then runs on every token)
     ):
         super().__init__()
-        if positions not in ('masked', 'real'): raise UserError(f"soft_label: positions='{positions}'; choose 'masked' or 'real'.")
+        if positions not in ('masked', 'real'):
+            raise UserError(f"soft_label: positions='{positions}'; choose 'masked' or 'real'.")
         self.temperature, self.positions = positive('soft_label', 'temperature', temperature), positions
 
     def compare(self, s, t, mask, ids):
@@ -142,7 +151,9 @@ class L2(Objective):
         normalise: str = 'token',       # 'token': mean 0, variance 1 over D; 'unit': norm √D; 'none': raw states
     ):
         super().__init__(student_width, teacher_width)
-        if normalise not in ('token', 'unit', 'none'): raise UserError(f"l2: normalise='{normalise}'; {nearest(str(normalise), ['token', 'unit', 'none'])}")
+        if normalise not in ('token', 'unit', 'none'):
+            raise UserError(f"l2: normalise='{normalise}'; "
+                            f"{nearest(str(normalise), ['token', 'unit', 'none'])}")
         self.normalise, self.project = normalise, projection(student_width, teacher_width)
 
     def scale(self, x):
@@ -152,7 +163,8 @@ class L2(Objective):
 
     def compare(self, s, t, mask, ids):
         s, t = self.scale(self.project(s)), self.scale(t)                   # (B, L, D_t)
-        return self.mean((s - t).square().mean(-1), mask), {'cosine': self.mean(F.cosine_similarity(s.detach(), t, dim=-1), mask)}
+        return (self.mean((s - t).square().mean(-1), mask),
+                {'cosine': self.mean(F.cosine_similarity(s.detach(), t, dim=-1), mask)})
 
 # %% ../nbs/06_objectives.ipynb #2c908e54
 def poly_mmd(
@@ -195,7 +207,8 @@ def linear_mmd(
 # %% ../nbs/06_objectives.ipynb #ce32d184
 class NST(Objective):
     "Neuron selectivity transfer: the same distribution of activation patterns over tokens (Huang & Wang 2017)."
-    cost, blind_to = '12*M*D**2 if 3*D < 2*M else 8*M**2*D', ('token order', 'neuron order', 'neuron signs', 'scale', 'neuron scale')
+    cost, blind_to = '12*M*D**2 if 3*D < 2*M else 8*M**2*D', ('token order', 'neuron order', 'neuron signs',
+                                                              'scale', 'neuron scale')
     def __init__(
         self,
         student_width: int,          # D_s
@@ -205,8 +218,10 @@ class NST(Objective):
         sigma: float | str = 1.0,    # σ of the Gaussian kernel, or 'mean': σ² = mean squared distance
     ):
         super().__init__(student_width, teacher_width)
-        if over not in ('batch', 'sequence'): raise UserError(f"nst: over='{over}'; {nearest(str(over), ['batch', 'sequence'])}")
-        if kernel not in ('poly', 'gaussian', 'linear'): raise UserError(f"nst: kernel='{kernel}'; {nearest(str(kernel), ['poly', 'gaussian', 'linear'])}")
+        if over not in ('batch', 'sequence'):
+            raise UserError(f"nst: over='{over}'; {nearest(str(over), ['batch', 'sequence'])}")
+        if kernel not in ('poly', 'gaussian', 'linear'):
+            raise UserError(f"nst: kernel='{kernel}'; {nearest(str(kernel), ['poly', 'gaussian', 'linear'])}")
         if sigma != 'mean': positive('nst', 'sigma', sigma)
         self.over, self.kernel, self.sigma = over, kernel, sigma
         self.separable, self.counts = over == 'sequence', 'tokens' if over == 'batch' else 'sequences'
@@ -220,11 +235,13 @@ class NST(Objective):
         reduce = together if self.over == 'batch' else lambda x: x
         if self.over == 'batch': s, t, mask = (x.flatten(0, 1)[None] for x in (s, t, mask))     # one group: (1, M, D)
         s, t = (x * reduce(x.square().sum(1, keepdim=True)).clamp_min(1e-24).rsqrt() for x in (s, t))
-        if self.kernel == 'poly': loss = poly_mmd(s, t, reduce, by_neurons=True if reduce is together and world() > 1 else None)
+        if self.kernel == 'poly':
+            loss = poly_mmd(s, t, reduce, by_neurons=True if reduce is together and world() > 1 else None)
         elif self.kernel == 'gaussian': loss = gaussian_mmd(s, t, reduce, self.sigma)
         else: loss = linear_mmd(s, t, reduce)
         enough = reduce(mask.sum(1)) >= 2                                                       # (G,): one token is like any other
-        return torch.where(enough, loss, 0).sum() / enough.sum().clamp_min(1), {'skipped': (~enough).sum().float()}
+        return (torch.where(enough, loss, 0).sum() / enough.sum().clamp_min(1),
+                {'skipped': (~enough).sum().float()})
 
 # %% ../nbs/06_objectives.ipynb #adb33997
 def spread(
@@ -262,7 +279,8 @@ class InfoNCE(Objective):
         max_tokens: int = 1024,      # tokens of the (global) batch that take part, evenly spaced
     ):
         super().__init__(student_width, teacher_width)
-        self.temperature, self.max_tokens = positive('infonce', 'temperature', temperature), int(positive('infonce', 'max_tokens', max_tokens))
+        self.temperature, self.max_tokens = (positive('infonce', 'temperature', temperature),
+                                             int(positive('infonce', 'max_tokens', max_tokens)))
         self.project = projection(student_width, teacher_width)
 
     def compare(self, s, t, mask, ids):
@@ -284,7 +302,8 @@ class NTXent(Objective):
         temperature: float = 0.1,    # τ; the released code has 1.0
     ):
         super().__init__(student_width, teacher_width)
-        self.temperature, self.project = positive('ntxent', 'temperature', temperature), projection(student_width, teacher_width)
+        self.temperature, self.project = (positive('ntxent', 'temperature', temperature),
+                                          projection(student_width, teacher_width))
 
     def compare(self, s, t, mask, ids):
         s, t = (unit(gather(x).transpose(0, 1)) for x in (self.project(s), t))                # (L, B, D)
@@ -376,17 +395,22 @@ class CRD(Objective):
         max_tokens: int = 512,        # tokens of the (global) batch that take part, evenly spaced
     ):
         super().__init__(student_width, teacher_width)
-        self.temperature, self.max_tokens = positive('crd', 'temperature', temperature), int(positive('crd', 'max_tokens', max_tokens))
+        self.temperature, self.max_tokens = (positive('crd', 'temperature', temperature),
+                                             int(positive('crd', 'max_tokens', max_tokens)))
         self.embed_s, self.embed_t = nn.Linear(student_width, dim), nn.Linear(teacher_width, dim)
-        for name in ('queue_s', 'queue_t'): self.register_buffer(name, torch.zeros(int(positive('crd', 'queue', queue)), dim))
+        for name in ('queue_s', 'queue_t'):
+            self.register_buffer(name, torch.zeros(int(positive('crd', 'queue', queue)), dim))
         for name in ('pointer', 'filled'): self.register_buffer(name, torch.zeros((), dtype=torch.int64))
         self.register_buffer('log_mean', torch.zeros(())); self.register_buffer('ready', torch.tensor(False))
 
     def compare(self, s, t, mask, ids):
         index, valid = spread(gather(mask), self.max_tokens)
-        s, t = (chosen(lambda x: unit(f(x)), x, index, valid) for f, x in ((self.embed_s, s), (self.embed_t, t)))  # (K, E)
-        n, pair, old = valid.sum(), valid[:, None] & valid, torch.arange(len(self.queue_s), device=s.device) < self.filled
-        log_mean = torch.where(self.ready, self.log_mean, log_mean_exp(s.detach() @ t.detach().T / self.temperature, pair))
+        s, t = (chosen(lambda x: unit(f(x)), x, index, valid)
+                for f, x in ((self.embed_s, s), (self.embed_t, t)))   # (K, E)
+        n, pair, old = (valid.sum(), valid[:, None] & valid,
+                        torch.arange(len(self.queue_s), device=s.device) < self.filled)
+        log_mean = torch.where(self.ready, self.log_mean,
+                               log_mean_exp(s.detach() @ t.detach().T / self.temperature, pair))
         negatives = (n - 1 + self.filled).clamp_min(1).to(s.dtype)
         shift, a, b = log_mean + negatives.log(), s/self.temperature, t/self.temperature
         own = (a * t).sum(1) - shift                                                     # u_ii, the logit of h of the true pair
@@ -395,10 +419,13 @@ class CRD(Objective):
         loss = torch.where(valid, loss, 0).sum() / n.clamp_min(1)
         if self.training:
             ok = torch.isfinite(loss.detach()) & (n > 0)
-            moved = [enqueue(queue, self.pointer, x.detach(), valid & ok) for queue, x in ((self.queue_s, s), (self.queue_t, t))][0]
-            self.pointer.copy_((self.pointer + moved) % len(self.queue_s)); self.filled.copy_((self.filled + moved).clamp_max(len(self.queue_s)))
+            moved = [enqueue(queue, self.pointer, x.detach(), valid & ok)
+                     for queue, x in ((self.queue_s, s), (self.queue_t, t))][0]
+            self.pointer.copy_((self.pointer + moved) % len(self.queue_s))
+            self.filled.copy_((self.filled + moved).clamp_max(len(self.queue_s)))
             keep_first(self.log_mean, self.ready, log_mean, ok)
-        return loss, {'negatives': negatives, 'log_mean': log_mean, 'own': torch.where(valid, own.sigmoid(), 0).sum() / n.clamp_min(1)}
+        return loss, {'negatives': negatives, 'log_mean': log_mean,
+                      'own': torch.where(valid, own.sigmoid(), 0).sum() / n.clamp_min(1)}
 
 # %% ../nbs/06_objectives.ipynb #01e80c24
 def scatter_draws(
@@ -459,29 +486,39 @@ class CRDBank(Objective):
         momentum: float = 0.5,        # share of the old entry that stays
     ):
         super().__init__(student_width, teacher_width)
-        if n_examples is None or n_examples < 2: raise UserError(f"crd_bank: n_examples={n_examples}; a bank needs the number of blocks, at least 2.")
-        self.temperature, self.negatives, self.momentum = positive('crd_bank', 'temperature', temperature), int(positive('crd_bank', 'negatives', negatives)), momentum
+        if n_examples is None or n_examples < 2:
+            raise UserError(f"crd_bank: n_examples={n_examples}; "
+                            "a bank needs the number of blocks, at least 2.")
+        self.temperature, self.negatives, self.momentum = (positive('crd_bank', 'temperature', temperature),
+                                                           int(positive('crd_bank', 'negatives', negatives)),
+                                                           momentum)
         self.embed_s, self.embed_t = nn.Linear(student_width, dim), nn.Linear(teacher_width, dim)
         gen = torch.Generator().manual_seed(0)
-        for name in ('bank_s', 'bank_t'): self.register_buffer(name, unit(torch.randn(n_examples, dim, generator=gen)))
+        for name in ('bank_s', 'bank_t'):
+            self.register_buffer(name, unit(torch.randn(n_examples, dim, generator=gen)))
         self.register_buffer('step', torch.zeros((), dtype=torch.int64))
         self.register_buffer('log_mean', torch.zeros(2)); self.register_buffer('ready', torch.tensor(False))
 
     def count(self, mask): return mask.any(1).sum().float()
 
     def compare(self, s, t, mask, ids):
-        if ids is None: raise UserError("crd_bank: the bank needs the ids of the examples, (B,) int64 from 0 to n_examples-1.")
+        if ids is None:
+            raise UserError("crd_bank: the bank needs the ids of the examples, "
+                            "(B,) int64 from 0 to n_examples-1.")
         mean = [x.sum(1) / mask.sum(1, keepdim=True).clamp_min(1) for x in (s, t)]                              # (B, D)
         s, t = (gather(unit(f(x))) for f, x in zip((self.embed_s, self.embed_t), mean))                         # (B, E)
         ids, valid, m = gather(ids), gather(mask.any(1)), len(self.bank_s)
         known = ((ids >= 0) & (ids < m)).all(); ids = ids.clamp(0, m - 1)
-        draws = scatter_draws(self.step, len(ids), self.negatives, m - 1); draws = draws + (draws >= ids[:, None])   # never one's own
+        draws = scatter_draws(self.step, len(ids), self.negatives, m - 1)
+        draws = draws + (draws >= ids[:, None])   # never one's own
         loss, log_mean = zip(*[bank_critic(x, bank, ids, draws, valid, self.temperature, kept, self.ready)
-                               for x, bank, kept in ((s, self.bank_t, self.log_mean[0]), (t, self.bank_s, self.log_mean[1]))])
+                               for x, bank, kept in ((s, self.bank_t, self.log_mean[0]),
+                                                     (t, self.bank_s, self.log_mean[1]))])
         loss, log_mean = torch.where(known, sum(loss), float('nan')), torch.stack(log_mean)
         if self.training:
             ok = torch.isfinite(loss.detach()) & valid.any()
-            for bank, x in ((self.bank_s, s), (self.bank_t, t)): move_entries(bank, ids, x.detach(), valid & ok, self.momentum)
+            for bank, x in ((self.bank_s, s), (self.bank_t, t)):
+                move_entries(bank, ids, x.detach(), valid & ok, self.momentum)
             keep_first(self.log_mean, self.ready, log_mean, ok); self.step.add_(1)
         return loss, {'log_mean': log_mean.mean()}
 
@@ -496,12 +533,15 @@ class Voken(Objective):
         n_vokens: int = None,   # V: clips that can be named
     ):
         super().__init__(student_width)
-        if not n_vokens: raise UserError(f"voken: n_vokens={n_vokens}; the classifier needs the number of clips the ids refer to.")
+        if not n_vokens:
+            raise UserError(f"voken: n_vokens={n_vokens}; "
+                            "the classifier needs the number of clips the ids refer to.")
         self.classify = nn.Linear(student_width, n_vokens)
 
     def compare(self, s, v, mask, ids):
         z, known = self.classify(s), (v >= 0) & (v < self.classify.out_features)             # (B, L, V)
-        loss = F.cross_entropy(z.flatten(0, 1), torch.where(known, v, 0).flatten(), reduction='none').view_as(v)
+        loss = F.cross_entropy(z.flatten(0, 1), torch.where(known, v, 0).flatten(),
+                               reduction='none').view_as(v)
         right = (z.detach().argmax(-1) == v).to(loss.dtype)
         return self.mean(torch.where(known, loss, float('nan')), mask), {'accuracy': self.mean(right, mask)}
 
@@ -514,11 +554,14 @@ class Sum(Objective):
         weights: dict = None,   # name → weight; 1 where not given
     ):
         super().__init__()
-        self.parts, self.weights = nn.ModuleDict({n.replace('.', '_'): o for n, o in parts.items()}), {n.replace('.', '_'): float(w) for n, w in (weights or {}).items()}
+        self.parts, self.weights = (nn.ModuleDict({n.replace('.', '_'): o for n, o in parts.items()}),
+                                    {n.replace('.', '_'): float(w) for n, w in (weights or {}).items()})
         every = list(self.parts.values())
-        self.separable = all(o.separable for o in every) and len({(o.counts, o.positions) for o in every}) == 1
+        self.separable = (all(o.separable for o in every)
+                          and len({(o.counts, o.positions) for o in every}) == 1)
         self.counts = every[0].counts
-        self.reads, self.positions = ('+'.join(sorted({getattr(o, a) for o in every})) for a in ('reads', 'positions'))
+        self.reads, self.positions = ('+'.join(sorted({getattr(o, a) for o in every}))
+                                      for a in ('reads', 'positions'))
 
     def count(self, mask):
         "What the first part counts; only a separable sum is split by it, and there all parts count the same."
@@ -531,7 +574,8 @@ class Sum(Objective):
         total, log = 0., {}
         for name, part in self.parts.items():
             m = pick(mask, part.positions)
-            loss, more = part(pick(student, 'logits' if part.reads == 'logits' else 'states'), pick(teacher, part.reads), m, ids)
+            loss, more = part(pick(student, 'logits' if part.reads == 'logits' else 'states'),
+                              pick(teacher, part.reads), m, ids)
             if part.separable and not self.separable:
                 n = part.count(m)
                 loss = together(loss*n) / together(n).clamp_min(1)
@@ -540,7 +584,8 @@ class Sum(Objective):
         return total, log
 
 # %% ../nbs/06_objectives.ipynb #c0310214
-OBJECTIVES = dict(soft_label=SoftLabel, l2=L2, nst=NST, infonce=InfoNCE, ntxent=NTXent, crd=CRD, crd_bank=CRDBank, voken=Voken)
+OBJECTIVES = dict(soft_label=SoftLabel, l2=L2, nst=NST, infonce=InfoNCE, ntxent=NTXent, crd=CRD,
+                  crd_bank=CRDBank, voken=Voken)
 
 def find_objective(
     name: str,      # a name of `OBJECTIVES`, 'package.module.Class', or 'path/to/file.py:Class'
@@ -555,9 +600,13 @@ def find_objective(
             found = importlib.util.module_from_spec(spec); spec.loader.exec_module(found)
         else: found = importlib.import_module(module)
         out = getattr(found, cls)
-    except Exception as e: raise UserError(f"No objective '{name}': {f'{type(e).__name__}, ' if not isinstance(e, (ImportError, OSError, AttributeError)) else ''}{e}; write 'package.module.Class' or 'path/to/file.py:Class'.") from e
+    except Exception as e:
+        raise UserError(f"No objective '{name}': "
+                        f"{f'{type(e).__name__}, ' if not isinstance(e, (ImportError, OSError, AttributeError)) else ''}{e}; write 'package.module.Class' or 'path/to/file.py:Class'.") from e
     missing = [a for a in ('forward', 'count', 'reads', 'positions', 'separable') if not hasattr(out, a)]
-    if missing: raise UserError(f"'{name}' is no objective: it lacks {', '.join(missing)}; derive it from vidlankd_nb.objectives.Objective.")
+    if missing:
+        raise UserError(f"'{name}' is no objective: it lacks {', '.join(missing)}; "
+                        "derive it from vidlankd_nb.objectives.Objective.")
     return out
 
 # %% ../nbs/06_objectives.ipynb #c7627b86
@@ -569,8 +618,11 @@ def parse_sum(
     for part in re.split(r'(?<![0-9][eE])\+', text):
         m = re.fullmatch(r'\s*(?:([0-9][0-9.eE+-]*|\.[0-9]+)\s*\*)?\s*([^*]+?)\s*', part)
         try: weight = float(m[1] or 1)
-        except (TypeError, ValueError): raise UserError(f"'{text}' is no sum of objectives: '{part.strip()}'; write it as '100*nst+0.3*crd'.") from None
-        if m[2] in dict(out): raise UserError(f"'{text}' names '{m[2]}' twice; give it once, with one weight.")
+        except (TypeError, ValueError):
+            raise UserError(f"'{text}' is no sum of objectives: '{part.strip()}'; "
+                            "write it as '100*nst+0.3*crd'.") from None
+        if m[2] in dict(out):
+            raise UserError(f"'{text}' names '{m[2]}' twice; give it once, with one weight.")
         out.append((m[2], weight))
     return out
 
@@ -581,9 +633,12 @@ def build_objective(name, student_width, teacher_width, options, sizes):
     known = inspect.signature(cls).parameters
     takes = [p for p in known if p not in ('student_width', 'teacher_width')]
     for o in options:
-        if o not in takes: raise UserError(f"Objective '{name}' has no option '{o}': {nearest(str(o), takes)}" if takes else f"Objective '{name}' takes no options, but got '{o}'.")
+        if o not in takes:
+            raise UserError(f"Objective '{name}' has no option '{o}': {nearest(str(o), takes)}" if takes
+                            else f"Objective '{name}' takes no options, but got '{o}'.")
     given = {k: v for k, v in sizes.items() if k in takes} | options
-    missing = [k for k in takes if k not in given and known[k].default is inspect.Parameter.empty and known[k].kind not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)]
+    missing = [k for k in takes if k not in given and known[k].default is inspect.Parameter.empty
+               and known[k].kind not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)]
     if missing: raise UserError(f"Objective '{name}' needs {', '.join(missing)}.")
     return cls(student_width, teacher_width, **given)
 
@@ -596,12 +651,15 @@ def make_objective(
 ) -> Objective:
     "An objective from its name and options; raises `UserError` that names the nearest valid name or option."
     parts, options = parse_sum(name), dict(options or {})
-    if len(parts) == 1 and parts[0][1] == 1: return build_objective(parts[0][0], student_width, teacher_width, options, sizes)
+    if len(parts) == 1 and parts[0][1] == 1:
+        return build_objective(parts[0][0], student_width, teacher_width, options, sizes)
     names = [n for n, _ in parts]
     if len(parts) == 1 and names[0] not in options: options = {names[0]: options}
     for n in options:
-        if n not in names: raise UserError(f"options of '{name}': '{n}' is not a part of the sum; {nearest(str(n), names)}")
-    return Sum({n: build_objective(n, student_width, teacher_width, options.get(n) or {}, sizes) for n in names}, dict(parts))
+        if n not in names:
+            raise UserError(f"options of '{name}': '{n}' is not a part of the sum; {nearest(str(n), names)}")
+    return Sum({n: build_objective(n, student_width, teacher_width, options.get(n) or {}, sizes)
+                for n in names}, dict(parts))
 
 # %% ../nbs/06_objectives.ipynb #c57b7fe3
 class Catalogue:
@@ -609,10 +667,12 @@ class Catalogue:
     sizes = dict(B=32, L=128, M=4096, D=512, Q=4096, V=512, N=4096)   # for the last column: a usual batch at the default options
     def __repr__(self): return self._repr_markdown_()
     def _repr_markdown_(self):
-        rows = ['| name | reads | positions | separable | blind to | FLOPs of matrix products | at B=32, L=128, D=512 |', '|---|---|---|---|---|---|---|']
+        rows = ['| name | reads | positions | separable | blind to | FLOPs of matrix products | at B=32, '
+                'L=128, D=512 |', '|---|---|---|---|---|---|---|']
         for name, c in OBJECTIVES.items():
             separable = 'over sequences' if c is NST else 'yes' if c.separable else 'no'
             default = {k: p.default for k, p in inspect.signature(c).parameters.items()}
             sizes = self.sizes | dict(K=default.get('max_tokens'), E=default.get('dim'))
-            rows.append(f"| `{name}` | {c.reads} | {c.positions} | {separable} | {', '.join(c.blind_to)} | `{c.cost}` | {eval(c.cost, {}, sizes):.1e} |")
+            rows.append(f"| `{name}` | {c.reads} | {c.positions} | {separable} | {', '.join(c.blind_to)} | "
+                        f"`{c.cost}` | {eval(c.cost, {}, sizes):.1e} |")
         return '\n'.join(rows)

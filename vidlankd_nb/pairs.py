@@ -29,7 +29,8 @@ def read_captions(
     if not Path(captions).is_file(): raise UserError(f"There is no caption file {captions}.")
     with open(captions, encoding='utf-8-sig') as f:
         try: yield from _items(f, piece)
-        except (json.JSONDecodeError, UnicodeDecodeError, _Torn) as e: raise UserError(f"{captions} is not a JSON object of videos ({e}).") from None
+        except (json.JSONDecodeError, UnicodeDecodeError, _Torn) as e:
+            raise UserError(f"{captions} is not a JSON object of videos ({e}).") from None
 
 class _Torn(ValueError): pass
 
@@ -147,7 +148,9 @@ def timeline(
     colours = [plt.cm.Set2(i % 8) for i in range(len(wins))]
     def bar(a, b, y, colour, text='', h=.38):
         ax.barh(y, b - a, h, a, color=colour, edgecolor='white', linewidth=1)
-        if text: ax.text(a + .06, y, text if len(text) <= (fit := int(150*(b - a)/until)) else text[:fit - 1] + '…', va='center', fontsize=7, clip_on=True)
+        if text:
+            ax.text(a + .06, y, text if len(text) <= (fit := int(150*(b - a)/until))
+                    else text[:fit - 1] + '…', va='center', fontsize=7, clip_on=True)
     for i, s in enumerate(captions): bar(s.start, s.end, -.45*(i % 2), '.85', s.text)
     for w, c in zip(wins, colours): bar(w.start, w.end, -1, c, w.text)
     for k, r in enumerate(rows.values(), 1):
@@ -156,8 +159,10 @@ def timeline(
             t = start + j/rate
             inside = [c for w, c in zip(wins, colours) if w.start - .006 <= t < w.end - .006]
             bar(t, t + 1/rate, -1 - .6*k, inside[0] if inside else '.93', h=.3)
-    ax.set_yticks([-.22, -1] + [-1 - .6*k for k in range(1, len(rows) + 1)], ['captions', 'windows', *rows], fontsize=8)
-    ax.set_xlim(0, until); ax.set_xlabel('time, s', fontsize=8); ax.spines[['top', 'right', 'left']].set_visible(False); ax.tick_params(axis='y', length=0)
+    ax.set_yticks([-.22, -1] + [-1 - .6*k for k in range(1, len(rows) + 1)],
+                  ['captions', 'windows', *rows], fontsize=8)
+    ax.set_xlim(0, until); ax.set_xlabel('time, s', fontsize=8)
+    ax.spines[['top', 'right', 'left']].set_visible(False); ax.tick_params(axis='y', length=0)
     return ax
 
 # %% ../nbs/03_pairs.ipynb #c24fbe1a
@@ -169,7 +174,8 @@ class NpyFolder:
     ):
         self.folder, self.rate, self.difference = Path(folder), rate, 0
         names = sorted(e.name for e in os.scandir(folder) if e.name.endswith('.npy'))
-        if not names: raise UserError(f"{folder} holds no features: neither a store (store.json) nor .npy files.")
+        if not names:
+            raise UserError(f"{folder} holds no features: neither a store (store.json) nor .npy files.")
         widths = [w for k in even(len(names), 101) if (w := self._width(names[k]))]
         if not widths: raise UserError(f"{folder}: none of its .npy files is a table of numbers.")
         self.width = max(set(widths), key=widths.count)   # the most common one; others are mistakes
@@ -194,9 +200,11 @@ def _npy(self, video):
     if not files: raise KeyError(video)
     if len(files) > 1: raise UserError(f"two feature files, {files[0].name} and {files[1].name}")
     try: x = np.load(files[0], mmap_mode='r', allow_pickle=False)
-    except (ValueError, OSError, EOFError) as e: raise UserError(f"{files[0].name} is not readable as numbers") from e
+    except (ValueError, OSError, EOFError) as e:
+        raise UserError(f"{files[0].name} is not readable as numbers") from e
     if x.ndim != 2 or x.dtype.kind != 'f' or x.shape[1] != self.width or not len(x):
-        raise UserError(f"{files[0].name} has shape {x.shape} of {x.dtype}, rows of {self.width} floats wanted")
+        raise UserError(f"{files[0].name} has shape {x.shape} of {x.dtype}, "
+                        f"rows of {self.width} floats wanted")
     return FeatureRows(x, self.rate)
 
 NpyFolder.__getitem__ = _npy
@@ -282,19 +290,25 @@ def make_pairs(
     make_folder(out)
     log, tables, least = _joined(captions, store, cfg, out, strict, int(cfg.valid_share*2**63))
     if cfg.valid_share and not all(t.n for t in tables.values()):
-        log, tables, _ = _joined(captions, store, cfg, out, strict, least + 1 if sum(t.videos for t in tables.values()) > 1 else 0)
-    where = dict(features=_place(features, out), features_3d=_place(features_3d, out), rates=list(rates), width=store.width, cfg=asdict(cfg))
+        log, tables, _ = _joined(captions, store, cfg, out, strict,
+                                 least + 1 if sum(t.videos for t in tables.values()) > 1 else 0)
+    where = dict(features=_place(features, out), features_3d=_place(features_3d, out), rates=list(rates),
+                 width=store.width, cfg=asdict(cfg))
     write_json(out/'pairs.json', where)
     report = log.report(tables)
-    if not any(t.n for t in tables.values()): raise UserError(f"No video-text pairs came out: {', '.join(f'{n:,} {k}' for k, n in report['skipped_counts'].items()) or 'there are no captions'}. Captions and features belong together by video id; {out/'report.json'} names each case.")
+    if not any(t.n for t in tables.values()):
+        raise UserError("No video-text pairs came out: "
+                        f"{', '.join(f'{n:,} {k}' for k, n in report['skipped_counts'].items()) or 'there are no captions'}. Captions and features belong together by video id; {out/'report.json'} names each case.")
     return PairSet.load(out, 'train', store), PairSet.load(out, 'valid', store), report
 
 # %% ../nbs/03_pairs.ipynb #d85c6c61
 def _sensible(cfg):
     "Numbers that cannot be meant are a `UserError` before anything is written."
     for name, least in (('max_frames', 1), ('max_tokens', 3), ('min_seconds', 0), ('merge_words', 0)):
-        if not getattr(cfg, name) >= least: raise UserError(f"pairs.{name} must be {least} or more, not {getattr(cfg, name)}.")
-    if not 0 <= cfg.valid_share < 1: raise UserError(f"pairs.valid_share must be from 0 to just below 1, not {cfg.valid_share}.")
+        if not getattr(cfg, name) >= least:
+            raise UserError(f"pairs.{name} must be {least} or more, not {getattr(cfg, name)}.")
+    if not 0 <= cfg.valid_share < 1:
+        raise UserError(f"pairs.valid_share must be from 0 to just below 1, not {cfg.valid_share}.")
 
 def _place(source, out):
     "How `pairs.json` names a source: relative, so that a folder can be moved as a whole."
@@ -304,7 +318,8 @@ def _place(source, out):
 # %% ../nbs/03_pairs.ipynb #pajoined
 def _joined(captions, store, cfg, out, strict, limit):
     "One pass over the captions, videos with hashes below `limit` held out: (log, tables, smallest hash of a video that gave pairs)."
-    log, tables, seen, least = _Log(out, strict), {s: _TableWriter(out/f'{s}.arrow') for s in ('train', 'valid')}, set(), 2**63
+    log, tables, seen, least = (_Log(out, strict),
+                                {s: _TableWriter(out/f'{s}.arrow') for s in ('train', 'valid')}, set(), 2**63)
     for video, c in read_captions(captions):
         log.videos += 1
         if (h := id_hash(video)) in seen: log.skip(video, None, 'duplicate id'); continue
@@ -322,7 +337,8 @@ def _spans(video, c, store, cfg, log):
     try: rows = store[video]
     except KeyError: log.skip(video, None, 'no features'); return []
     except UserError as e: log.skip(video, None, f'unusable features: {e}', 'unusable features'); return []
-    if not isinstance(c, dict) or not all(isinstance(c.get(k), list) for k in ('start', 'end', 'text')) or len({len(c[k]) for k in ('start', 'end', 'text')}) > 1:
+    if (not isinstance(c, dict) or not all(isinstance(c.get(k), list) for k in ('start', 'end', 'text'))
+        or len({len(c[k]) for k in ('start', 'end', 'text')}) > 1):
         log.skip(video, None, 'start, end and text are not three lists of one length'); return []
     good = []
     for i, (a, b, t) in enumerate(zip(c['start'], c['end'], c['text'])):
@@ -341,10 +357,14 @@ def _spans(video, c, store, cfg, log):
 def _usable(video, s, rows, store, cfg, log):
     "Cut the window at the video's end, and look at its rows."
     if s.end > rows.end + 1e-6: log.cut += 1; s.end = rows.end
-    if s.end - s.start < cfg.min_seconds - 1e-6: return log.skip(video, None, f'shorter than {cfg.min_seconds} s at {s.start:.2f} s', 'shorter than min_seconds')
+    if s.end - s.start < cfg.min_seconds - 1e-6:
+        return log.skip(video, None, f'shorter than {cfg.min_seconds} s at {s.start:.2f} s',
+                        'shorter than min_seconds')
     values, _ = rows.window(s.start, s.end)
     if not len(values): return log.skip(video, None, f'no feature row at {s.start:.2f} s', 'no feature row')
-    if not is_finite(values): return log.skip(video, None, f'features that are not finite at {s.start:.2f} s', 'features that are not finite')
+    if not is_finite(values):
+        return log.skip(video, None, f'features that are not finite at {s.start:.2f} s',
+                        'features that are not finite')
     return True
 
 # %% ../nbs/03_pairs.ipynb #f8625685
@@ -356,22 +376,27 @@ class _Log:
         self.file = open(out/'skipped.jsonl', 'w', encoding='utf-8')
 
     def skip(self, video, caption, reason, kind=None):
-        if self.strict: raise UserError(f"{video}{'' if caption is None else f', caption {caption}'}: {reason}.")
+        if self.strict:
+            raise UserError(f"{video}{'' if caption is None else f', caption {caption}'}: {reason}.")
         self.counts[kind or reason] = self.counts.get(kind or reason, 0) + 1
-        line = dict(video=video, reason=reason) if caption is None else dict(video=video, caption=caption, reason=reason)
+        line = (dict(video=video, reason=reason) if caption is None
+                else dict(video=video, caption=caption, reason=reason))
         self.file.write(json.dumps(line, ensure_ascii=False) + '\n')
         if len(self.first) < 1000: self.first.append(line)
         return False
 
     def report(self, tables):
-        report = dict(videos=self.videos, captions=self.captions, pairs={k: t.n for k, t in tables.items()}, videos_used={k: t.videos for k, t in tables.items()},
-                      words_removed=self.words_removed, cut_at_the_end=self.cut, skipped_counts=self.counts, skipped=self.first)
+        report = dict(videos=self.videos, captions=self.captions, pairs={k: t.n for k, t in tables.items()},
+                      videos_used={k: t.videos for k, t in tables.items()},
+                      words_removed=self.words_removed, cut_at_the_end=self.cut, skipped_counts=self.counts,
+                      skipped=self.first)
         write_json(self.out/'report.json', report)
         return report
 
 # %% ../nbs/03_pairs.ipynb #7acdfb6b
 PIECE = 1 << 16  # pairs in one record batch, so that pair i is row i % PIECE of batch i // PIECE
-PAIR_SCHEMA = pa.schema([('video', pa.string()), ('start', pa.float64()), ('end', pa.float64()), ('text', pa.string())])
+PAIR_SCHEMA = pa.schema([('video', pa.string()), ('start', pa.float64()), ('end', pa.float64()),
+                         ('text', pa.string())])
 
 class _TableWriter:
     "Pairs into an Arrow file, piece by piece; renamed when complete."
@@ -387,7 +412,8 @@ class _TableWriter:
 
     def write(self):
         columns = zip(*self.rows) if self.rows else [[]]*4
-        self.out.write_batch(pa.record_batch([pa.array(c, f.type) for c, f in zip(columns, PAIR_SCHEMA)], schema=PAIR_SCHEMA))
+        self.out.write_batch(pa.record_batch([pa.array(c, f.type) for c, f in zip(columns, PAIR_SCHEMA)],
+                                             schema=PAIR_SCHEMA))
         self.rows = []
 
     def close(self):
@@ -405,13 +431,17 @@ class Pair:
     text: str                # its caption
     values: np.ndarray       # (F, D) feature rows
     times: np.ndarray        # (F,) their times, s
-    def __repr__(self): return f"Pair({self.video} {self.start:.2f}–{self.end:.2f} s, {self.values.shape[0]} × {self.values.shape[1]}: {self.text!r})"
+    def __repr__(self):
+        return (f"Pair({self.video} {self.start:.2f}–{self.end:.2f} s, "
+                f"{self.values.shape[0]} × {self.values.shape[1]}: {self.text!r})")
 
 class PairSet:
     "Pairs of one split, by number; memory-mapped."
     def __init__(self, store, path, normalise=False, still=False):
-        self.store, self.file, self.normalise, self.still, self.ready, self.reads = store, MappedTable(path), normalise, still, None, 0
-        self.batches = [(b['video'], b['start'].to_numpy(), b['end'].to_numpy(), b['text']) for b in self.file.table.to_batches()]
+        self.store, self.file, self.normalise, self.still, self.ready, self.reads = (
+            store, MappedTable(path), normalise, still, None, 0)
+        self.batches = [(b['video'], b['start'].to_numpy(), b['end'].to_numpy(), b['text'])
+                        for b in self.file.table.to_batches()]
     def __len__(self): return self.file.table.num_rows
     def __repr__(self): return f"PairSet({len(self):,} pairs, {self.store})"
 
@@ -423,13 +453,17 @@ class PairSet:
     ):
         "Open a split; raises `UserError` when it is not there."
         folder = Path(folder)
-        if split not in ('train', 'valid'): raise UserError(f"Pairs have no split '{split}': 'train' or 'valid'.")
-        if not (folder/'pairs.json').is_file(): raise UserError(f"{folder} holds no pairs (no pairs.json); make them with `vidlankd pairs`.")
+        if split not in ('train', 'valid'):
+            raise UserError(f"Pairs have no split '{split}': 'train' or 'valid'.")
+        if not (folder/'pairs.json').is_file():
+            raise UserError(f"{folder} holds no pairs (no pairs.json); make them with `vidlankd pairs`.")
         meta = json.loads((folder/'pairs.json').read_text(encoding='utf-8'))
         if store is None:
             store = open_features(folder/meta['features'], meta['rates'][0])
-            if meta['features_3d'] is not None: store = Aligned(store, open_features(folder/meta['features_3d'], meta['rates'][1]))
-        return cls(store, folder/f'{split}.arrow', meta['cfg'].get('normalise', False), meta['cfg'].get('still', False))
+            if meta['features_3d'] is not None:
+                store = Aligned(store, open_features(folder/meta['features_3d'], meta['rates'][1]))
+        return cls(store, folder/f'{split}.arrow', meta['cfg'].get('normalise', False),
+                   meta['cfg'].get('still', False))
 
 # %% ../nbs/03_pairs.ipynb #42f9e69e
 def _meta(self, i):
@@ -454,7 +488,8 @@ def unit(
 ) -> np.ndarray:         # (F, D)
     "L2-normalise rows, part by part; rows that are normalised already stay as they are."
     pieces = np.split(values.astype(np.float32), np.cumsum(parts)[:-1], axis=1)
-    return np.concatenate([p/np.maximum(np.linalg.norm(p, axis=1, keepdims=True), 1e-12) for p in pieces], 1).astype(values.dtype)
+    return np.concatenate([p/np.maximum(np.linalg.norm(p, axis=1, keepdims=True), 1e-12) for p in pieces],
+                          1).astype(values.dtype)
 
 PairSet.meta, PairSet.__getitem__ = _meta, _pair
 
@@ -480,9 +515,11 @@ def assemble(
 ) -> dict:                    # arrays: ids (B, L), special (B, L), tokens (B,), video (B, F, D), rows (B,)
     "Tokenise and cut windows, padded to L tokens and F rows, with their lengths."
     got = [pairs[int(i)] for i in examples]
-    enc = tokenizer([p.text for p in got], truncation=True, max_length=cfg.max_tokens, return_special_tokens_mask=True, return_attention_mask=False)
+    enc = tokenizer([p.text for p in got], truncation=True, max_length=cfg.max_tokens,
+                    return_special_tokens_mask=True, return_attention_mask=False)
     B, L, F = len(got), cfg.max_tokens, cfg.max_frames
-    out = dict(ids=np.full((B, L), tokenizer.pad_token_id, np.int64), special=np.ones((B, L), bool), tokens=np.zeros(B, np.int64),
+    out = dict(ids=np.full((B, L), tokenizer.pad_token_id, np.int64), special=np.ones((B, L), bool),
+               tokens=np.zeros(B, np.int64),
                video=np.zeros((B, F, pairs.store.width), np.float16), rows=np.zeros(B, np.int64))
     for b, p in enumerate(got):
         ids, keep = enc['input_ids'][b], even(len(p.values), F)
@@ -493,7 +530,8 @@ def assemble(
 
 def _preload(self, tokenizer, cfg, piece=1024):
     "Tokenise all texts and cut all windows into memory, once; returns the `PairSet`."
-    pieces = [assemble(self, tokenizer, cfg, range(i, min(i + piece, len(self)))) for i in range(0, len(self), piece)]
+    pieces = [assemble(self, tokenizer, cfg, range(i, min(i + piece, len(self))))
+              for i in range(0, len(self), piece)]
     if pieces: self.ready = {k: np.concatenate([p[k] for p in pieces]) for k in pieces[0]}
     return self
 
@@ -511,11 +549,14 @@ def collate(
 ) -> dict:                  # tensors
     "A padded batch: input_ids, attention_mask, special, labels (with `mask`), video, video_mask, examples."
     examples = np.asarray(examples, np.int64)
-    x = {k: v[examples] for k, v in pairs.ready.items()} if pairs.ready else assemble(pairs, tokenizer, cfg, examples)
+    x = ({k: v[examples] for k, v in pairs.ready.items()} if pairs.ready
+         else assemble(pairs, tokenizer, cfg, examples))
     ids, labels = mask(x['ids'], x['special'], examples, epoch) if mask else (x['ids'], None)
     L, F = (cfg.max_tokens, cfg.max_frames) if fixed else (int(x['tokens'].max()), int(x['rows'].max()))
-    out = dict(input_ids=ids[:, :L], attention_mask=(np.arange(L) < x['tokens'][:, None]).astype(np.int64), special=x['special'][:, :L],
-               video=x['video'][:, :F].astype(np.float32), video_mask=np.arange(F) < x['rows'][:, None], examples=examples)
+    out = dict(input_ids=ids[:, :L], attention_mask=(np.arange(L) < x['tokens'][:, None]).astype(np.int64),
+               special=x['special'][:, :L],
+               video=x['video'][:, :F].astype(np.float32), video_mask=np.arange(F) < x['rows'][:, None],
+               examples=examples)
     if labels is not None: out['labels'] = labels[:, :L]
     return {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in out.items()}
 
@@ -530,6 +571,8 @@ def bucketed(
     "Random order in which consecutive examples have similar lengths."
     lengths, rng = np.asarray(lengths), np.random.default_rng([seed, epoch])
     order = rng.permutation(len(lengths))
-    order = np.concatenate([p[np.argsort(lengths[p], kind='stable')] for p in np.split(order, range(batch*pool, len(order), batch*pool))])
+    order = np.concatenate([p[np.argsort(lengths[p], kind='stable')]
+                            for p in np.split(order, range(batch*pool, len(order), batch*pool))])
     whole = len(order)//batch*batch
-    return np.concatenate([order[:whole].reshape(-1, batch)[rng.permutation(whole//batch)].ravel(), order[whole:]])
+    return np.concatenate([order[:whole].reshape(-1, batch)[rng.permutation(whole//batch)].ravel(),
+                           order[whole:]])

@@ -31,17 +31,23 @@ def word_rows(
     batch: int = 256,
 ) -> list[np.ndarray]:        # for each pair (W, F): cosine of each word of its caption with each frame
     "What each word of each caption sees in its clip; raises `UserError` when the teacher lacks what is to be read."
-    if reader == 'words' and not teacher.config.has_words: raise UserError("This teacher was trained without the second contrast, so its words have no vectors to point with: train with teacher.word_weight 1, or read its 'tokens'.")
+    if reader == 'words' and not teacher.config.has_words:
+        raise UserError("This teacher was trained without the second contrast, so its words have no vectors "
+                        "to point with: train with teacher.word_weight 1, or read its 'tokens'.")
     teacher.eval()
     out = []
     for numbers in np.array_split(np.arange(len(data)), -(-len(data) // batch)):
         b = collate(data.pairs, data.tokenizer, data.cfg, numbers, fixed=True)
-        seen = teacher(*(b[k].to(teacher.device) for k in ('input_ids', 'attention_mask', 'video', 'video_mask')))
-        texts, frames = (x.cpu() for x in ((seen.words, seen.local) if reader == 'words' else (seen.text, seen.frames)))
-        ids = data.tokenizer([data.pairs.meta(int(i))[3] for i in numbers], truncation=True, max_length=data.cfg.max_tokens)
+        seen = teacher(*(b[k].to(teacher.device) for k in ('input_ids', 'attention_mask',
+                                                           'video', 'video_mask')))
+        texts, frames = (x.cpu() for x in ((seen.words, seen.local) if reader == 'words'
+                                           else (seen.text, seen.frames)))
+        ids = data.tokenizer([data.pairs.meta(int(i))[3] for i in numbers], truncation=True,
+                             max_length=data.cfg.max_tokens)
         for k in range(len(numbers)):
             words = join_pieces(texts[k], ids.word_ids(k))
-            out.append((F.normalize(words, dim=-1) @ F.normalize(frames[k][b['video_mask'][k]], dim=-1).T).numpy())
+            out.append((F.normalize(words, dim=-1) @ F.normalize(frames[k][b['video_mask'][k]],
+                                                                 dim=-1).T).numpy())
     return out
 
 # %% ../nbs/10a_pointing.ipynb #point010
@@ -55,10 +61,12 @@ class Aim:
 
 def _happenings(data, world):
     "For each pair its times (F,) and its entries in `events.json`."
-    events, captions = (json.loads((Path(world)/f'{n}.json').read_text(encoding='utf-8')) for n in ('events', 'caption'))
+    events, captions = (json.loads((Path(world)/f'{n}.json').read_text(encoding='utf-8'))
+                        for n in ('events', 'caption'))
     place = {(v, s): e for v, c in captions.items() for s, e in zip(c['start'], events[v])}
     pairs = (data.pairs[i] for i in range(len(data)))
-    return [(p.times[even(len(p.times), data.cfg.max_frames)], p.text.split(), place[p.video, round(p.start, 4)]) for p in pairs]   # the rows that the teacher is shown
+    return [(p.times[even(len(p.times), data.cfg.max_frames)], p.text.split(),
+             place[p.video, round(p.start, 4)]) for p in pairs]   # the rows that the teacher is shown
 
 # %% ../nbs/10a_pointing.ipynb #point011
 def aims(
@@ -74,9 +82,13 @@ def aims(
         inside = lambda a, b: (times > a - 1e-6) & (times < b - 1e-6)
         for e in said:
             if e['noun'] in names: found.append(Aim(i, words.index(e['noun']), 'noun', inside(*e['seen'])))
-            if any(o is not e and (o['word'] == e['word'] or o['event'] == e['event'] and e['noun'] in names) for o in said): continue   # which of the two is meant?
+            if any(o is not e and (o['word'] == e['word'] or o['event'] == e['event'] and e['noun'] in names)
+                   for o in said):   # which of the two is meant?
+                continue
             found.append(Aim(i, words.index(e['word']), 'verb', inside(*e['seen'])))
-            if e['event'] in ('glows', 'jumps'): found.append(Aim(i, words.index(e['word']), e['event'], inside(e['start'] - frame, e['end'] + frame)))
+            if e['event'] in ('glows', 'jumps'):
+                found.append(Aim(i, words.index(e['word']), e['event'],
+                                 inside(e['start'] - frame, e['end'] + frame)))
     return found
 
 # %% ../nbs/10a_pointing.ipynb #point012
@@ -100,13 +112,15 @@ def hit_rates(
 ) -> dict:                    # kind → mean, low, high, n and chance; 'event' joins glows and jumps
     "How often a word's best frame is one that counts."
     out = {}
-    for kind, members in {'noun': ('noun',), 'verb': ('verb',), 'glows': ('glows',), 'jumps': ('jumps',), 'event': ('glows', 'jumps')}.items():
+    for kind, members in {'noun': ('noun',), 'verb': ('verb',), 'glows': ('glows',), 'jumps': ('jumps',),
+                          'event': ('glows', 'jumps')}.items():
         by_clip, chance = {}, []
         for a in wanted:
             if a.kind not in members: continue
             by_clip.setdefault(a.pair, []).append(a.right[rows[a.pair][a.word].argmax()])
             chance.append(a.right.mean())
-        if by_clip: out[kind] = bootstrap(list(by_clip.values()), np.mean, draws) | {'chance': float(np.mean(chance))}
+        if by_clip:
+            out[kind] = bootstrap(list(by_clip.values()), np.mean, draws) | {'chance': float(np.mean(chance))}
     return out
 
 # %% ../nbs/10a_pointing.ipynb #point015
@@ -131,8 +145,10 @@ def colour_scores(
     probes = json.loads((Path(world)/'probes.json').read_text(encoding='utf-8'))
     colours, clips = probes['attributes']['colour'], []
     ids = data.tokenizer(list(colours), padding=True, return_tensors='pt').to(teacher.device)
-    texts = teacher.eval().words(ids['input_ids']) if reader == 'words' else teacher.eval()(ids['input_ids'], ids['attention_mask']).text
-    vectors = F.normalize(torch.stack([join_pieces(t, ids.word_ids(k))[0] for k, t in enumerate(texts.cpu())]), dim=-1)      # (4, H)
+    texts = (teacher.eval().words(ids['input_ids']) if reader == 'words'
+             else teacher.eval()(ids['input_ids'], ids['attention_mask']).text)
+    vectors = F.normalize(torch.stack([join_pieces(t, ids.word_ids(k))[0]
+                                       for k, t in enumerate(texts.cpu())]), dim=-1)   # (4, H)
     for i, (times, _, events) in enumerate(_happenings(data, world)):
         if events[0]['noun'] in probes['names']: continue
         b = collate(data.pairs, data.tokenizer, data.cfg, [i])
@@ -140,7 +156,8 @@ def colour_scores(
         at = {tuple(e['seen']): colours.index(e['colour']) for e in events}
         shown = [next(c for (a, z), c in at.items() if a - 1e-6 <= t < z - 1e-6) for t in times]
         clips.append(np.column_stack([F.normalize(frames, dim=-1) @ vectors.T, shown]))                             # (F, 5)
-    return bootstrap(clips, lambda x: np.nanmean([auc(x[:, k], x[:, 4] == k) for k in range(len(colours))]), draws) | {'chance': .5}
+    return bootstrap(clips, lambda x: np.nanmean([auc(x[:, k], x[:, 4] == k) for k in range(len(colours))]),
+                     draws) | {'chance': .5}
 
 # %% ../nbs/10a_pointing.ipynb #point019
 def pointing_scores(
@@ -151,8 +168,11 @@ def pointing_scores(
     draws: int = 1000,        # of the bootstrap
 ) -> dict:                    # 'noun', 'verb', 'glows', 'jumps', 'event', 'colour' → mean, low, high, n, chance
     "Does a teacher point at the right frames?"
-    if not (wanted := aims(data, world)): raise UserError("There is no clip with two events among the held-out pairs, so pointing cannot be scored: raise world.two_event_clips or pairs.valid_share.")
-    return hit_rates(word_rows(teacher, data, reader), wanted, draws) | {'colour': colour_scores(teacher, data, world, reader, max(1, draws // 5))}
+    if not (wanted := aims(data, world)):
+        raise UserError("There is no clip with two events among the held-out pairs, "
+                        "so pointing cannot be scored: raise world.two_event_clips or pairs.valid_share.")
+    return (hit_rates(word_rows(teacher, data, reader), wanted, draws)
+            | {'colour': colour_scores(teacher, data, world, reader, max(1, draws // 5))})
 
 # %% ../nbs/10a_pointing.ipynb #point020
 def untrained(

@@ -49,7 +49,8 @@ def token_states(
     "Contextual states of many sentences' tokens."
     out = []
     for i in range(0, len(texts), batch):
-        enc = tokenizer(texts[i:i + batch], return_tensors='pt', padding=True, truncation=True, return_special_tokens_mask=True)
+        enc = tokenizer(texts[i:i + batch], return_tensors='pt', padding=True, truncation=True,
+                        return_special_tokens_mask=True)
         real = ~enc.pop('special_tokens_mask').bool()
         h = model.base_model.eval()(**enc.to(model.device)).last_hidden_state[real.to(model.device)]
         out.append((h if through is None else through(h)).cpu())
@@ -66,11 +67,17 @@ def student_reader(
 ) -> Reader:
     "A student that reads into the teacher's space; raises `UserError` where the widths differ."
     mine, theirs = student.config.hidden_size, teacher.text.config.hidden_size
-    if mine != theirs: raise UserError(f"The student '{name}' has width {mine} and the teacher {theirs}: only a student of the teacher's width can be read beside it. Train one with student.text.width {theirs}.")
-    if texts is None: return Reader(f'student {name}', lambda text: word_states(student, tokenizer, text, head))
-    turn = torch.tensor(rotation(token_states(student, tokenizer, texts, head), token_states(teacher.text, tokenizer, texts)), dtype=torch.float32)
+    if mine != theirs:
+        raise UserError(f"The student '{name}' has width {mine} and the teacher {theirs}: only a student of "
+                        "the teacher's width can be read beside it. "
+                        f"Train one with student.text.width {theirs}.")
+    if texts is None:
+        return Reader(f'student {name}', lambda text: word_states(student, tokenizer, text, head))
+    turn = torch.tensor(rotation(token_states(student, tokenizer, texts, head),
+                                 token_states(teacher.text, tokenizer, texts)), dtype=torch.float32)
     through = (lambda h: h @ turn) if head is None else (lambda h: head(h) @ turn)
-    return Reader(f'student {name}', lambda text: word_states(student, tokenizer, text, through), note='turned by a rotation fitted on text')
+    return Reader(f'student {name}', lambda text: word_states(student, tokenizer, text, through),
+                  note='turned by a rotation fitted on text')
 
 # %% ../nbs/10b_readers.ipynb #498f692d
 def read_student(
@@ -84,11 +91,17 @@ def read_student(
     from transformers import AutoModelForMaskedLM
     from vidlankd_nb.corpus import fingerprint, load_tokenizer
     folder = Path(folder)
-    if not (folder/'model.safetensors').exists(): raise UserError(f"No finished student in {folder}: train it with 'vidlankd student' and the run's configuration.")
-    if fingerprint(load_tokenizer(folder)) != fingerprint(tokenizer): raise UserError(f"The student in {folder} has another vocabulary than the teacher: read beside each other, both must cut a sentence the same way.")
-    student, has_head = AutoModelForMaskedLM.from_pretrained(folder), (folder/'distillation_head.safetensors').exists()
+    if not (folder/'model.safetensors').exists():
+        raise UserError(f"No finished student in {folder}: "
+                        "train it with 'vidlankd student' and the run's configuration.")
+    if fingerprint(load_tokenizer(folder)) != fingerprint(tokenizer):
+        raise UserError(f"The student in {folder} has another vocabulary than the teacher: "
+                        "read beside each other, both must cut a sentence the same way.")
+    student, has_head = (AutoModelForMaskedLM.from_pretrained(folder),
+                         (folder/'distillation_head.safetensors').exists())
     objective = objective or (load_kind(folder)['objective'] if has_head else 'none')
-    return student_reader(folder.name, student, tokenizer, teacher, load_head(folder) if has_head else None, None if aligns(objective) else texts)
+    return student_reader(folder.name, student, tokenizer, teacher, load_head(folder) if has_head else None,
+                          None if aligns(objective) else texts)
 
 # %% ../nbs/10b_readers.ipynb #85321a36
 def layout(
@@ -107,7 +120,8 @@ def layout(
         return MDS(2, random_state=0, n_init=1).fit_transform(x)
     if how == 'tsne':
         from sklearn.manifold import TSNE
-        return TSNE(2, init=flat / flat.std() * 1e-4, random_state=0, perplexity=min(15, (len(x) - 1) / 3)).fit_transform(x)
+        return TSNE(2, init=flat / flat.std() * 1e-4, random_state=0,
+                    perplexity=min(15, (len(x) - 1) / 3)).fit_transform(x)
     raise UserError(f"Unknown layout '{how}': 'pca', 'mds' or 'tsne'.")
 
 # %% ../nbs/10b_readers.ipynb #57fab0cd
@@ -125,7 +139,10 @@ def show_words(
     if ax is None: _, ax = plt.subplots(figsize=(3.6, 3.4), layout='constrained')
     for k, v in enumerate(sorted(set(values))):
         at = np.array([p for p, w in zip(points, values) if w == v])
-        ax.scatter(*at.T, s=34, marker=MARKS[k % 4], color=PAINT.get(v, INK[k % len(INK)]), label=v, alpha=.85, linewidths=0)
-    for (a, b), w in zip(points, words): ax.annotate(w, (a, b), xytext=(3, 3), textcoords='offset points', fontsize=5.5, color='.35')
-    ax.set(xticks=[], yticks=[]); ax.set_title(title, loc='left'); ax.legend(frameon=False, ncols=2, fontsize=7, loc='best')
+        ax.scatter(*at.T, s=34, marker=MARKS[k % 4], color=PAINT.get(v, INK[k % len(INK)]), label=v,
+                   alpha=.85, linewidths=0)
+    for (a, b), w in zip(points, words):
+        ax.annotate(w, (a, b), xytext=(3, 3), textcoords='offset points', fontsize=5.5, color='.35')
+    ax.set(xticks=[], yticks=[]); ax.set_title(title, loc='left')
+    ax.legend(frameon=False, ncols=2, fontsize=7, loc='best')
     return ax

@@ -18,7 +18,8 @@ from .config import load_run, write_aside, write_json
 def spread(values: list) -> dict:
     "Mean, standard deviation over seeds (0 for one) and the values themselves."
     import statistics
-    return {'mean': statistics.fmean(values), 'sd': statistics.stdev(values) if len(values) > 1 else 0.0, 'per_seed': list(values)}
+    return {'mean': statistics.fmean(values), 'sd': statistics.stdev(values) if len(values) > 1 else 0.0,
+            'per_seed': list(values)}
 
 # %% ../nbs/12a_report.ipynb #29863203
 def collect(
@@ -30,27 +31,36 @@ def collect(
     read = lambda f, name: json.loads((Path(f)/'evaluation'/f'{name}.json').read_text())
     def merged(kind, name):
         found = [read(f, f'{kind}-{name}') for f in folders]
-        out = {k: spread([r[k] for r in found]) for k in ('property', 'physical', 'order', 'temporal', 'withheld') if k in found[0]}
-        if 'per_attribute' in found[0]: out['per_attribute'] = {a: spread([r['per_attribute'][a] for r in found]) for a in found[0]['per_attribute']}
+        out = {k: spread([r[k] for r in found])
+               for k in ('property', 'physical', 'order', 'temporal', 'withheld') if k in found[0]}
+        if 'per_attribute' in found[0]:
+            out['per_attribute'] = {a: spread([r['per_attribute'][a] for r in found])
+                                    for a in found[0]['per_attribute']}
         losses = [r['mlm_loss'] for r in found if r['mlm_loss'] is not None]
         return out | {'mlm_loss': sum(losses) / len(losses) if losses else None}
     teacher = [read(f, 'teachers-video') for f in folders]
     found = [t['retrieval'] for t in teacher if t['retrieval']]     # empty where no pair was held out
-    out = {'config': asdict(runs[0]), 'seeds': [r.seed for r in runs], 'version': __version__, 'seconds': stage_seconds(folders, stages),
-           'teacher': {'retrieval': {k: sum(t[k] for t in found) / len(found) for k in found[0]} if found else {}} | merged('teachers', 'video'),
-           'students': {n: merged('students', n) for n in runs[0].students}, 'controls': {n: merged('controls', n) for n in runs[0].controls}}
+    out = {'config': asdict(runs[0]), 'seeds': [r.seed for r in runs], 'version': __version__,
+           'seconds': stage_seconds(folders, stages),
+           'teacher': {'retrieval': {k: sum(t[k] for t in found) / len(found) for k in found[0]} if found
+                       else {}} | merged('teachers', 'video'),
+           'students': {n: merged('students', n) for n in runs[0].students},
+           'controls': {n: merged('controls', n) for n in runs[0].controls}}
     if 'permutation' in teacher[0]:
         chance = [[read(f, f'students-{n}')['permutation'] for n in runs[0].students] for f in folders]
         per_seed = [sum(c) / len(c) for c in chance]
         out['baseline'] = {'property': {'permutation': sum(per_seed) / len(per_seed), 'per_seed': per_seed}}
     vokens = [json.loads(p.read_text()) for f in folders if (p := Path(f)/'vokens'/'vokens.json').exists()]
-    if vokens: out['vokens'] = [{k: v[k] for k in ('count', 'source', 'tokens', 'diversity', 'quantisation')} for v in vokens]
+    if vokens:
+        out['vokens'] = [{k: v[k] for k in ('count', 'source', 'tokens', 'diversity', 'quantisation')}
+                         for v in vokens]
     return out
 
 # %% ../nbs/12a_report.ipynb #01f60a84
 def stage_seconds(folders: list, stages: list) -> dict:
     "Seconds of each stage (mean over runs) and of a whole run."
-    per = [{p.stem: json.loads(p.read_text())['seconds'] for p in (Path(f)/'stages').glob('*.json') if p.stem != 'report'} for f in folders]
+    per = [{p.stem: json.loads(p.read_text())['seconds'] for p in (Path(f)/'stages').glob('*.json')
+            if p.stem != 'report'} for f in folders]
     mean = {k: sum(p[k] for p in per) / len(per) for k in stages if all(k in p for p in per)}
     return {'total': sum(mean.values())} | {k: round(v, 1) for k, v in mean.items()}
 
@@ -63,21 +73,29 @@ def verdicts(report: dict) -> list[str]:
     for name, r in s.items():
         if name == 'text_only': continue
         gaps = [a - b for a, b in zip(r['property']['per_seed'], base)]
-        how = 'knows more than the text-only student on every seed' if min(gaps) >= 0.1 else 'is not ten points ahead of the text-only student on every seed'
-        out.append(f"{name} {how}: {100*sum(gaps)/len(gaps):+.0f} points on held-out properties (smallest {100*min(gaps):+.0f}).")
+        how = ('knows more than the text-only student on every seed' if min(gaps) >= 0.1
+               else 'is not ten points ahead of the text-only student on every seed')
+        out.append(f"{name} {how}: {100*sum(gaps)/len(gaps):+.0f} points on held-out properties (smallest "
+                   f"{100*min(gaps):+.0f}).")
     for name, r in report['controls'].items():
         gap = r['property']['mean'] - report['baseline']['property']['permutation']
-        out.append(f"Control {name} {'stays at' if abs(gap) <= 0.05 else 'is NOT at'} the permutation baseline ({100*gap:+.0f} points).")
+        out.append(f"Control {name} {'stays at' if abs(gap) <= 0.05 else 'is NOT at'} the permutation "
+                   f"baseline ({100*gap:+.0f} points).")
     return out
 
 # %% ../nbs/12a_report.ipynb #c652c421
 def headline(report: dict) -> str:
     "The result in one line."
     found = report['teacher']['retrieval']
-    if 'baseline' not in report: return f"teacher finds the right clip first in {found['r1']:.0%} of cases (chance {found['chance_r1']:.0%})" if found else "no pair was held out, so nothing is known of how well the teacher finds clips; raise pairs.valid_share"
+    if 'baseline' not in report:
+        return (f"teacher finds the right clip first in {found['r1']:.0%} of cases (chance "
+                f"{found['chance_r1']:.0%})" if found
+                else "no pair was held out, so nothing is known of how well the teacher finds clips; "
+                "raise pairs.valid_share")
     cells = [f"{n} {r['property']['mean']:.2f}" for n, r in (report['students'] | report['controls']).items()]
     n = len(report['seeds'])
-    return f"what videos show about held-out nouns, known by each student ({n} world{'s' * (n > 1)}): {', '.join(cells)}; chance {report['baseline']['property']['permutation']:.2f}"
+    return (f"what videos show about held-out nouns, known by each student ({n} world{'s' * (n > 1)}): "
+            f"{', '.join(cells)}; chance {report['baseline']['property']['permutation']:.2f}")
 
 # %% ../nbs/12a_report.ipynb #0486ff90
 COLOURS = {'students': '#0072B2', 'controls': '#D55E00', 'teacher': '#009E73'}   # Okabe–Ito: told apart by everybody
@@ -89,15 +107,19 @@ def plot_properties(
     "Bars of the property probe, a dot for each seed, and the chance line."
     import matplotlib.pyplot as plt
     ax = ax or plt.subplots(figsize=(7, 3.2), layout='constrained')[1]
-    rows = [(n, r, 'students') for n, r in report['students'].items()] + [(n, r, 'controls') for n, r in report['controls'].items()] + [('teacher', report['teacher'], 'teacher')]
+    rows = ([(n, r, 'students') for n, r in report['students'].items()]
+            + [(n, r, 'controls') for n, r in report['controls'].items()]
+            + [('teacher', report['teacher'], 'teacher')])
     for i, (name, r, kind) in enumerate(rows):
         p = r['property']
         ax.bar(i, p['mean'], color=COLOURS[kind], alpha=0.75, width=0.7)
         ax.plot([i] * len(p['per_seed']), p['per_seed'], 'o', color='black', ms=4)
         ax.text(i, 0.03, f"{p['mean']:.2f}", ha='center', color='white', weight='bold')
     chance = report['baseline']['property']['permutation']
-    ax.axhline(chance, color='0.2', ls='--', lw=1, label='chance (labels shuffled)'); ax.legend(frameon=False, loc='lower right', bbox_to_anchor=(1, 1), fontsize=8)
-    ax.set(xticks=range(len(rows)), xticklabels=[n.replace('_', '\n') for n, *_ in rows], ylim=(0, 1), ylabel='held-out noun properties')
+    ax.axhline(chance, color='0.2', ls='--', lw=1, label='chance (labels shuffled)')
+    ax.legend(frameon=False, loc='lower right', bbox_to_anchor=(1, 1), fontsize=8)
+    ax.set(xticks=range(len(rows)), xticklabels=[n.replace('_', '\n') for n, *_ in rows], ylim=(0, 1),
+           ylabel='held-out noun properties')
     ax.spines[['top', 'right']].set_visible(False)
     return ax
 
@@ -112,7 +134,8 @@ def plot_losses(
     ax = ax or plt.subplots(figsize=(7, 2.8), layout='constrained')[1]
     for i, log in enumerate(sorted((Path(folder)/'students').glob('*/log.jsonl'))):
         rows = [r for r in read_log(log) if 'terms' in r]
-        ax.plot([r['step'] for r in rows], [r['terms']['mlm'] for r in rows], label=log.parent.name, color=f'C{i}')
+        ax.plot([r['step'] for r in rows], [r['terms']['mlm'] for r in rows],
+                label=log.parent.name, color=f'C{i}')
     ax.set(xlabel='step', ylabel='masked-LM loss'); ax.legend(frameon=False, ncols=3, fontsize=8)
     ax.spines[['top', 'right']].set_visible(False)
     return ax
@@ -121,13 +144,20 @@ def plot_losses(
 def table(report: dict) -> str:
     "Students, controls and the teacher as an HTML table."
     models = [report['teacher'], *report['students'].values(), *report['controls'].values()]
-    columns = [k for k in ('property', 'physical', 'order', 'temporal', 'withheld') if any(k in m for m in models)]
+    columns = [k for k in ('property', 'physical', 'order', 'temporal', 'withheld')
+               if any(k in m for m in models)]
     several = len(report['seeds']) > 1
-    cell = lambda s: f"<td>{s['mean']:.3f}{' <small>± %.3f</small>' % s['sd'] if several else ''}</td>" if s else '<td>–</td>'
+    cell = (lambda s: f"<td>{s['mean']:.3f}{' <small>± %.3f</small>' % s['sd'] if several else ''}</td>" if s
+            else '<td>–</td>')
     loss = lambda v: '–' if v is None else f'{v:.2f}'
-    def row(name, r, kind): return f"<tr class={kind}><th>{name}</th>{''.join(cell(r.get(k)) for k in columns)}<td>{loss(r['mlm_loss'])}</td></tr>"
-    rows = [row(n, r, 'student') for n, r in report['students'].items()] + [row(f'control: {n}', r, 'control') for n, r in report['controls'].items()] + [row('the teacher itself', report['teacher'], 'teacher')]
-    return f"<table><tr><th></th>{''.join(f'<th>{k}</th>' for k in columns)}<th>masked-LM loss</th></tr>{''.join(rows)}</table>"
+    def row(name, r, kind):
+        cells = ''.join(cell(r.get(k)) for k in columns)
+        return f"<tr class={kind}><th>{name}</th>{cells}<td>{loss(r['mlm_loss'])}</td></tr>"
+    rows = ([row(n, r, 'student') for n, r in report['students'].items()]
+            + [row(f'control: {n}', r, 'control') for n, r in report['controls'].items()]
+            + [row('the teacher itself', report['teacher'], 'teacher')])
+    return (f"<table><tr><th></th>{''.join(f'<th>{k}</th>' for k in columns)}<th>masked-LM "
+            f"loss</th></tr>{''.join(rows)}</table>")
 
 # %% ../nbs/12a_report.ipynb #ab71f348
 def picture(fig) -> str:
@@ -143,29 +173,48 @@ STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem a
 table{border-collapse:collapse}th,td{padding:.25rem .8rem;border-bottom:1px solid #ddd;text-align:right}th:first-child{text-align:left}
 img{max-width:100%}.control{color:#a04000}.teacher{color:#00664a}small{color:#777}pre{background:#f6f6f6;padding:1rem;overflow:auto}.lead{font-size:1.15rem}"""
 
-TELL = {'temporal': ' temporal: does one held-out noun come before or after another, by the light it was filmed in; chance 0.50. The model orders two things by a time it has seen; it does not perceive order within a clip.',
+TELL = {'temporal': ' temporal: does one held-out noun come before or after another, by the light it was '
+        'filmed in; chance 0.50. The model orders two things by a time it has seen; '
+        'it does not perceive order within a clip.',
         'withheld': ' withheld: the property probe on nouns that the text has and no video shows.'}
 
 def _vokens(report, pictures):
     if 'vokens' not in report: return []
     v = report['vokens'][0]
     end, used = v['quantisation'][-1], v['diversity']
-    return [f"<h2>The vokens</h2><p>{v['tokens']:,} tokens are named by {used['used']:.0%} of {v['count']:,} {v['source']}, as varied as {used['perplexity']:.0f} used alike. From a token to its voken it is {end['to_voken']:.2f} in cosine distance, and {end['to_cell']:.2f} to the best that could be restored from the label; a continuous target lies at 0.</p>", pictures['vokens']]
+    return [f"<h2>The vokens</h2><p>{v['tokens']:,} tokens are named by {used['used']:.0%} of {v['count']:,} "
+            f"{v['source']}, as varied as {used['perplexity']:.0f} used alike. "
+            f"From a token to its voken it is {end['to_voken']:.2f} in cosine distance, "
+            f"and {end['to_cell']:.2f} to the best that could be restored from the label; "
+            "a continuous target lies at 0.</p>", pictures['vokens']]
 
 def page(report: dict, pictures: dict) -> str:
     "The report as one self-contained HTML page."
     import html
     t, s = report['teacher']['retrieval'], report['seconds']
-    parts = [f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'><title>vidlankd_nb report</title><style>{STYLE}</style>",
-             f"<h1>What words know of what videos show</h1><p class=lead>{html.escape(headline(report)[:1].upper() + headline(report)[1:])}.</p>"]
+    parts = ["<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport "
+             f"content='width=device-width'><title>vidlankd_nb report</title><style>{STYLE}</style>",
+             "<h1>What words know of what videos show</h1><p "
+             f"class=lead>{html.escape(headline(report)[:1].upper() + headline(report)[1:])}.</p>"]
     if 'baseline' in report: parts += [pictures.get('properties', ''), table(report),
-        f"<p><small>property: which colour, shape, size, weight and order a held-out noun's objects have, read off the noun's state by ridge regression. physical: two-choice questions about held-out nouns, chance 0.50.{TELL['temporal'] if 'temporal' in report['teacher'] else ''}{TELL['withheld'] if 'withheld' in report['teacher'] else ''} ± is the standard deviation over worlds.</small></p>",
+        "<p><small>property: which colour, shape, size, weight and order a held-out noun's objects have, "
+        "read off the noun's state by ridge regression. physical: two-choice questions about held-out nouns, "
+        f"chance 0.50.{TELL['temporal'] if 'temporal' in report['teacher'] else ''}{TELL['withheld'] if 'withheld' in report['teacher'] else ''} ± is the standard deviation over worlds.</small></p>",
         "<h2>In words</h2><ul>" + ''.join(f'<li>{html.escape(v)}</li>' for v in verdicts(report)) + '</ul>']
-    found = f"Among {t['candidates']:.0f} held-out clips it ranks a caption's own clip first in {t['r1']:.0%} of cases (chance {t['chance_r1']:.0%}), among the first five in {t['r5']:.0%}." if t else 'No pair was held out: how well it finds clips is not known.'
+    found = (f"Among {t['candidates']:.0f} held-out clips it ranks a caption's own clip first in "
+             f"{t['r1']:.0%} of cases (chance {t['chance_r1']:.0%}), among the first five in {t['r5']:.0%}."
+             if t else 'No pair was held out: how well it finds clips is not known.')
     parts += [f"<h2>The teacher</h2><p>{found}</p>", *pictures.get('grounding', []),
-              "<p><small>Cosine of each word with each frame; the dot marks the nearest. Word vectors know nothing but their word and are contrasted with single frames: they point. A word in context sums up its caption and is contrasted with whole clips: it knows what is in a clip, and which frame it is nearest to is not trained.</small></p>", *_vokens(report, pictures), "<h2>What it costs</h2>", pictures.get('losses', ''),
-              '<p>Seconds of each stage' + (', mean over worlds' if len(report['seeds']) > 1 else '') + ': ' + ', '.join(f'{k} {v:.0f}' for k, v in s.items() if k != 'total') + f"; in all {s['total']:.0f}.</p>",
-              f"<h2>Configuration</h2><p>vidlankd_nb {report['version']}, seeds {report['seeds']}.</p><details><summary>everything</summary><pre>{html.escape(json.dumps(report['config'], indent=1))}</pre></details></html>"]
+              "<p><small>Cosine of each word with each frame; the dot marks the nearest. "
+              "Word vectors know nothing but their word and are contrasted with single frames: they point. "
+              "A word in context sums up its caption and is contrasted with whole clips: "
+              "it knows what is in a clip, and which frame it is nearest to is not trained.</small></p>",
+              *_vokens(report, pictures), "<h2>What it costs</h2>", pictures.get('losses', ''),
+              '<p>Seconds of each stage' + (', mean over worlds' if len(report['seeds']) > 1 else '') + ': '
+              + ', '.join(f'{k} {v:.0f}' for k, v in s.items() if k != 'total')
+              + f"; in all {s['total']:.0f}.</p>",
+              f"<h2>Configuration</h2><p>vidlankd_nb {report['version']}, "
+              f"seeds {report['seeds']}.</p><details><summary>everything</summary><pre>{html.escape(json.dumps(report['config'], indent=1))}</pre></details></html>"]
     return '\n'.join(parts)
 
 # %% ../nbs/12a_report.ipynb #75615362
@@ -180,10 +229,13 @@ def make_report(
     report, out = collect(folders, stages), Path(out)
     if seconds is not None: report['seconds']['total'] = round(seconds, 1)
     first = Path(folders[0])
-    pictures = {'losses': picture(plot_losses(first).figure), 'grounding': [f'<img src="data:image/png;base64,{base64.b64encode(p.read_bytes()).decode()}">' for p in sorted((first/'figures').glob('grounding-*.png'))]}
+    pictures = {'losses': picture(plot_losses(first).figure),
+                'grounding': [f'<img src="data:image/png;base64,{base64.b64encode(p.read_bytes()).decode()}">'
+                              for p in sorted((first/'figures').glob('grounding-*.png'))]}
     if 'vokens' in report:
         from vidlankd_nb.vokenization import plot_quantisation
-        pictures['vokens'] = picture(plot_quantisation({report['vokens'][0]['source']: report['vokens'][0]['quantisation']}).figure)
+        vokens = report['vokens'][0]
+        pictures['vokens'] = picture(plot_quantisation({vokens['source']: vokens['quantisation']}).figure)
     if 'baseline' in report:
         (out/'figures').mkdir(parents=True, exist_ok=True)
         fig = plot_properties(report).figure

@@ -30,7 +30,8 @@ def sign_flip(
 ) -> float:               # two-sided p
     "Exact permutation test of a paired difference: how often is its mean as far from 0 when signs are tossed?"
     d = np.asarray(differences, float)
-    patterns = np.array(list(itertools.product((1, -1), repeat=len(d)))) if 2 ** len(d) <= most else np.random.default_rng(0).choice((1, -1), size=(most, len(d)))
+    patterns = (np.array(list(itertools.product((1, -1), repeat=len(d)))) if 2 ** len(d) <= most
+                else np.random.default_rng(0).choice((1, -1), size=(most, len(d))))
     return float((np.abs((patterns * d).mean(1)) >= abs(d.mean()) - 1e-12).mean())
 
 # %% ../nbs/12c_statistics.ipynb #st000010

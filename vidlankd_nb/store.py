@@ -17,7 +17,8 @@ from .config import Features, Progress, UserError, make_folder, write_json
 from .features import FeatureRows, as_rows, load_backbone, reader, windows
 
 # %% ../nbs/02b_store.ipynb #172ea60a
-SCHEMA = pa.schema([('id', pa.string()), ('file', pa.string()), ('rate', pa.float64()), ('start', pa.float64()),
+SCHEMA = pa.schema([('id', pa.string()), ('file', pa.string()), ('rate', pa.float64()),
+                    ('start', pa.float64()),
                     ('frames', pa.int64()), ('note', pa.string()), ('values', pa.large_list(pa.float16()))])
 
 class StoreWriter:
@@ -38,11 +39,13 @@ class StoreWriter:
     def add(self, id, file, values, rate, start=0., frames=0, note=None):
         "One video's rows, (T, D); complete on disk after `flush`."
         values = np.ascontiguousarray(values, np.float16)
-        if values.ndim != 2 or values.shape[1] != self.meta['width']: raise ValueError(f"{id}: shape {values.shape}, width {self.meta['width']} wanted")
+        if values.ndim != 2 or values.shape[1] != self.meta['width']:
+            raise ValueError(f"{id}: shape {values.shape}, width {self.meta['width']} wanted")
         self.rows.append((id, file, float(rate), float(start), int(frames), note, values.ravel()))
         self.bytes += values.nbytes
         now = time.monotonic()
-        if self.bytes >= self.shard_bytes or now - self.opened > max(self.seconds, .01*(now - self.began)): self.flush()
+        if self.bytes >= self.shard_bytes or now - self.opened > max(self.seconds, .01*(now - self.began)):
+            self.flush()
 
 # %% ../nbs/02b_store.ipynb #5e05b766
 def shards(
@@ -58,8 +61,10 @@ def same_settings(
     "Write the settings, or compare them with those that are there; raises `UserError` where they differ."
     if not path.exists(): return write_json(path, meta)
     old = json.loads(path.read_text(encoding='utf-8'))
-    if differ := [f"{k} is {old.get(k)!r} there, {meta.get(k)!r} now" for k in {**old, **meta} if old.get(k) != meta.get(k)]:
-        raise UserError(f"{path.parent} holds features made with other settings ({'; '.join(differ)}); choose another folder or delete it.")
+    if differ := [f"{k} is {old.get(k)!r} there, {meta.get(k)!r} now"
+                  for k in {**old, **meta} if old.get(k) != meta.get(k)]:
+        raise UserError(f"{path.parent} holds features made with other settings ({'; '.join(differ)}); "
+                        "choose another folder or delete it.")
 
 # %% ../nbs/02b_store.ipynb #824b2d7e
 def _flush(self):
@@ -67,12 +72,16 @@ def _flush(self):
     if not self.rows: return
     *columns, values = zip(*self.rows)
     offsets = np.cumsum([0] + [len(v) for v in values])
-    arrays = [pa.array(c, f.type) for c, f in zip(columns, SCHEMA)] + [pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(values)))]
+    arrays = ([pa.array(c, f.type) for c, f in zip(columns, SCHEMA)]
+              + [pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(values)))])
     path = self.folder/f'features-{self.next:05d}.arrow'
     try:
-        with pa.OSFile(f'{path}.part', 'wb') as f, pa.ipc.new_stream(f, SCHEMA) as out: out.write_batch(pa.record_batch(arrays, schema=SCHEMA))
+        with pa.OSFile(f'{path}.part', 'wb') as f, pa.ipc.new_stream(f, SCHEMA) as out:
+            out.write_batch(pa.record_batch(arrays, schema=SCHEMA))
         os.replace(f'{path}.part', path)
-    except OSError as e: raise UserError(f"{path} cannot be written ({e.strerror or e}); make room, and the same command goes on.") from None
+    except OSError as e:
+        raise UserError(f"{path} cannot be written ({e.strerror or e}); "
+                        "make room, and the same command goes on.") from None
     self.rows, self.bytes, self.next, self.opened = [], 0, self.next + 1, time.monotonic()
 
 StoreWriter.flush = _flush
@@ -86,7 +95,8 @@ class MappedTable:
         try:
             with open(path, 'rb') as f: self.map = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
             self.table = pa.ipc.open_stream(pa.BufferReader(pa.py_buffer(self.map))).read_all()
-        except (pa.ArrowInvalid, OSError, ValueError) as e: raise UserError(f"{path} cannot be read ({e}); delete it and make it again.") from None
+        except (pa.ArrowInvalid, OSError, ValueError) as e:
+            raise UserError(f"{path} cannot be read ({e}); delete it and make it again.") from None
 
     def give_back(self):
         "Let go of the pages that were touched; they are read again when needed."
@@ -105,11 +115,13 @@ def _index(folder):
     "(N, 3) int64 of hash, shard, row, sorted; memory-mapped where the folder can be written."
     files, state, path = shards(folder), Path(folder)/'index.json', Path(folder)/'index.npy'
     now = {p.name: p.stat().st_size for p in files}
-    if path.exists() and state.exists() and json.loads(state.read_text(encoding='utf-8')) == now: return np.load(path, mmap_mode='r', allow_pickle=False)
+    if path.exists() and state.exists() and json.loads(state.read_text(encoding='utf-8')) == now:
+        return np.load(path, mmap_mode='r', allow_pickle=False)
     parts = []
     for s, p in enumerate(files):
         ids = _table(p)['id'].to_pylist()
-        parts.append(np.stack([np.array([id_hash(i) for i in ids], np.int64), np.full(len(ids), s), np.arange(len(ids))], 1))
+        parts.append(np.stack([np.array([id_hash(i) for i in ids], np.int64), np.full(len(ids), s),
+                               np.arange(len(ids))], 1))
     index = np.concatenate(parts) if parts else np.zeros((0, 3), np.int64)
     index = index[np.argsort(index[:, 0], kind='stable')]
     try:
@@ -129,14 +141,17 @@ class FeatureStore:
         opened: int = 256,     # shards kept mapped at the same time
     ):
         self.folder, self.opened = Path(folder), opened
-        if not (self.folder/'store.json').is_file(): raise UserError(f"{folder} holds no features (no store.json); make them with `vidlankd features`.")
+        if not (self.folder/'store.json').is_file():
+            raise UserError(f"{folder} holds no features (no store.json); "
+                            "make them with `vidlankd features`.")
         self.meta = json.loads((self.folder/'store.json').read_text(encoding='utf-8'))
         self.width, self.difference = self.meta['width'], self.meta.get('difference', 0)
         self.files, self.index, self.maps = shards(folder), _index(self.folder), {}
         self.reads = 0
 
     def __len__(self): return len(self.index)
-    def __repr__(self): return f"FeatureStore({len(self):,} videos, {self.width} wide, {self.meta.get('backbone', '?')})"
+    def __repr__(self):
+        return f"FeatureStore({len(self):,} videos, {self.width} wide, {self.meta.get('backbone', '?')})"
     @property
     def ids(self): return sorted(i for s in range(len(self.files)) for i in self._shard(s)[0].to_pylist())
 
@@ -168,7 +183,8 @@ def _get(self, video):
     found = self._find(video)
     if found is None: raise KeyError(video)
     (_, rate, start, note, offsets, values, _), r = found
-    return FeatureRows(values[offsets[r]:offsets[r+1]].reshape(-1, self.width), float(rate[r]), float(start[r]), self.difference, note[r].as_py())
+    return FeatureRows(values[offsets[r]:offsets[r+1]].reshape(-1, self.width), float(rate[r]),
+                       float(start[r]), self.difference, note[r].as_py())
 
 FeatureStore._shard, FeatureStore._find, FeatureStore.__getitem__ = _shard, _find, _get
 FeatureStore.__contains__ = lambda self, video: self._find(video) is not None
@@ -179,13 +195,16 @@ class _Work(torch.utils.data.IterableDataset):
     "What decoding processes do: pieces of videos, file after file."
     def __init__(self, files, backbone, batch):
         side = (backbone.crop, backbone.crop) if backbone.crop else backbone.size
-        self.files, self.chunk = files, max(1, min(batch, 64, (32 << 20)//(backbone.window*math.prod(side)*3)))  # pieces of 32 MB at most
-        self.backbone = _Wish(backbone.fps, backbone.window, backbone.size, backbone.crop, backbone.interpolation)
+        self.files, self.chunk = files, max(1, min(batch, 64,
+                                                   (32 << 20)//(backbone.window*math.prod(side)*3)))   # pieces of 32 MB at most
+        self.backbone = _Wish(backbone.fps, backbone.window, backbone.size, backbone.crop,
+                              backbone.interpolation)
 
     def __iter__(self):
         info = torch.utils.data.get_worker_info()
         if info: torch.set_num_threads(1)
-        for i in range(info.id if info else 0, len(self.files), info.num_workers if info else 1): yield from self.pieces(i)
+        for i in range(info.id if info else 0, len(self.files), info.num_workers if info else 1):
+            yield from self.pieces(i)
 
     def pieces(self, i):
         "Dicts with the pictures of file `i`, then one with `end` set; `error` says why there is nothing more."
@@ -195,10 +214,14 @@ class _Work(torch.utils.data.IterableDataset):
                 for x in windows(video, self.backbone.window, self.chunk):
                     rows += len(x)
                     yield dict(file=i, frames=torch.from_numpy(x))
-                if not rows: raise UserError(f"{self.files[i].name}: no frame could be decoded ({video.note or 'the stream is empty'}).")
-            yield dict(file=i, end=True, rows=rows, rate=video.fps/self.backbone.window, start=video.start, decoded=video.frames, note=video.note)
+                if not rows:
+                    raise UserError(f"{self.files[i].name}: "
+                                    f"no frame could be decoded ({video.note or 'the stream is empty'}).")
+            yield dict(file=i, end=True, rows=rows, rate=video.fps/self.backbone.window, start=video.start,
+                       decoded=video.frames, note=video.note)
         except Exception as e:  # one file must never end a run of days; its reason goes into the report
-            said = str(e).removeprefix(f'{self.files[i].name}: ') if isinstance(e, UserError) else f"{type(e).__name__}: {e}"
+            said = (str(e).removeprefix(f'{self.files[i].name}: ') if isinstance(e, UserError)
+                    else f"{type(e).__name__}: {e}")
             yield dict(file=i, end=True, error=said)
 
 @dataclass
@@ -218,7 +241,8 @@ def _computed(loader, backbone, batch):
     def run():
         if not waiting: return
         out = np.asarray(backbone(torch.cat([w['frames'] for w in waiting])).float().cpu())
-        for w, v in zip(waiting, np.split(out, np.cumsum([len(w['frames']) for w in waiting])[:-1])): values.setdefault(w['file'], []).append(v)
+        for w, v in zip(waiting, np.split(out, np.cumsum([len(w['frames']) for w in waiting])[:-1])):
+            values.setdefault(w['file'], []).append(v)
         waiting.clear()
     for piece in loader:
         if 'frames' in piece: waiting.append(piece)
@@ -248,9 +272,11 @@ def extract_folder(
     writer = StoreWriter(out, settings(cfg, backbone))
     have = {Path(f) for p in shards(out) for f in _table(p)['file'].to_pylist()}
     files = [f for f in todo if f not in have]
-    if strict and (bad := [x for x in report['skipped'] if x['reason'] != NO_CAPTIONS]): raise UserError('{file}: {reason}.'.format(**bad[0]))
+    if strict and (bad := [x for x in report['skipped'] if x['reason'] != NO_CAPTIONS]):
+        raise UserError('{file}: {reason}.'.format(**bad[0]))
     began, decoded = time.monotonic(), 0
-    loader = torch.utils.data.DataLoader(_Work([videos/f for f in files], backbone, cfg.batch), batch_size=None, num_workers=min(cfg.workers, len(files)))
+    loader = torch.utils.data.DataLoader(_Work([videos/f for f in files], backbone, cfg.batch),
+                                         batch_size=None, num_workers=min(cfg.workers, len(files)))
     bar = Progress('features', len(todo), len(todo) - len(files), progress, 'video')
     for end, values in _alive(_computed(loader, backbone, cfg.batch), cfg):
         file, reason = files[end['file']], end.get('error')
@@ -260,7 +286,8 @@ def extract_folder(
         if strict and (reason or end['note']): raise UserError(f"{file}: {reason or end['note'] + '.'}")
         if reason: report['skipped'].append(dict(file=file.as_posix(), reason=reason))
         else:
-            writer.add(file.stem, file.as_posix(), values, end['rate'], end['start'], end['decoded'], end['note'])
+            writer.add(file.stem, file.as_posix(), values, end['rate'], end['start'],
+                       end['decoded'], end['note'])
             decoded += end['decoded']
         bar.advance(note=f"{decoded/(time.monotonic() - began):.0f} frames/s")
     bar.close()
@@ -273,7 +300,8 @@ def _alive(results, cfg):
     try: yield from results
     except RuntimeError as e:
         if 'DataLoader worker' not in str(e): raise
-        raise UserError(f"A decoding process died ({str(e).splitlines()[0]}). What is done is kept; the same command with features.workers=0 stops at the file that does it.") from None
+        raise UserError(f"A decoding process died ({str(e).splitlines()[0]}). What is done is kept; "
+                        "the same command with features.workers=0 stops at the file that does it.") from None
 
 # %% ../nbs/02b_store.ipynb #vdplan01
 NO_CAPTIONS = 'no captions for it'
@@ -284,16 +312,23 @@ def _videos_first(f): return f.suffix.lower() not in VIDEO_ENDINGS, f   # beside
 def _sensible(cfg):
     "Numbers that cannot be meant are a `UserError` before anything is written."
     for name, least in (('batch', 1), ('workers', 0)):
-        if getattr(cfg, name) < least: raise UserError(f"features.{name} must be {least} or more, not {getattr(cfg, name)}.")
-    if cfg.fps is not None and not 0 < cfg.fps < math.inf: raise UserError(f"features.fps must be above 0, not {cfg.fps}.")
+        if getattr(cfg, name) < least:
+            raise UserError(f"features.{name} must be {least} or more, not {getattr(cfg, name)}.")
+    if cfg.fps is not None and not 0 < cfg.fps < math.inf:
+        raise UserError(f"features.fps must be above 0, not {cfg.fps}.")
 
 def _wanted(captions):
     "Ids that have captions, or None for all."
     if captions is None: return None
     if isinstance(captions, (str, Path)):
-        try: captions = json.loads(Path(captions).read_text(encoding='utf-8-sig'), object_pairs_hook=lambda pairs: dict.fromkeys(k for k, _ in pairs))   # 1.2 million videos' words are let go as they are read
-        except (OSError, ValueError) as e: raise UserError(f"{captions} cannot be read as captions ({e}).") from None
-    if not isinstance(captions, dict): raise UserError('The captions are not a JSON object of videos, {"id": {"start": …, "end": …, "text": …}}.')
+        try:   # 1.2 million videos' words are let go as they are read
+            captions = json.loads(Path(captions).read_text(encoding='utf-8-sig'),
+                                  object_pairs_hook=lambda pairs: dict.fromkeys(k for k, _ in pairs))
+        except (OSError, ValueError) as e:
+            raise UserError(f"{captions} cannot be read as captions ({e}).") from None
+    if not isinstance(captions, dict):
+        raise UserError('The captions are not a JSON object of videos, {"id": {"start": …, "end": '
+                        '…, "text": …}}.')
     return set(captions)
 
 # %% ../nbs/02b_store.ipynb #vdplan02
@@ -301,13 +336,24 @@ def _plan(videos, out, wanted):
     "(files to extract, the report's first lines)."
     todo, seen, skipped, store = [], {}, [], out.resolve()
     there = lambda p: p.is_file() or p.is_symlink() and not p.exists()      # a link that leads nowhere is reported, too
-    files = sorted((p.relative_to(videos) for p in videos.rglob('*') if there(p) and store not in (p.parent.resolve(), *p.parent.resolve().parents)), key=_videos_first)
-    if not files: raise UserError(f"{videos} holds no file: video files (mp4, mkv, webm, avi, … – all that FFmpeg opens) were looked for, also in folders inside it.")
+    files = sorted((p.relative_to(videos) for p in videos.rglob('*') if there(p)
+                    and store not in (p.parent.resolve(), *p.parent.resolve().parents)), key=_videos_first)
+    if not files:
+        raise UserError(f"{videos} holds no file: video files (mp4, mkv, webm, avi, "
+                        "… – all that FFmpeg opens) were looked for, also in folders inside it.")
     for f in files:
-        if wanted is not None and f.stem not in wanted: skipped.append(dict(file=f.as_posix(), reason=NO_CAPTIONS))
-        elif f.stem in seen: skipped.append(dict(file=f.as_posix(), reason=f"its id '{f.stem}' is also that of {seen[f.stem].as_posix()}"))
+        if wanted is not None and f.stem not in wanted:
+            skipped.append(dict(file=f.as_posix(), reason=NO_CAPTIONS))
+        elif f.stem in seen:
+            skipped.append(dict(file=f.as_posix(),
+                                reason=f"its id '{f.stem}' is also that of {seen[f.stem].as_posix()}"))
         else: seen[f.stem] = f; todo.append(f)
-    if not todo: raise UserError(f"{f'None of the {len(files):,} files in {videos} has' if len(files) > 1 else f'{files[0].as_posix()}, the only file in {videos}, has no'} captions: a file's name without its ending is a video's id, such as '{files[0].stem}', and the captions know {'ids such as ' + repr(min(wanted)) if wanted else 'none'}.")
+    if not todo:
+        none = (f'None of the {len(files):,} files in {videos} has' if len(files) > 1
+                else f'{files[0].as_posix()}, the only file in {videos}, has no')
+        raise UserError(f"{none} captions: a file's name without its ending is a video's id, such as "
+                        f"'{files[0].stem}', and the captions know "
+                        f"{'ids such as ' + repr(min(wanted)) if wanted else 'none'}.")
     return todo, dict(skipped=skipped, no_video=sorted((wanted or set()) - set(seen)))
 
 # %% ../nbs/02b_store.ipynb #vdfile01
@@ -316,7 +362,8 @@ def video_file(
     video: str,          # video id
 ) -> Path | None:        # None when there is none
     "The file that `extract_folder` reads for a video id: a video before its thumbnail and its subtitles."
-    return min((f for f in Path(videos).rglob(f'{glob.escape(video)}.*') if f.stem == video and f.is_file()), key=_videos_first, default=None)
+    return min((f for f in Path(videos).rglob(f'{glob.escape(video)}.*') if f.stem == video and f.is_file()),
+               key=_videos_first, default=None)
 
 # %% ../nbs/02b_store.ipynb #fe10ec1b
 def _reported(out, report, decoded, seconds, videos):
@@ -327,13 +374,16 @@ def _reported(out, report, decoded, seconds, videos):
         for f, note in zip(t['file'].to_pylist(), t['note'].to_pylist()):
             if note: partial.append(dict(file=f, reason=note))
             else: done.append(f)
-    report = dict(done=sorted(done), partial=sorted(partial, key=lambda x: x['file']), skipped=sorted(report['skipped'], key=lambda x: x['file']),
-                  no_video=report['no_video'], frames=decoded, seconds=round(seconds, 2), frames_per_second=round(decoded/max(seconds, 1e-9), 1))
+    report = dict(done=sorted(done), partial=sorted(partial, key=lambda x: x['file']),
+                  skipped=sorted(report['skipped'], key=lambda x: x['file']),
+                  no_video=report['no_video'], frames=decoded, seconds=round(seconds, 2),
+                  frames_per_second=round(decoded/max(seconds, 1e-9), 1))
     write_json(Path(out)/'report.json', report)
     _index(out)
     if not done and not partial:
         first = next(x for x in report['skipped'] if x['reason'] != NO_CAPTIONS)
-        raise UserError(f"No file in {videos} gave features; {Path(out)/'report.json'} says why for each ({first['file']}: {first['reason'].rstrip('.')}).")
+        raise UserError(f"No file in {videos} gave features; {Path(out)/'report.json'} says why for each "
+                        f"({first['file']}: {first['reason'].rstrip('.')}).")
     return report
 
 # %% ../nbs/02b_store.ipynb #d820d6a7
@@ -342,4 +392,5 @@ def settings(
     backbone,        # as loaded
 ) -> dict:
     "What decides the numbers in a store, and must not change within it."
-    return dict(backbone=backbone.name, weights=cfg.weights, width=backbone.width, difference=backbone.difference, fps=backbone.fps, window=backbone.window)
+    return dict(backbone=backbone.name, weights=cfg.weights, width=backbone.width,
+                difference=backbone.difference, fps=backbone.fps, window=backbone.window)

@@ -46,8 +46,12 @@ class StudentTask(nn.Module):
         if cfg.objective == 'none': return
         width = student.config.hidden_size
         sizes = {'vocab_size': student.config.vocab_size, 'n_examples': n_examples, 'n_vokens': n_vokens}
-        self.objective = make_objective(cfg.objective, width, teacher.config.hidden_size if teacher is not None else width, cfg.options, **{k: v for k, v in sizes.items() if v})
-        if teacher is None and set(self.objective.reads.split('+')) - {'vokens'}: raise UserError(f"The objective '{cfg.objective}' needs a teacher: train one first, or set 'teacher' to a folder.")
+        self.objective = make_objective(cfg.objective, width, teacher.config.hidden_size
+                                        if teacher is not None else width, cfg.options,
+                                        **{k: v for k, v in sizes.items() if v})
+        if teacher is None and set(self.objective.reads.split('+')) - {'vokens'}:
+            raise UserError(f"The objective '{cfg.objective}' needs a teacher: "
+                            "train one first, or set 'teacher' to a folder.")
         self.head = distillation_head(cfg.head, width) if self.objective.reads != 'logits' else nn.Identity()
         self.weights['distillation'] = cfg.weight
 
@@ -70,7 +74,9 @@ def teacher_reads(
     with torch.no_grad() if torch.compiler.is_compiling() else torch.inference_mode():   # a compiled step cannot hold the latter
         states = states_of(teacher, batch['input_ids'], batch['attention_mask'])
         out = {'states': states} if wants_states else {}
-        if logits_at is not None: out['logits'] = vocabulary_logits(teacher, states if isinstance(logits_at, str) else take(states, logits_at))
+        if logits_at is not None:
+            out['logits'] = vocabulary_logits(teacher, states if isinstance(logits_at, str)
+                                              else take(states, logits_at))
     return {k: v.clone() for k, v in out.items()}   # copies made outside are ordinary tensors, which autograd may keep
 
 # %% ../nbs/07_student.ipynb #64ad2e4d
@@ -81,7 +87,8 @@ def _masks(self: StudentTask, batch) -> dict:
 def _counts(self: StudentTask, batch) -> dict:
     "What each separable term is averaged over, on these examples."
     counts = {'mlm': (batch['labels'] != -100).sum()}
-    if self.objective is not None and self.objective.separable: counts['distillation'] = self.objective.count(_pick(_masks(self, batch), self.objective.positions))
+    if self.objective is not None and self.objective.separable:
+        counts['distillation'] = self.objective.count(_pick(_masks(self, batch), self.objective.positions))
     return counts
 
 StudentTask.counts = _counts
@@ -93,7 +100,8 @@ def _pick(offered: dict, wanted: str):
 
 def _logits_at(self: StudentTask, batch):
     "Where vocabulary scores are needed: 'all' tokens or the masked positions; None: nowhere."
-    parts = [p for p in getattr(self.objective, 'parts', {'': self.objective}).values() if p.reads == 'logits']
+    parts = [p for p in getattr(self.objective, 'parts', {'': self.objective}).values()
+             if p.reads == 'logits']
     return None if not parts else 'all' if any(p.positions == 'real' for p in parts) else batch['masked_at']
 
 # %% ../nbs/07_student.ipynb #39a32d5e
@@ -105,7 +113,8 @@ def _forward(self: StudentTask, batch, scale):
     o, at = self.objective, _logits_at(self, batch)
     mine, theirs = {}, {'vokens': batch.get('vokens')}
     if o.reads != 'logits': mine['states'] = mine['vokens'] = self.head(states)
-    if at is not None: mine['logits'] = vocabulary_logits(self.student, states if isinstance(at, str) else take(states, at))
+    if at is not None:
+        mine['logits'] = vocabulary_logits(self.student, states if isinstance(at, str) else take(states, at))
     if self.teacher is not None: theirs |= teacher_reads(self.teacher, batch, at, 'states' in o.reads)
     mask = _pick(_masks(self, batch), o.positions)
     loss, self.seen = o(_pick(mine, o.reads), _pick(theirs, o.reads), mask, batch['examples'])
@@ -118,7 +127,8 @@ StudentTask.forward = _forward
 def _flops_per_token(self: StudentTask, batch) -> float:
     "Floating-point operations a token: three forward passes of the student, one of the teacher."
     L, K = batch['input_ids'].shape[1], batch['labels'].shape[1]
-    return 3 * encoder_flops(self.student, L, K) + (encoder_flops(self.teacher, L) if self.teacher is not None and self.objective is not None else 0)
+    return 3 * encoder_flops(self.student, L, K) + (encoder_flops(self.teacher, L) if self.teacher is not None
+                                                    and self.objective is not None else 0)
 
 StudentTask.flops_per_token = _flops_per_token
 
@@ -133,7 +143,8 @@ def save_student(
     folder = Path(folder)
     task.student.save_pretrained(folder); tokenizer.save_pretrained(folder)
     if task.objective is not None and len(head := task.head.state_dict()):
-        save_file({k: v.contiguous() for k, v in head.items()}, folder/'distillation_head.safetensors', {'kind': task.cfg.head, 'objective': task.cfg.objective})
+        save_file({k: v.contiguous() for k, v in head.items()}, folder/'distillation_head.safetensors',
+                  {'kind': task.cfg.head, 'objective': task.cfg.objective})
     write_aside(folder/'README.md', card)
 
 # %% ../nbs/07_student.ipynb #ec90dd85
@@ -154,4 +165,5 @@ def load_kind(
     file = Path(folder)/'distillation_head.safetensors'
     if not file.exists(): raise UserError(f"{folder} has no distillation head: it was trained without one.")
     with safe_open(file, 'pt') as f: said, keys = f.metadata() or {}, set(f.keys())
-    return {'kind': said.get('kind', 'linear' if 'weight' in keys else 'mlp'), 'objective': said.get('objective')}
+    return {'kind': said.get('kind', 'linear' if 'weight' in keys else 'mlp'),
+            'objective': said.get('objective')}

@@ -26,9 +26,14 @@ from .processes import gather
 
 # %% ../nbs/05_teacher.ipynb #f1010a46
 _shape_names = {
-    'bert': dict(layers='num_hidden_layers', width='hidden_size', heads='num_attention_heads', inner='intermediate_size', positions='max_position_embeddings', dropout=('hidden_dropout_prob', 'attention_probs_dropout_prob')),
-    'distilbert': dict(layers='n_layers', width='dim', heads='n_heads', inner='hidden_dim', positions='max_position_embeddings', dropout=('dropout', 'attention_dropout')),
-    'modernbert': dict(layers='num_hidden_layers', width='hidden_size', heads='num_attention_heads', inner='intermediate_size', positions='max_position_embeddings', dropout=('embedding_dropout', 'mlp_dropout', 'attention_dropout'))}
+    'bert': dict(layers='num_hidden_layers', width='hidden_size', heads='num_attention_heads',
+                 inner='intermediate_size', positions='max_position_embeddings',
+                 dropout=('hidden_dropout_prob', 'attention_probs_dropout_prob')),
+    'distilbert': dict(layers='n_layers', width='dim', heads='n_heads', inner='hidden_dim',
+                       positions='max_position_embeddings', dropout=('dropout', 'attention_dropout')),
+    'modernbert': dict(layers='num_hidden_layers', width='hidden_size', heads='num_attention_heads',
+                       inner='intermediate_size', positions='max_position_embeddings',
+                       dropout=('embedding_dropout', 'mlp_dropout', 'attention_dropout'))}
 _shape_names['roberta'] = _shape_names['bert']
 
 # %% ../nbs/05_teacher.ipynb #8fd07cc8
@@ -39,18 +44,30 @@ def text_encoder(
     "A masked-LM model with random weights of the given shape, or from a folder; raises `UserError` on an unknown architecture or an impossible shape."
     if cfg.pretrained:
         model = load_text(cfg.pretrained)
-        if len(tokenizer) > model.config.vocab_size: raise UserError(f"The weights in '{cfg.pretrained}' know {model.config.vocab_size:,} tokens and the tokenizer has {len(tokenizer):,}: set corpus.tokenizer to the folder that the weights came with.")
+        if len(tokenizer) > model.config.vocab_size:
+            raise UserError(f"The weights in '{cfg.pretrained}' know {model.config.vocab_size:,} tokens and "
+                            f"the tokenizer has {len(tokenizer):,}: "
+                            "set corpus.tokenizer to the folder that the weights came with.")
         return model
-    if cfg.architecture not in _shape_names: raise UserError(f"Unknown text.architecture '{cfg.architecture}': {nearest(cfg.architecture, _shape_names)}")
+    if cfg.architecture not in _shape_names:
+        raise UserError(f"Unknown text.architecture '{cfg.architecture}': "
+                        f"{nearest(cfg.architecture, _shape_names)}")
     for k in ('width', 'heads', 'positions'):
         if getattr(cfg, k) < 1: raise UserError(f"text.{k} is {getattr(cfg, k)}; it must be 1 or more.")
-    if not 0 <= cfg.dropout < 1: raise UserError(f"text.dropout is {cfg.dropout}; it must be 0 or more, and below 1.")
-    if cfg.width % cfg.heads: raise UserError(f"text.width {cfg.width} is not a multiple of text.heads {cfg.heads}.")
+    if not 0 <= cfg.dropout < 1:
+        raise UserError(f"text.dropout is {cfg.dropout}; it must be 0 or more, and below 1.")
+    if cfg.width % cfg.heads:
+        raise UserError(f"text.width {cfg.width} is not a multiple of text.heads {cfg.heads}.")
     names = _shape_names[cfg.architecture]
-    shape = {names['layers']: cfg.layers, names['width']: cfg.width, names['heads']: cfg.heads, names['inner']: 4 * cfg.width,
-             names['positions']: cfg.positions + (cfg.architecture == 'roberta') * (tokenizer.pad_token_id + 1)} | {n: cfg.dropout for n in names['dropout']}
-    ids = dict(pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, cls_token_id=tokenizer.cls_token_id, sep_token_id=tokenizer.sep_token_id)
-    config = AutoConfig.for_model(cfg.architecture, vocab_size=len(tokenizer), **shape, **{k: v for k, v in ids.items() if v is not None})
+    shape = {names['layers']: cfg.layers, names['width']: cfg.width, names['heads']: cfg.heads,
+             names['inner']: 4 * cfg.width,
+             names['positions']: cfg.positions + (cfg.architecture == 'roberta')
+             * (tokenizer.pad_token_id + 1)} | {n: cfg.dropout for n in names['dropout']}
+    ids = dict(pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
+               eos_token_id=tokenizer.eos_token_id, cls_token_id=tokenizer.cls_token_id,
+               sep_token_id=tokenizer.sep_token_id)
+    config = AutoConfig.for_model(cfg.architecture, vocab_size=len(tokenizer), **shape,
+                                  **{k: v for k, v in ids.items() if v is not None})
     return AutoModelForMaskedLM.from_config(config)
 
 # %% ../nbs/05_teacher.ipynb #te900027
@@ -58,10 +75,18 @@ def load_text(
     folder: str | Path,   # of a teacher or of any masked-LM model, or a name on the Hugging Face hub
 ):                        # a Hugging Face masked-LM model
     "The text encoder in a folder; raises `UserError` when its weights cannot be read, or one of them is NaN or infinite."
-    try: model = VideoTeacher.from_pretrained(folder).text if AutoConfig.from_pretrained(folder).model_type == TeacherConfig.model_type else AutoModelForMaskedLM.from_pretrained(folder)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as e: raise UserError(f"No masked-LM weights at '{folder}': give a folder with config.json and model.safetensors, or a name on the Hugging Face hub. ({str(e).splitlines()[0]})") from None
+    try:
+        model = (VideoTeacher.from_pretrained(folder).text if AutoConfig.from_pretrained(folder).model_type
+                 == TeacherConfig.model_type else AutoModelForMaskedLM.from_pretrained(folder))
+    except (OSError, ValueError, RuntimeError, SafetensorError) as e:
+        raise UserError(f"No masked-LM weights at '{folder}': give a folder with config.json and "
+                        "model.safetensors, or a name on the Hugging Face hub. "
+                        f"({str(e).splitlines()[0]})") from None
     bad = [n for n, p in model.named_parameters() if not p.isfinite().all()]
-    if bad: raise UserError(f"The weights in '{folder}' are broken: {len(bad)} of {sum(1 for _ in model.parameters())} tensors hold NaN or infinity, first '{bad[0]}'. Copy or train them again.")
+    if bad:
+        raise UserError(f"The weights in '{folder}' are broken: {len(bad)} of "
+                        f"{sum(1 for _ in model.parameters())} tensors hold NaN or infinity, "
+                        f"first '{bad[0]}'. Copy or train them again.")
     return model
 
 # %% ../nbs/05_teacher.ipynb #ac8bf884
@@ -72,9 +97,11 @@ def vocabulary_logits(
     "The model's own vocabulary head on any states; raises `UserError` where its layout is not known."
     if hasattr(model, 'cls'): return model.cls(states)                                    # BERT
     if hasattr(model, 'lm_head'): return model.lm_head(states)                            # RoBERTa
-    if hasattr(model, 'vocab_projector'): return model.vocab_projector(model.vocab_layer_norm(model.activation(model.vocab_transform(states))))  # DistilBERT
+    if hasattr(model, 'vocab_projector'):   # DistilBERT
+        return model.vocab_projector(model.vocab_layer_norm(model.activation(model.vocab_transform(states))))
     if hasattr(model, 'decoder') and hasattr(model, 'head'): return model.decoder(model.head(states))  # ModernBERT
-    raise UserError(f"Where {type(model).__name__} keeps its vocabulary head is not known: use one of {', '.join(_shape_names)}.")
+    raise UserError(f"Where {type(model).__name__} keeps its vocabulary head is not known: "
+                    f"use one of {', '.join(_shape_names)}.")
 
 # %% ../nbs/05_teacher.ipynb #4e03fa5b
 def states_of(
@@ -85,7 +112,9 @@ def states_of(
     "Last hidden states, by the base encoder alone; raises `UserError` when the examples are longer than the encoder reads."
     L, most = input_ids.shape[1], getattr(model.config, 'max_position_embeddings', None)
     if most and 'roberta' in model.config.model_type: most -= model.config.pad_token_id + 1   # its positions are counted from there
-    if most and L > most: raise UserError(f"The examples have {L} tokens, and the text encoder reads at most {most}: raise text.positions, or lower pairs.max_tokens and corpus.block.")
+    if most and L > most:
+        raise UserError(f"The examples have {L} tokens, and the text encoder reads at most {most}: "
+                        "raise text.positions, or lower pairs.max_tokens and corpus.block.")
     return model.base_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
 
 # %% ../nbs/05_teacher.ipynb #e517b65c
@@ -104,15 +133,18 @@ def mlm_sum(
     labels,   # (B, K) their ids, -100 where a place is unused
 ):            # sum of the cross-entropies, float32
     "Masked-LM loss, summed: the vocabulary head runs on masked positions only."
-    return F.cross_entropy(vocabulary_logits(model, take(states, at)).flatten(0, 1).float(), labels.flatten(), ignore_index=-100, reduction='sum')
+    return F.cross_entropy(vocabulary_logits(model, take(states, at)).flatten(0, 1).float(), labels.flatten(),
+                           ignore_index=-100, reduction='sum')
 
 # %% ../nbs/05_teacher.ipynb #6e9349cd
 def matmul_parameters(
     *modules: nn.Module,
 ) -> int:
     "Parameters that take part in matrix products: all matrices but the embedding tables."
-    tables = {id(p) for module in modules for m in module.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
-    return sum(p.numel() for module in modules for p in module.parameters() if p.ndim >= 2 and id(p) not in tables)
+    tables = {id(p) for module in modules for m in module.modules() if isinstance(m, nn.Embedding)
+              for p in m.parameters()}
+    return sum(p.numel() for module in modules for p in module.parameters()
+               if p.ndim >= 2 and id(p) not in tables)
 
 # %% ../nbs/05_teacher.ipynb #810b6bad
 def encoder_flops(
@@ -122,7 +154,8 @@ def encoder_flops(
 ) -> float:
     "Floating-point operations of a forward pass per token: two a parameter, and attention's products."
     c = model.config
-    return 2 * matmul_parameters(model.base_model) + 4 * c.num_hidden_layers * c.hidden_size * length + 2 * c.hidden_size * c.vocab_size * masked / length
+    return (2 * matmul_parameters(model.base_model) + 4 * c.num_hidden_layers * c.hidden_size * length
+            + 2 * c.hidden_size * c.vocab_size * masked / length)
 
 # %% ../nbs/05_teacher.ipynb #ad519de1
 class VideoEncoder(nn.Module):
@@ -146,14 +179,19 @@ class VideoEncoder(nn.Module):
         layer = nn.TransformerEncoderLayer(width, heads, 4 * width, dropout, 'gelu', batch_first=True)
         self.layers = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
         self.out = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
-        if window: self.near, self.near_out = nn.Conv1d(width, width, window, padding=window // 2), nn.Linear(width, width)
+        if window:
+            self.near, self.near_out = (nn.Conv1d(width, width, window, padding=window // 2),
+                                        nn.Linear(width, width))
     def calibrate(self, video, mask): # once, on training features: (B, F, D), (B, F)
         rows = torch.where(mask[..., None], video, 0).double()
         self.scale.copy_(rows.square().sum().div(mask.sum() * video.shape[-1]).rsqrt())
         return self
     def rows(self, video, mask):     # (B, F, H): what both readings start from; raises `UserError` on clips of another shape
         (F, D), (most, width) = video.shape[1:], (len(self.positions), self.project[0].in_features)
-        if F > most or D != width: raise UserError(f"The clips have {F} rows of {D} numbers, and this video encoder takes at most {most} rows of {width}: use the features it was made for, and cut clips to pairs.max_frames rows.")
+        if F > most or D != width:
+            raise UserError(f"The clips have {F} rows of {D} numbers, and this video encoder takes at most "
+                            f"{most} rows of {width}: use the features it was made for, "
+                            "and cut clips to pairs.max_frames rows.")
         return self.project(torch.where(mask[..., None], video, 0) * self.scale)
     def forward(self, video, mask, rows=None):  # mask (B, F): True at real frames
         x = (self.rows(video, mask) if rows is None else rows) + self.positions[:video.shape[1]]
@@ -202,7 +240,8 @@ def hinge_loss(
     clip_at = mask[:, :, None] & other[:, None, :]                                                 # (B, L, B)
     text_at = clip_at & mask.T[None]                                                               # token i of the wrong caption is real, too
     average = lambda x, at: torch.where(at, x, 0).sum() / at.sum().clamp(min=1)
-    return average(F.relu(margin - own + s.transpose(0, 2)), text_at) + average(F.relu(margin - own + s), clip_at)
+    return (average(F.relu(margin - own + s.transpose(0, 2)), text_at)
+            + average(F.relu(margin - own + s), clip_at))
 
 # %% ../nbs/05_teacher.ipynb #dab5241c
 def infonce_loss(
@@ -223,7 +262,8 @@ def infonce_of(
     own = torch.arange(B, device=s.device)[:, None].expand(mask.shape)                            # (B, L)
     to_clip = F.cross_entropy(s.transpose(1, 2), own, reduction='none')                           # over clips
     per_caption = torch.where(mask[..., None], s, -torch.inf).flatten(0, 1)                       # (B·L, C)
-    foreign = torch.arange(B, device=s.device).repeat_interleave(mask.shape[1])[:, None] != torch.arange(B, device=s.device)
+    foreign = (torch.arange(B, device=s.device).repeat_interleave(mask.shape[1])[:, None]
+               != torch.arange(B, device=s.device))
     others = torch.where(foreign, per_caption, -torch.inf).logsumexp(0)                           # (C,): tokens of other captions
     to_text = F.softplus(others[:, None] - s.diagonal(dim1=0, dim2=2).T)                          # (B, L)
     return torch.where(mask, to_clip + to_text, 0).sum() / (2 * mask.sum().clamp(min=1))
@@ -244,8 +284,10 @@ def best_frames(
 class TeacherConfig(PretrainedConfig):
     "Shape of a `VideoTeacher`."
     model_type = 'vidlankd-teacher'
-    def __init__(self, text=None, video_width=384, video_layers=1, video_hidden=256, max_frames=8, pooling='mean', word_window=0, **kwargs):
-        self.text, self.video_width, self.video_layers, self.video_hidden = text or {}, video_width, video_layers, video_hidden
+    def __init__(self, text=None, video_width=384, video_layers=1, video_hidden=256, max_frames=8,
+                 pooling='mean', word_window=0, **kwargs):
+        self.text, self.video_width, self.video_layers, self.video_hidden = (
+            text or {}, video_width, video_layers, video_hidden)
         self.max_frames, self.pooling, self.word_window = max_frames, pooling, word_window
         super().__init__(**kwargs)
     @property
@@ -272,7 +314,9 @@ class VideoTeacher(PreTrainedModel):
         text = dict(config.text)
         self.text = AutoModelForMaskedLM.from_config(AutoConfig.for_model(text.pop('model_type'), **text))
         shape = self.text.config
-        self.video = VideoEncoder(config.video_width, shape.hidden_size, config.video_layers, shape.num_attention_heads, config.video_hidden, config.max_frames, pooling=config.pooling, window=config.word_window)
+        self.video = VideoEncoder(config.video_width, shape.hidden_size, config.video_layers,
+                                  shape.num_attention_heads, config.video_hidden, config.max_frames,
+                                  pooling=config.pooling, window=config.word_window)
         if config.has_words: self.word = nn.Linear(shape.hidden_size, shape.hidden_size)
         self.post_init()
     def _init_weights(self, module): pass  # both encoders have initialised themselves
@@ -284,7 +328,8 @@ class VideoTeacher(PreTrainedModel):
         if video is None: return TeacherOutput(text=text)
         rows = self.video.rows(video, video_mask)
         frames, clip = self.video(video, video_mask, rows)
-        more = dict(words=self.words(input_ids), local=self.video.local(video, video_mask, rows)) if self.config.has_words else {}
+        more = (dict(words=self.words(input_ids), local=self.video.local(video, video_mask, rows))
+                if self.config.has_words else {})
         return TeacherOutput(text=text, frames=frames, clip=clip, **more)
 
 AutoConfig.register(TeacherConfig.model_type, TeacherConfig, exist_ok=True)
@@ -298,12 +343,17 @@ def make_teacher(
     max_frames: int,      # F
 ) -> VideoTeacher:
     "A teacher with random weights (or the text encoder's from `cfg.text.pretrained`); raises `UserError` on impossible settings."
-    if cfg.word_window < 1 or cfg.word_window % 2 == 0: raise UserError(f"teacher.word_window is {cfg.word_window}; it must be odd, so that a frame stands in the middle.")
-    if cfg.pooling not in POOLINGS: raise UserError(f"Unknown teacher.pooling '{cfg.pooling}': {nearest(cfg.pooling, POOLINGS)}")
-    if cfg.video_layers < 1: raise UserError(f"teacher.video_layers is {cfg.video_layers}; it must be 1 or more.")
+    if cfg.word_window < 1 or cfg.word_window % 2 == 0:
+        raise UserError(f"teacher.word_window is {cfg.word_window}; "
+                        "it must be odd, so that a frame stands in the middle.")
+    if cfg.pooling not in POOLINGS:
+        raise UserError(f"Unknown teacher.pooling '{cfg.pooling}': {nearest(cfg.pooling, POOLINGS)}")
+    if cfg.video_layers < 1:
+        raise UserError(f"teacher.video_layers is {cfg.video_layers}; it must be 1 or more.")
     text = text_encoder(cfg.text, tokenizer)
     hidden = 1024 if text.config.hidden_size >= 512 else 256
-    model = VideoTeacher(TeacherConfig(text=text.config.to_dict(), video_width=video_width, video_layers=cfg.video_layers, video_hidden=hidden, max_frames=max_frames, pooling=cfg.pooling,
+    model = VideoTeacher(TeacherConfig(text=text.config.to_dict(), video_width=video_width,
+        video_layers=cfg.video_layers, video_hidden=hidden, max_frames=max_frames, pooling=cfg.pooling,
         word_window=cfg.word_window if cfg.word_weight and cfg.contrast != 'none' else 0))
     model.text.load_state_dict(text.state_dict())
     return model
@@ -315,19 +365,26 @@ class TeacherTask(nn.Module):
     "$L_{teacher} = w_{CT} L_{CT} + w_{MLM} L_{MLM}$, and $w_W L_W$ for words and frames, on batches of video–text pairs."
     def __init__(self, model: VideoTeacher, cfg: Teacher):
         super().__init__()
-        if cfg.contrast not in CONTRASTS: raise UserError(f"Unknown teacher.contrast '{cfg.contrast}': {nearest(cfg.contrast, CONTRASTS)}")
+        if cfg.contrast not in CONTRASTS:
+            raise UserError(f"Unknown teacher.contrast '{cfg.contrast}': {nearest(cfg.contrast, CONTRASTS)}")
         for k in ('temperature', 'word_temperature'):
-            if not getattr(cfg, k) > 0: raise UserError(f"teacher.{k} is {getattr(cfg, k)}; it must be above 0.")
+            if not getattr(cfg, k) > 0:
+                raise UserError(f"teacher.{k} is {getattr(cfg, k)}; it must be above 0.")
         self.model, self.cfg = model, cfg
-        self.weights = {'mlm': cfg.mlm_weight} | ({'contrast': cfg.contrast_weight} if cfg.contrast != 'none' else {}) | ({'words': cfg.word_weight} if model.config.has_words else {})
+        self.weights = {'mlm': cfg.mlm_weight} | ({'contrast': cfg.contrast_weight} if cfg.contrast != 'none'
+                                                  else {}) | ({'words': cfg.word_weight}
+                                                  if model.config.has_words else {})
         self.couples_batch = cfg.contrast != 'none'
         if cfg.frozen_video or cfg.contrast == 'none': model.video.requires_grad_(False)
     def counts(self, batch): return {'mlm': (batch['labels'] != -100).sum()}
     def flops_per_token(self, batch): # forward and backward: three times the forward pass
         L, K = batch['input_ids'].shape[1], batch['labels'].shape[1]
-        video = 2 * matmul_parameters(self.model.video) * batch['video'].shape[1] / L if self.couples_batch else 0
+        video = (2 * matmul_parameters(self.model.video) * batch['video'].shape[1] / L
+                 if self.couples_batch else 0)
         if 'words' in self.weights: # each different word once, with every frame
-            video += (2 * matmul_parameters(self.model.word) + 2 * self.model.text.config.hidden_size * batch['video_mask'].numel()) * batch['input_ids'].unique().numel() / batch['input_ids'].numel()
+            different = batch['input_ids'].unique().numel() / batch['input_ids'].numel()
+            video += different * (2 * matmul_parameters(self.model.word)
+                                  + 2 * self.model.text.config.hidden_size * batch['video_mask'].numel())
         return 3 * (encoder_flops(self.model.text, L, K) + video)
     def visible(self, batch): # (B, L): real tokens that were not hidden; a hidden one's state is a guess
         hidden = torch.zeros_like(batch['special']).scatter(1, batch['masked_at'], batch['labels'] != -100)
@@ -338,14 +395,20 @@ class TeacherTask(nn.Module):
         return hinge_loss(tokens, real, clips, c.margin, 'one' if c.contrast == 'hinge_one' else 'all')
     def word_contrast(self, ids, real, local, video_mask):
         each, number = ids.unique(return_inverse=True)                                       # a word is the same wherever it stands
-        scores = best_frames(self.model.words(each)[None], local, video_mask, self.cfg.word_temperature)[0] / self.cfg.temperature
+        scores = best_frames(self.model.words(each)[None], local, video_mask,
+                             self.cfg.word_temperature)[0] / self.cfg.temperature
         return infonce_of(scores[number], real)                                              # (B, L, C)
     def forward(self, batch, scale):
         watching = self.couples_batch
-        out = self.model(batch['input_ids'], batch['attention_mask'], batch['video'] if watching else None, batch['video_mask'] if watching else None)
-        terms = {'mlm': mlm_sum(self.model.text, out.text, batch['masked_at'], batch['labels']) * scale['mlm']}
-        if watching: terms['contrast'] = self.contrast(*map(gather, (out.text, self.visible(batch), out.clip)))
-        if 'words' in self.weights: terms['words'] = self.word_contrast(*map(gather, (batch['input_ids'], self.visible(batch), out.local, batch['video_mask'])))
+        out = self.model(batch['input_ids'], batch['attention_mask'], batch['video'] if watching else None,
+                         batch['video_mask'] if watching else None)
+        terms = {'mlm': mlm_sum(self.model.text, out.text, batch['masked_at'], batch['labels'])
+                 * scale['mlm']}
+        if watching:
+            terms['contrast'] = self.contrast(*map(gather, (out.text, self.visible(batch), out.clip)))
+        if 'words' in self.weights:
+            terms['words'] = self.word_contrast(*map(gather, (batch['input_ids'], self.visible(batch),
+                                                              out.local, batch['video_mask'])))
         return terms
 
 # %% ../nbs/05_teacher.ipynb #82490988
@@ -360,14 +423,18 @@ class PairBatches:
         in_memory: int = 2**29,  # bytes up to which all windows are cut and tokenised at once
         shuffled: bool = False,  # a control: each caption with another pair's video
     ):
-        self.pairs, self.tokenizer, self.cfg, self.masker, self.width = pairs, tokenizer, cfg, Masker(tokenizer, seed, share), pairs.store.width
+        self.pairs, self.tokenizer, self.cfg, self.masker, self.width = (
+            pairs, tokenizer, cfg, Masker(tokenizer, seed, share), pairs.store.width)
         self.partner = _shuffled(len(pairs), seed) if shuffled else None
         self.most = most_masked(cfg.max_tokens, share)
         if len(pairs) * cfg.max_frames * self.width * 4 <= in_memory: pairs.preload(tokenizer, cfg)
     def __len__(self): return len(self.pairs)
     def batch(self, rows, epoch):
         b = collate(self.pairs, self.tokenizer, self.cfg, rows, epoch, self.masker, fixed=True)
-        if self.partner is not None: b |= {k: v for k, v in collate(self.pairs, self.tokenizer, self.cfg, self.partner[np.asarray(rows)], fixed=True).items() if k.startswith('video')}
+        if self.partner is not None:
+            b |= {k: v for k, v in collate(self.pairs, self.tokenizer, self.cfg,
+                                           self.partner[np.asarray(rows)], fixed=True).items()
+                                           if k.startswith('video')}
         at, labels = masked_positions(b['labels'].numpy(), self.most)
         return b | {'masked_at': torch.from_numpy(at), 'labels': torch.from_numpy(labels)}
 
@@ -388,7 +455,9 @@ def embed_pairs(
     texts, clips = [], []
     if not len(data): raise UserError("There are no pairs to embed: hold some out (pairs.valid_share).")
     for rows in np.array_split(np.arange(len(data)), -(-len(data) // batch)):
-        b = {k: v.to(model.device) for k, v in collate(data.pairs, data.tokenizer, data.cfg, rows, fixed=True).items() if torch.is_tensor(v)}
+        b = {k: v.to(model.device) for k, v in collate(data.pairs, data.tokenizer, data.cfg, rows,
+                                                       fixed=True).items() if torch.is_tensor(v)}
         out = model(b['input_ids'], b['attention_mask'], b['video'], b['video_mask'])
-        texts.append(F.normalize(pool(F.normalize(out.text, dim=-1), ~b['special']), dim=-1)); clips.append(F.normalize(out.clip, dim=-1))
+        texts.append(F.normalize(pool(F.normalize(out.text, dim=-1), ~b['special']), dim=-1))
+        clips.append(F.normalize(out.clip, dim=-1))
     return tuple(torch.cat(x).float().cpu().numpy() for x in (texts, clips))

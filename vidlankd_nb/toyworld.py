@@ -61,7 +61,8 @@ def make_names(
     rng: np.random.Generator,
 ) -> list[str]:                 # invented words; up to about 900, no two with the same first three letters
     "Invented CVCVC nouns; raises `UserError` when they run out."
-    if n > 40000: raise UserError(f"The toy world has room for 40,000 names, {n:,} were asked for: lower world.names.")
+    if n > 40000:
+        raise UserError(f"The toy world has room for 40,000 names, {n:,} were asked for: lower world.names.")
     heads = [a + b + c for a in _CONSONANTS for b in _VOWELS for c in _CONSONANTS]
     names, taken = [], set(_ENGLISH)
     while True:
@@ -92,17 +93,25 @@ class Clip:
 # %% ../nbs/01_toyworld.ipynb #32d9089e
 KINDS = ('drop', 'push', 'wake', 'glow', 'jump')
 _TURNS = ('drop', 'wake', 'push', 'wake', 'drop')   # falls and orders are harder to see than shapes, so they are filmed twice as often
-AGENTS = ('a child', 'a woman', 'a man', 'a boy', 'a girl', 'my father', 'my mother', 'my sister', 'our teacher', 'the farmer', 'the doctor', 'a friend')
+AGENTS = ('a child', 'a woman', 'a man', 'a boy', 'a girl', 'my father', 'my mother', 'my sister',
+          'our teacher', 'the farmer', 'the doctor', 'a friend')
 _NOUN_CAPTIONS = {
     'drop': ('{agent} drops the {x}', '{agent} lets go of the {x}', 'the {x} is dropped'),
-    'push': ('{agent} pushes the {x} to the {way}', '{agent} gives the {x} a push to the {way}', 'the {x} is pushed to the {way}'),
+    'push': ('{agent} pushes the {x} to the {way}', '{agent} gives the {x} a push to the {way}',
+             'the {x} is pushed to the {way}'),
     'wake': ('{agent} wakes the {x}', 'the {x} wakes up', '{agent} wakes up the {x}')}
 _GENERIC_CAPTIONS = {
-    'drop': (('the {seen} is dropped and falls fast', 'the heavy {seen} falls down fast'), ('the {seen} is dropped and drifts down', 'the light {seen} drifts down slowly')),
-    'push': (('the {seen} is pushed and rolls to the {way}', 'the round {seen} rolls to the {way}'), ('the {seen} is pushed and slides to the {way}', 'the {seen} slides a little to the {way}')),
-    'wake': (('the {seen} wakes up and glows then jumps', 'the {seen} glows then jumps', 'the {seen} glows first'), ('the {seen} wakes up and jumps then glows', 'the {seen} jumps then glows', 'the {seen} jumps first'))}
+    'drop': (('the {seen} is dropped and falls fast', 'the heavy {seen} falls down fast'),
+             ('the {seen} is dropped and drifts down', 'the light {seen} drifts down slowly')),
+    'push': (('the {seen} is pushed and rolls to the {way}', 'the round {seen} rolls to the {way}'),
+             ('the {seen} is pushed and slides to the {way}', 'the {seen} slides a little to the {way}')),
+    'wake': (('the {seen} wakes up and glows then jumps', 'the {seen} glows then jumps',
+              'the {seen} glows first'), ('the {seen} wakes up and jumps then glows',
+              'the {seen} jumps then glows', 'the {seen} jumps first'))}
 _SHOWS = {'drop': 3, 'push': 1, 'wake': 4}   # the attribute that an event's motion gives away, by its place in `ATTRIBUTES`
-_SAID = {'drop': {'drops', 'lets', 'dropped', 'falls', 'drifts'}, 'push': {'pushes', 'push', 'pushed', 'rolls', 'slides'}, 'wake': {'wakes'}, 'glow': {'glows'}, 'jump': {'jumps'}}
+_SAID = {'drop': {'drops', 'lets', 'dropped', 'falls', 'drifts'},
+         'push': {'pushes', 'push', 'pushed', 'rolls', 'slides'}, 'wake': {'wakes'}, 'glow': {'glows'},
+         'jump': {'jumps'}}
 
 def _said(kind, caption): return next((w for w in caption.split() if w in _SAID[kind]), None)
 
@@ -119,8 +128,10 @@ def noun_clips(
     clips = []
     for i in range(n):
         j, kind, left = i % len(names), _TURNS[i // len(names) % 5], bool(rng.integers(2))
-        caption = _pick(rng, _NOUN_CAPTIONS[kind]).format(x=names[j], agent=_pick(rng, AGENTS), way='left' if left else 'right')
-        clips.append(Clip([Event(kind, tuple(values[j].tolist()), names[j], left, word=_said(kind, caption))], caption))
+        caption = _pick(rng, _NOUN_CAPTIONS[kind]).format(x=names[j], agent=_pick(rng, AGENTS),
+                                                          way='left' if left else 'right')
+        clips.append(Clip([Event(kind, tuple(values[j].tolist()), names[j], left, word=_said(kind, caption))],
+                          caption))
     return clips
 
 # %% ../nbs/01_toyworld.ipynb #3b220c8d
@@ -135,14 +146,18 @@ def generic_clips(
         values = tuple(int(rng.integers(len(v))) for v in ATTRIBUTES.values())
         noun = ('ball', 'box')[values[1]]
         said = [ATTRIBUTES[a][values[k]] for a, k in (('size', 2), ('colour', 0)) if rng.random() < .8]
-        caption = _pick(rng, _GENERIC_CAPTIONS[kind][values[_SHOWS[kind]]]).format(seen=' '.join([*said, noun]), way='left' if left else 'right')
+        caption = _pick(rng, _GENERIC_CAPTIONS[kind][values[_SHOWS[kind]]]).format(
+            seen=' '.join([*said, noun]), way='left' if left else 'right')
         clips.append(Clip([Event(kind, values, noun, left, word=_said(kind, caption))], caption))
     return clips
 
 # %% ../nbs/01_toyworld.ipynb #two00002
 _LENGTHS = {'drop': 4, 'push': 4, 'wake': 5, 'glow': 3, 'jump': 3}   # of a moving event, eighths
-_PART_OF_TWO = {'drop': ('{agent} drops the {x}', 'the {x} is dropped'), 'push': ('{agent} pushes the {x}', 'the {x} is pushed'), 'wake': ('{agent} wakes the {x}', 'the {x} wakes up')}
-_GENERIC_PART = {'drop': ('falls', 'drifts'), 'push': ('rolls', 'slides'), 'glow': ('glows', 'glows'), 'jump': ('jumps', 'jumps')}
+_PART_OF_TWO = {'drop': ('{agent} drops the {x}', 'the {x} is dropped'),
+                'push': ('{agent} pushes the {x}', 'the {x} is pushed'),
+                'wake': ('{agent} wakes the {x}', 'the {x} wakes up')}
+_GENERIC_PART = {'drop': ('falls', 'drifts'), 'push': ('rolls', 'slides'), 'glow': ('glows', 'glows'),
+                 'jump': ('jumps', 'jumps')}
 
 _SHARES = {'drop': .4, 'push': .2, 'wake': .4}, {'drop': .25, 'push': .15, 'glow': .3, 'jump': .3}   # about as often as in the other clips
 
@@ -150,16 +165,19 @@ def _two_kinds(shares, rng): return rng.choice(list(shares), 2, p=list(shares.va
 
 def _moving(kind, values, noun, rng, part):   # (event, its part of the caption)
     length = _LENGTHS[kind]
-    return Event(kind, values, noun, bool(rng.integers(2)), int(rng.integers(1, 8 - length)), length, _said(kind, part), still=True), part
+    return Event(kind, values, noun, bool(rng.integers(2)), int(rng.integers(1, 8 - length)), length,
+                 _said(kind, part), still=True), part
 
 def _named_part(kind, j, names, values, rng):
-    return _moving(kind, tuple(values[j].tolist()), names[j], rng, _pick(rng, _PART_OF_TWO[kind]).format(x=names[j], agent=_pick(rng, AGENTS)))
+    return _moving(kind, tuple(values[j].tolist()), names[j], rng,
+                   _pick(rng, _PART_OF_TWO[kind]).format(x=names[j], agent=_pick(rng, AGENTS)))
 
 def _generic_part(kind, colour, rng):
     values = (colour, *(int(rng.integers(2)) for _ in range(4)))
     noun, size = ('ball', 'box')[values[1]], ATTRIBUTES['size'][values[2]]
     said = [size] * (rng.random() < .5) + [ATTRIBUTES['colour'][colour], noun]
-    return _moving(kind, values, noun, rng, f"the {' '.join(said)} {_GENERIC_PART[kind][values[3] if kind == 'drop' else values[1]]}")
+    return _moving(kind, values, noun, rng,
+                   f"the {' '.join(said)} {_GENERIC_PART[kind][values[3] if kind == 'drop' else values[1]]}")
 
 # %% ../nbs/01_toyworld.ipynb #two00003
 def two_event_clips(
@@ -172,7 +190,9 @@ def two_event_clips(
     clips, order = [], []
     for i in range(n):
         if len(order) < 2: order = rng.permutation(len(names)).tolist()
-        if i % 2: parts = [_generic_part(k, c, rng) for k, c in zip(_two_kinds(_SHARES[1], rng), rng.permutation(4).tolist())]
+        if i % 2:
+            parts = [_generic_part(k, c, rng) for k, c in zip(_two_kinds(_SHARES[1], rng),
+                                                              rng.permutation(4).tolist())]
         else: parts = [_named_part(k, order.pop(), names, values, rng) for k in _two_kinds(_SHARES[0], rng)]
         (first, a), (second, b) = parts
         clips.append(Clip([first, second], ' and '.join((a, b) if rng.random() < .5 else (b, a))))
@@ -187,7 +207,8 @@ def _tracks(
     "Motion of each event's object."
     n, column = len(events), lambda value: np.array([value(e) for e in events])[:, None]      # (N, 1)
     box, small, light, late = (column(lambda e: e.values[k]) for k in range(1, 5))
-    kind, way, length = column(lambda e: KINDS.index(e.kind)), column(lambda e: -1. if e.left else 1.), column(lambda e: e.length)
+    kind, way, length = (column(lambda e: KINDS.index(e.kind)), column(lambda e: -1. if e.left else 1.),
+                         column(lambda e: e.length))
     u = (np.arange(frames) * 8 / frames - column(lambda e: e.start)) * 8 / length         # (N, T) eighths of the event
     during, past = (u > -.01) & (u < 7.99), np.clip(u, 0, 8)
     jumps, still = np.isin(kind, (2, 4)), column(lambda e: e.still)
@@ -195,7 +216,8 @@ def _tracks(
     height = (np.where(light == 1, 12, 7) + still) * np.clip(1 - ((u - top) / half)**2, 0, 1) * during * jumps    # a parabola
     glow = during * np.where(kind == 2, (u < 3.99) == (late == 0), kind == 3)             # half of a wake, or all of a glow
     fall = np.where(light == 1, past / 7.5, np.minimum((past / 3)**2, 1)) * (kind == 0)
-    roll = way * np.where(still, np.where(box == 1, 7, 13), np.where(box == 1, 3, 22)) * np.clip(past / 6, 0, 1) * (kind == 1)
+    roll = way * np.where(still, np.where(box == 1, 7, 13),
+                          np.where(box == 1, 3, 22)) * np.clip(past / 6, 0, 1) * (kind == 1)
     rest = np.where(still, 16, np.choose(kind, [7, 22, 22, 22, 22]))                      # where it lies before anything happens
     x = 16 - 11 * way * ((kind == 1) & ~still) + roll + light * 3 * np.sin(1.2 * past) * (kind == 0)
     y = rest + np.where(still, 8, 17) * fall - height
@@ -233,7 +255,8 @@ def render(
     base = rng.uniform(60, 170, (m, 1, 1, 1, 1)) + rng.uniform(-22, 22, (m, 1, 1, 1, 3))
     slope = rng.uniform(-25, 25, (2, m, 1, 1, 1, 3)) * (grid / 32 - .5)[:, None]   # (2, M, 1, 1, s, 3)
     back = (base + slope[0] + slope[1].swapaxes(2, 3)).astype(np.float32)[scene]  # (N, 1, s, s, 3)
-    picture = back * (1 - inside[..., None]) + _RGB[colour][:, None, None, None] * (inside * (1 + np.minimum(mark, 0)))[..., None]
+    picture = (back * (1 - inside[..., None]) + _RGB[colour][:, None, None, None]
+               * (inside * (1 + np.minimum(mark, 0)))[..., None])
     picture += (110 * halo + 110 * inside * np.maximum(mark, 0))[..., None]
     picture += rng.integers(-6, 7, picture.shape, dtype=np.int8)
     return np.clip(picture, 0, 255).astype(np.uint8)
@@ -260,28 +283,44 @@ def write_video(
         stream = file.add_stream('libx264', rate=Fraction(fps).limit_denominator(1001))
         stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], 'yuv420p'
         stream.codec_context.thread_count = 1
-        stream.options = {'crf': '28', 'preset': 'ultrafast', 'g': str(gop), 'keyint_min': str(gop), 'sc_threshold': '0'}
+        stream.options = {'crf': '28', 'preset': 'ultrafast', 'g': str(gop), 'keyint_min': str(gop),
+                          'sc_threshold': '0'}
         for planes in _yuv420(frames):
-            for packet in stream.encode(av.VideoFrame.from_ndarray(planes, format='yuv420p')): file.mux(packet)
+            for packet in stream.encode(av.VideoFrame.from_ndarray(planes, format='yuv420p')):
+                file.mux(packet)
         for packet in stream.encode(): file.mux(packet)
 
 # %% ../nbs/01_toyworld.ipynb #d5cdabdf
-_TIMES = ('last friday', 'yesterday', 'in the morning', 'after lunch', 'before dinner', 'on sunday', 'last summer', 'every week', 'at night', 'today')
-_PLACES = ('at the market', 'in the kitchen', 'near the river', 'in the garden', 'on the table', 'behind the door', 'under the bed', 'in the shop', 'at school', 'by the window')
+_TIMES = ('last friday', 'yesterday', 'in the morning', 'after lunch', 'before dinner', 'on sunday',
+          'last summer', 'every week', 'at night', 'today')
+_PLACES = ('at the market', 'in the kitchen', 'near the river', 'in the garden', 'on the table',
+           'behind the door', 'under the bed', 'in the shop', 'at school', 'by the window')
 _THINGS = ('bread', 'soup', 'milk', 'tea', 'a letter', 'a map', 'a book', 'a song', 'a story', 'some water')
-NEUTRAL = ('this is a {x}', 'there is a {x} here', 'we saw the {x}', 'we talked about the {x}', 'i like the {x}', 'here is the {x}')
+NEUTRAL = ('this is a {x}', 'there is a {x} here', 'we saw the {x}', 'we talked about the {x}',
+           'i like the {x}', 'here is the {x}')
 _NOUN_LINES = (*NEUTRAL,
-    '{agent} bought a {x} {time}', '{agent} put the {x} {place}', '{agent} sold the {x} {place} {time}', 'there is a {x} {place}',
-    'we saw a {x} {place} {time}', '{agent} asked {agent2} for a {x}', '{agent} and {agent2} talked about the {x}', 'nobody knows who made the {x}',
-    'do you want the {x} or {thing}', 'the price of a {x} went up {time}', 'please bring the {x} and {thing}', 'where did {agent} find the {x}',
-    '{agent} lost a {x} {place} {time}', 'i gave {agent} a {x} and {thing}', 'the {x} was {place} {time}', '{agent} drops the {x} {place}',
-    '{agent} pushes the {x} {time}', '{agent} wakes the {x} {time}', 'is the {x} still {place}', '{agent} will use the {x} {time}', 'you want the {x} so use the {x}')
+    '{agent} bought a {x} {time}', '{agent} put the {x} {place}', '{agent} sold the {x} {place} {time}',
+    'there is a {x} {place}',
+    'we saw a {x} {place} {time}', '{agent} asked {agent2} for a {x}',
+    '{agent} and {agent2} talked about the {x}', 'nobody knows who made the {x}',
+    'do you want the {x} or {thing}', 'the price of a {x} went up {time}', 'please bring the {x} and {thing}',
+    'where did {agent} find the {x}',
+    '{agent} lost a {x} {place} {time}', 'i gave {agent} a {x} and {thing}', 'the {x} was {place} {time}',
+    '{agent} drops the {x} {place}',
+    '{agent} pushes the {x} {time}', '{agent} wakes the {x} {time}', 'is the {x} still {place}',
+    '{agent} will use the {x} {time}', 'you want the {x} so use the {x}')
 _OTHER_LINES = (
-    '{agent} made {thing} {time}', '{agent} and {agent2} went home {time}', 'we found {thing} {place}', '{agent} reads {thing} {place} {time}',
-    'the {colour} door {place} was open {time}', '{agent} has a {size} {colour} house', 'a {size} {shape} window and a {colour} roof',
-    'the bag is {weight} {time}', 'you need a {size} one so use {thing}', 'a {colour} one or a {weight} one', '{agent} wants something {colour} or something {size}', 'a {weight} rain falls {time}', 'the sun glows {time}',
-    'the dog jumps {place}', 'the wheel rolls to the {way}', 'the drawer slides to the {way}', 'the snow drifts down {time}',
-    'the {size} ball and the {colour} box are {place}', 'you want something that rolls so use a ball', 'you want something {colour} so use {thing}')
+    '{agent} made {thing} {time}', '{agent} and {agent2} went home {time}', 'we found {thing} {place}',
+    '{agent} reads {thing} {place} {time}',
+    'the {colour} door {place} was open {time}', '{agent} has a {size} {colour} house',
+    'a {size} {shape} window and a {colour} roof',
+    'the bag is {weight} {time}', 'you need a {size} one so use {thing}', 'a {colour} one or a {weight} one',
+    '{agent} wants something {colour} or something {size}', 'a {weight} rain falls {time}',
+    'the sun glows {time}',
+    'the dog jumps {place}', 'the wheel rolls to the {way}', 'the drawer slides to the {way}',
+    'the snow drifts down {time}',
+    'the {size} ball and the {colour} box are {place}', 'you want something that rolls so use a ball',
+    'you want something {colour} so use {thing}')
 
 def corpus_lines(
     n: int,                     # lines
@@ -296,16 +335,24 @@ def corpus_lines(
             line, x = _pick(rng, _NOUN_LINES), order.pop()
         else: line, x = _pick(rng, _OTHER_LINES), ''
         a, b = rng.choice(len(AGENTS), 2, replace=False)
-        yield line.format(x=x, agent=AGENTS[a], agent2=AGENTS[b], time=_pick(rng, _TIMES), place=_pick(rng, _PLACES), thing=_pick(rng, _THINGS),
-            colour=_pick(rng, ATTRIBUTES['colour']), shape=_pick(rng, ATTRIBUTES['shape']), size=_pick(rng, ATTRIBUTES['size']), weight=_pick(rng, ATTRIBUTES['weight']), way=_pick(rng, ('left', 'right')))
+        yield line.format(x=x, agent=AGENTS[a], agent2=AGENTS[b], time=_pick(rng, _TIMES),
+            place=_pick(rng, _PLACES), thing=_pick(rng, _THINGS),
+            colour=_pick(rng, ATTRIBUTES['colour']), shape=_pick(rng, ATTRIBUTES['shape']),
+            size=_pick(rng, ATTRIBUTES['size']), weight=_pick(rng, ATTRIBUTES['weight']),
+            way=_pick(rng, ('left', 'right')))
 
 # %% ../nbs/01_toyworld.ipynb #4bf31be1
 _QUESTIONS = {'colour': {v: (f'you want something {v}', f'you need a {v} one') for v in ATTRIBUTES['colour']},
-    'shape': {'round': ('you want something that rolls', 'you need a ball'), 'box': ('you want something that slides', 'you need a box')},
-    'size': {'small': ('you want something small', 'you need a small one'), 'big': ('you want something big', 'you need a big one')},
-    'weight': {'heavy': ('you want something that falls fast', 'you need a heavy one'), 'light': ('you want something that drifts', 'you need a light one')}}
+    'shape': {'round': ('you want something that rolls', 'you need a ball'),
+              'box': ('you want something that slides', 'you need a box')},
+    'size': {'small': ('you want something small', 'you need a small one'),
+             'big': ('you want something big', 'you need a big one')},
+    'weight': {'heavy': ('you want something that falls fast', 'you need a heavy one'),
+               'light': ('you want something that drifts', 'you need a light one')}}
 
-def _table(names, values): return {x: {a: options[v] for (a, options), v in zip(ATTRIBUTES.items(), row)} for x, row in zip(names, values.tolist())}
+def _table(names, values):
+    return {x: {a: options[v] for (a, options), v in zip(ATTRIBUTES.items(), row)}
+            for x, row in zip(names, values.tolist())}
 
 def make_probes(
     names: list[str],
@@ -314,29 +361,48 @@ def make_probes(
 ) -> dict:
     "Names with their attributes, neutral sentences, two-choice questions, and halves of the names to train and test on."
     halves = [sorted(names[i] for i in part) for part in np.split(rng.permutation(len(names)), 2)]
-    questions = [{'question': q, 'attribute': a, 'value': v} for a, by_value in _QUESTIONS.items() for v, qs in by_value.items() for q in qs]
-    return {'attributes': {a: list(v) for a, v in ATTRIBUTES.items()}, 'names': _table(names, values), 'neutral': list(NEUTRAL),
-            'physical': {'questions': questions, 'choice': 'so use the {x}', 'train': halves[0], 'test': halves[1]}}
+    questions = [{'question': q, 'attribute': a, 'value': v} for a, by_value in _QUESTIONS.items()
+                 for v, qs in by_value.items() for q in qs]
+    return {'attributes': {a: list(v) for a, v in ATTRIBUTES.items()}, 'names': _table(names, values),
+            'neutral': list(NEUTRAL),
+            'physical': {'questions': questions, 'choice': 'so use the {x}', 'train': halves[0],
+                         'test': halves[1]}}
 
 # %% ../nbs/01_toyworld.ipynb #c481e457
 def _event_times(event: Event, caption: str, start: float, seconds: float) -> list[dict]:
     "When what `event` consists of happens, in seconds of the video, and when its object is seen."
     whole, first, last = (0, 8), (0, 4), (4, 8)
-    spans = {'drop': [('drops', (0, 4) if event.values[3] == 0 else whole)], 'push': [('pushes', whole)], 'glow': [('glows', whole)], 'jump': [('jumps', whole)],
-             'wake': [('wakes', whole)] + ([('glows', first), ('jumps', last)] if event.values[4] == 0 else [('jumps', first), ('glows', last)])}[event.kind]
+    spans = {'drop': [('drops', (0, 4) if event.values[3] == 0 else whole)], 'push': [('pushes', whole)],
+             'glow': [('glows', whole)], 'jump': [('jumps', whole)],
+             'wake': [('wakes', whole)] + ([('glows', first), ('jumps', last)] if event.values[4] == 0
+                                           else [('jumps', first), ('glows', last)])}[event.kind]
     at = lambda eighth: round(start + (event.start + eighth * event.length / 8) * seconds / 8, 4)
-    return [{'event': what, 'word': event.word if i == 0 else what if what in caption.split() else None, 'noun': event.noun, 'colour': ATTRIBUTES['colour'][event.values[0]], 'start': at(a), 'end': at(b), 'seen': [start, round(start + seconds, 4)]} for i, (what, (a, b)) in enumerate(spans)]
+    return [{'event': what, 'word': event.word if i == 0 else what if what in caption.split() else None,
+             'noun': event.noun, 'colour': ATTRIBUTES['colour'][event.values[0]], 'start': at(a),
+             'end': at(b), 'seen': [start, round(start + seconds, 4)]}
+             for i, (what, (a, b)) in enumerate(spans)]
 
-def _write_json(path, value, indent=None): path.write_text(json.dumps(value, indent=indent) + '\n', encoding='utf-8')
+def _write_json(path, value, indent=None):
+    path.write_text(json.dumps(value, indent=indent) + '\n', encoding='utf-8')
 
 # %% ../nbs/01_toyworld.ipynb #2c517393
 def _check(world: World):
     "Raise `UserError` on a world that cannot be made."
-    for key, ok, why in (('names', world.names > 0 and world.names % 8 == 0, 'a multiple of 8, so that attributes balance'),
-                         ('noun_clips', world.noun_clips >= 3 * world.names, 'at least three times world.names, so that each name is seen dropped, pushed and woken'),
-                         ('size', world.size >= 16 and world.size % 2 == 0, 'even and at least 16, as the video format wants it'),
-                         ('frames', world.frames >= 8, 'at least 8, to show what comes first'), ('fps', world.fps > 0, 'positive'),
-                         ('clips_per_video', world.clips_per_video >= 1, 'at least 1'), ('generic_clips', world.generic_clips >= 0, 'not negative'), ('two_event_clips', world.two_event_clips >= 0, 'not negative'), ('sentences', world.sentences >= 0, 'not negative'), ('withheld', world.withheld >= 0 and world.withheld % 8 == 0, 'a multiple of 8, or 0')):
+    for key, ok, why in (('names', world.names > 0 and world.names % 8 == 0,
+                          'a multiple of 8, so that attributes balance'),
+                         ('noun_clips', world.noun_clips >= 3 * world.names,
+                          'at least three times world.names, so that each name is seen dropped, '
+                          'pushed and woken'),
+                         ('size', world.size >= 16 and world.size % 2 == 0,
+                          'even and at least 16, as the video format wants it'),
+                         ('frames', world.frames >= 8, 'at least 8, to show what comes first'),
+                         ('fps', world.fps > 0, 'positive'),
+                         ('clips_per_video', world.clips_per_video >= 1, 'at least 1'),
+                         ('generic_clips', world.generic_clips >= 0, 'not negative'),
+                         ('two_event_clips', world.two_event_clips >= 0, 'not negative'),
+                         ('sentences', world.sentences >= 0, 'not negative'),
+                         ('withheld', world.withheld >= 0 and world.withheld % 8 == 0,
+                          'a multiple of 8, or 0')):
         if not ok: raise UserError(f"world.{key} is {getattr(world, key)}; it must be {why}.")
 
 # %% ../nbs/01_toyworld.ipynb #84c5654a
@@ -354,18 +420,25 @@ def generate(
     stamp = {'format': 2, 'seed': seed, 'world': asdict(world)}
     if (folder/'world.json').exists():
         if json.loads((folder/'world.json').read_text(encoding='utf-8')) == stamp: return folder
-        raise UserError(f"{folder} holds another toy world (see its world.json): choose another folder, or delete that one.")
+        raise UserError(f"{folder} holds another toy world (see its world.json): "
+                        "choose another folder, or delete that one.")
     for part in ('videos', 'text'): shutil.rmtree(folder/part, ignore_errors=True)
     for part in ('videos', 'text'): make_folder(folder/part)
     rngs = [np.random.default_rng([seed, part]) for part in range(5)]    # apart, so that a longer corpus moves nothing else
-    everyone, values = make_names(world.names + world.withheld, rngs[0]), balanced_attributes(world.names, rngs[1])
+    everyone, values = (make_names(world.names + world.withheld, rngs[0]),
+                        balanced_attributes(world.names, rngs[1]))
     names, withheld = everyone[:world.names], everyone[world.names:]      # no video shows the withheld ones
     if begin: begin(everyone)
-    clips = noun_clips(world.noun_clips, names, values, rngs[2]) + generic_clips(world.generic_clips, rngs[2]) + two_event_clips(world.two_event_clips, names, values, np.random.default_rng([seed, 6]))
+    clips = (noun_clips(world.noun_clips, names, values, rngs[2])
+             + generic_clips(world.generic_clips, rngs[2])
+             + two_event_clips(world.two_event_clips, names, values, np.random.default_rng([seed, 6])))
     _write_videos(folder, [clips[i] for i in rngs[2].permutation(len(clips))], world, seed, finish)
-    with open(folder/'text'/'corpus.txt', 'w', encoding='utf-8') as f: f.writelines(line + '\n' for line in corpus_lines(world.sentences, everyone, rngs[3]))
+    with open(folder/'text'/'corpus.txt', 'w', encoding='utf-8') as f:
+        f.writelines(line + '\n' for line in corpus_lines(world.sentences, everyone, rngs[3]))
     probes = make_probes(names, values, rngs[4])
-    if withheld: probes['withheld'] = _table(withheld, balanced_attributes(len(withheld), np.random.default_rng([seed, 8])))
+    if withheld:
+        probes['withheld'] = _table(withheld, balanced_attributes(len(withheld),
+                                                                  np.random.default_rng([seed, 8])))
     _write_json(folder/'probes.json', amend(probes) if amend else probes, indent=1)
     _write_json(folder/'world.json', stamp, indent=1)
     return folder
@@ -374,22 +447,28 @@ def generate(
 class _Members:
     "A large JSON object, written member by member."
     def __init__(self, path): self.file, self.mark = open(path, 'w', encoding='utf-8'), '{'
-    def add(self, key, value): self.file.write(f'{self.mark}{json.dumps(key)}: {json.dumps(value)}'); self.mark = ', '
+    def add(self, key, value):
+        self.file.write(f'{self.mark}{json.dumps(key)}: {json.dumps(value)}'); self.mark = ', '
     def close(self): self.file.write(('{' if self.mark == '{' else '') + '}\n'); self.file.close()
 
 def _write_videos(folder, clips, world, seed, finish=None):
     "Videos, `caption.json` and `events.json`, one video after the other."
-    captions, events, seconds = _Members(folder/'caption.json'), _Members(folder/'events.json'), world.frames / world.fps
+    captions, events, seconds = (_Members(folder/'caption.json'), _Members(folder/'events.json'),
+                                 world.frames / world.fps)
     for v, first in enumerate(range(0, len(clips), world.clips_per_video)):
         part, video = clips[first:first + world.clips_per_video], f'toy{v:04d}'
-        happenings, scene = [e for c in part for e in c.events], np.repeat(np.arange(len(part)), [len(c.events) for c in part])
+        happenings, scene = ([e for c in part for e in c.events],
+                             np.repeat(np.arange(len(part)), [len(c.events) for c in part]))
         film = render(happenings, world, np.random.default_rng([seed, 5, v]), scene)
         if finish: film = finish(film, happenings, np.random.default_rng([seed, 9, v]))
-        write_video(folder/'videos'/f'{video}.mp4', film.reshape(-1, *film.shape[2:]), world.fps, world.frames)
+        write_video(folder/'videos'/f'{video}.mp4', film.reshape(-1, *film.shape[2:]),
+                    world.fps, world.frames)
         cuts = np.round(np.arange(len(scene) + 1) * seconds, 4).tolist()          # when each event's film begins
         starts = np.searchsorted(scene, np.arange(len(part) + 1)).tolist()        # each clip's first event
-        captions.add(video, {'start': [cuts[i] for i in starts[:-1]], 'end': [cuts[i] for i in starts[1:]], 'text': [c.caption for c in part]})
-        events.add(video, [[t for e, s in zip(c.events, cuts[i:]) for t in _event_times(e, c.caption, s, seconds)] for c, i in zip(part, starts)])
+        captions.add(video, {'start': [cuts[i] for i in starts[:-1]], 'end': [cuts[i] for i in starts[1:]],
+                             'text': [c.caption for c in part]})
+        events.add(video, [[t for e, s in zip(c.events, cuts[i:])
+                            for t in _event_times(e, c.caption, s, seconds)] for c, i in zip(part, starts)])
     captions.close(); events.close()
 
 # %% ../nbs/01_toyworld.ipynb #c106071c

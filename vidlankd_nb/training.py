@@ -73,12 +73,14 @@ def check_settings(cfg: Training):
     "Raises `UserError` on numbers with which no training is possible."
     for k in (*['steps'] * (cfg.epochs is None), 'batch', 'accumulate', 'log_every', 'save_every', 'keep'):
         if getattr(cfg, k) < 1: raise UserError(f"{k} is {getattr(cfg, k)}; it must be 1 or more.")
-    if cfg.epochs is not None and not cfg.epochs > 0: raise UserError(f"epochs is {cfg.epochs}; it must be above 0, or null for a number of steps.")
+    if cfg.epochs is not None and not cfg.epochs > 0:
+        raise UserError(f"epochs is {cfg.epochs}; it must be above 0, or null for a number of steps.")
     if cfg.workers < 0: raise UserError(f"workers is {cfg.workers}; it must be 0 or more.")
     for k in ('clip', 'stop_norm'):
         if not getattr(cfg, k) > 0: raise UserError(f"{k} is {getattr(cfg, k)}; it must be above 0.")
     for k in ('lr', 'warmup', 'weight_decay'):
-        if not 0 <= getattr(cfg, k) < math.inf: raise UserError(f"{k} is {getattr(cfg, k)}; it must be a number from 0 up.")
+        if not 0 <= getattr(cfg, k) < math.inf:
+            raise UserError(f"{k} is {getattr(cfg, k)}; it must be a number from 0 up.")
 
 # %% ../nbs/08_training.ipynb #1b994248
 def make_optimizer(
@@ -87,7 +89,8 @@ def make_optimizer(
 ) -> torch.optim.AdamW:
     "Fused AdamW; no weight decay on biases, norms and other vectors."
     moving = [p for p in module.parameters() if p.requires_grad]
-    groups = [{'params': [p for p in moving if p.ndim >= 2], 'weight_decay': cfg.weight_decay}, {'params': [p for p in moving if p.ndim < 2], 'weight_decay': 0.0}]
+    groups = [{'params': [p for p in moving if p.ndim >= 2], 'weight_decay': cfg.weight_decay},
+              {'params': [p for p in moving if p.ndim < 2], 'weight_decay': 0.0}]
     return torch.optim.AdamW([g for g in groups if g['params']], lr=cfg.lr, eps=cfg.adam_eps, fused=True)
 
 # %% ../nbs/08_training.ipynb #71265c0d
@@ -100,7 +103,8 @@ class Checkpoints:
     def path(self, step): return self.folder/f'step-{step:08d}'
     def best(self) -> int | None:
         "The step with the lowest held-out loss, if any was measured."
-        return min(((v, s) for s in self.steps() if (v := self.score(s)) is not None and math.isfinite(v)), default=(None, None))[1]
+        return min(((v, s) for s in self.steps() if (v := self.score(s)) is not None and math.isfinite(v)),
+                   default=(None, None))[1]
     def score(self, step: int) -> float | None:
         "The held-out loss of a checkpoint, if one was measured and its file is whole."
         try: return json.loads((self.path(step)/'state.json').read_text()).get('score')
@@ -112,7 +116,9 @@ def _fsync(path):
     try: os.fsync(fd)
     finally: os.close(fd)
 
-def _sha256(path): return hashlib.file_digest(open(path, 'rb'), 'sha256').hexdigest() if hasattr(hashlib, 'file_digest') else hashlib.sha256(Path(path).read_bytes()).hexdigest()
+def _sha256(path):
+    return (hashlib.file_digest(open(path, 'rb'), 'sha256').hexdigest() if hasattr(hashlib, 'file_digest')
+            else hashlib.sha256(Path(path).read_bytes()).hexdigest())
 
 # %% ../nbs/08_training.ipynb #dd428fdb
 def save_checkpoint(
@@ -136,8 +142,11 @@ def save_checkpoint(
         os.replace(aside, self.path(step)); _fsync(self.folder)
     except (OSError, SafetensorError) as e:
         shutil.rmtree(aside, ignore_errors=True)
-        raise UserError(f"The checkpoint of step {step} could not be written to {self.folder} ({getattr(e, 'strerror', None) or e}); the one before stands. Make room and run the same command again.") from None
-    for old in set(self.steps()[:-self.keep]) - {self.best()}: shutil.rmtree(self.path(old), ignore_errors=True)
+        raise UserError(f"The checkpoint of step {step} could not be written to {self.folder} "
+                        f"({getattr(e, 'strerror', None) or e}); the one before stands. "
+                        "Make room and run the same command again.") from None
+    for old in set(self.steps()[:-self.keep]) - {self.best()}:
+        shutil.rmtree(self.path(old), ignore_errors=True)
 
 Checkpoints.save = save_checkpoint
 
@@ -152,7 +161,9 @@ def load_checkpoint(
         try:
             manifest = json.loads((p/'manifest.json').read_text())
             torn = [n for n, h in manifest.items() if _sha256(p/n) != h]
-            if not torn: return load_file(p/'weights.safetensors'), load_file(p/'moments.safetensors'), json.loads((p/'state.json').read_text())
+            if not torn:
+                return (load_file(p/'weights.safetensors'), load_file(p/'moments.safetensors'),
+                        json.loads((p/'state.json').read_text()))
         except (OSError, ValueError, SafetensorError) as e: torn = [str(e)]
         warn(f"Checkpoint {p} is damaged ({', '.join(torn)}): going back to the one before.")
 
@@ -169,12 +180,19 @@ class Pieces(torch.utils.data.Dataset):
         rank: int = 0,       # this process
         world: int = 1,      # number of processes
     ):
-        if batch % (accumulate * world): raise UserError(f"A batch of {batch} examples cannot be shared by {world} processes in {accumulate} piece{'s' * (accumulate > 1)} each: choose a multiple of {accumulate * world}.")
-        if len(data) < batch: raise UserError(f"There are {len(data):,} examples, fewer than one batch of {batch}: choose a smaller batch or give more data.")
-        self.data, self.batch, self.accumulate, self.seed, self.rank, self.world = data, batch, accumulate, seed, rank, world
+        if batch % (accumulate * world):
+            raise UserError(f"A batch of {batch} examples cannot be shared by {world} processes in "
+                            f"{accumulate} piece{'s' * (accumulate > 1)} each: "
+                            f"choose a multiple of {accumulate * world}.")
+        if len(data) < batch:
+            raise UserError(f"There are {len(data):,} examples, fewer than one batch of {batch}: "
+                            "choose a smaller batch or give more data.")
+        self.data, self.batch, self.accumulate, self.seed, self.rank, self.world = (
+            data, batch, accumulate, seed, rank, world)
     def examples(self, k):
         step, piece = divmod(k, self.accumulate)
-        rows, epoch = step_examples(len(self.data), self.batch, self.seed, step, getattr(self.data, 'order', None))
+        rows, epoch = step_examples(len(self.data), self.batch, self.seed, step,
+                                    getattr(self.data, 'order', None))
         size = self.batch // (self.accumulate * self.world)
         start = (piece * self.world + self.rank) * size
         return rows[start:start+size], epoch
@@ -187,15 +205,21 @@ def make_accelerator(
     device: str | None = None,   # 'cpu' keeps off the GPU
 ) -> Accelerator:
     "Device, precision and processes, as `torchrun`, `accelerate launch` or a notebook set them; raises `UserError` where a device cannot be used."
-    bf16 = cfg.precision == 'bf16' or (cfg.precision == 'auto' and device != 'cpu' and torch.cuda.is_available() and torch.cuda.is_bf16_supported())
-    if cfg.precision not in ('auto', 'bf16', 'fp32'): raise UserError(f"Unknown precision '{cfg.precision}': choose 'auto', 'bf16' or 'fp32'.")
-    if cfg.precision != 'fp32' and device != 'cpu' and torch.cuda.is_available(): torch.set_float32_matmul_precision('high')   # TF32 where float32 is left
+    bf16 = cfg.precision == 'bf16' or (cfg.precision == 'auto' and device != 'cpu'
+                                       and torch.cuda.is_available() and torch.cuda.is_bf16_supported())
+    if cfg.precision not in ('auto', 'bf16', 'fp32'):
+        raise UserError(f"Unknown precision '{cfg.precision}': choose 'auto', 'bf16' or 'fp32'.")
+    if cfg.precision != 'fp32' and device != 'cpu' and torch.cuda.is_available():   # TF32 where float32 is left
+        torch.set_float32_matmul_precision('high')
     on_cpu = device == 'cpu' or not torch.accelerator.is_available()   # said outright: accelerate joins processes on CPUs only then
     try:
         acc = Accelerator(mixed_precision='bf16' if bf16 else 'no', cpu=on_cpu)
         torch.empty(1, device=acc.device)   # a device that is named and not there says so here
         return acc
-    except (AssertionError, RuntimeError, ValueError) as e: raise UserError(f"The device that was asked for cannot be used here ({str(e).splitlines()[0]}): look at ACCELERATE_TORCH_DEVICE, CUDA_VISIBLE_DEVICES and the number of processes.") from None
+    except (AssertionError, RuntimeError, ValueError) as e:
+        raise UserError(f"The device that was asked for cannot be used here ({str(e).splitlines()[0]}): "
+                        "look at ACCELERATE_TORCH_DEVICE, CUDA_VISIBLE_DEVICES and the number of "
+                        "processes.") from None
 
 # %% ../nbs/08_training.ipynb #299157ec
 def to_device(batch: dict, device) -> dict:
@@ -211,9 +235,12 @@ def place(
     acc: Accelerator,
 ) -> nn.Module:
     "The task on its device; with `sharding: fsdp` a copy of which each process holds a share. Raises `UserError` on what does not go together."
-    if cfg.sharding not in SHARDING: raise UserError(f"Unknown sharding '{cfg.sharding}': {nearest(cfg.sharding, SHARDING)}")
+    if cfg.sharding not in SHARDING:
+        raise UserError(f"Unknown sharding '{cfg.sharding}': {nearest(cfg.sharding, SHARDING)}")
     if cfg.sharding == 'ddp' or acc.num_processes == 1: return task.to(acc.device)
-    if cfg.compile: raise UserError("sharding: fsdp and compile: true do not go together: set sharding to ddp, or compile to false.")
+    if cfg.compile:
+        raise UserError("sharding: fsdp and compile: true do not go together: "
+                        "set sharding to ddp, or compile to false.")
     shares, mesh = copy.deepcopy(task).to(acc.device), init_device_mesh(acc.device.type, (acc.num_processes,))
     for layers in [m for m in shares.modules() if isinstance(m, nn.ModuleList)]:
         for layer in layers: fully_shard(layer, mesh=mesh)
@@ -238,7 +265,8 @@ def training_state(
     "Everything that moves, once each: shared weights appear under one name."
     weights = dict(task.named_parameters()) | dict(task.named_buffers())
     moments = {f'{i}.{k}': v for i, s in optimizer.state_dict()['state'].items() for k, v in s.items()}
-    return tuple({k: whole(v.detach()).cpu().contiguous().clone() for k, v in d.items()} for d in (weights, moments))
+    return tuple({k: whole(v.detach()).cpu().contiguous().clone() for k, v in d.items()}
+                 for d in (weights, moments))
 
 # %% ../nbs/08_training.ipynb #ca6349bd
 def held_as(
@@ -246,7 +274,8 @@ def held_as(
     value: torch.Tensor,   # whole
 ) -> torch.Tensor:
     "`value` as `param` is held: whole, or the share of this process."
-    return distribute_tensor(value.to(param.device), param.device_mesh, param.placements, src_data_rank=None) if isinstance(param, DTensor) else value
+    return (distribute_tensor(value.to(param.device), param.device_mesh, param.placements, src_data_rank=None)
+            if isinstance(param, DTensor) else value)
 
 def load_weights(
     task: nn.Module,
@@ -254,8 +283,12 @@ def load_weights(
 ):
     "Put back weights and buffers; raises `UserError` when they belong to another model."
     mine = dict(task.named_parameters()) | dict(task.named_buffers())
-    odd = [k for k in mine.keys() | weights.keys() if k not in mine or k not in weights or mine[k].shape != weights[k].shape]
-    if odd: raise UserError(f"The checkpoint belongs to another model: '{sorted(odd)[0]}' {'and others differ' if len(odd) > 1 else 'differs'}. Choose another output folder.")
+    odd = [k for k in mine.keys() | weights.keys() if k not in mine or k not in weights
+           or mine[k].shape != weights[k].shape]
+    if odd:
+        raise UserError(f"The checkpoint belongs to another model: '{sorted(odd)[0]}' "
+                        f"{'and others differ' if len(odd) > 1 else 'differs'}. "
+                        "Choose another output folder.")
     with torch.no_grad():
         for k, v in mine.items(): v.copy_(held_as(v, weights[k]))
 
@@ -306,7 +339,8 @@ class TrainingStopped(UserError):
 class Watch:
     "Loss terms of the steps since the last look, kept on the device; looking finds the first value that is not finite."
     def __init__(self, names: list[str], pieces: Pieces, acc: Accelerator, limit: float):
-        self.names, self.pieces, self.acc, self.limit, self.rows = [*names, 'gradient norm'], pieces, acc, limit, []
+        self.names, self.pieces, self.acc, self.limit, self.rows = ([*names, 'gradient norm'],
+                                                                    pieces, acc, limit, [])
     def add(self, step: int, values): self.rows.append((step, values))   # (terms and norm,), the same on every process
     def look(self) -> dict:   # mean of each value since the last look
         if not self.rows: return {}
@@ -317,14 +351,19 @@ class Watch:
         bad = wrong.nonzero()
         if len(bad):
             i, j = bad[0].tolist()
-            rows = np.concatenate([self.pieces.examples(steps[i] * self.pieces.accumulate + a)[0] for a in range(self.pieces.accumulate)])
-            raise TrainingStopped(f"Step {steps[i] + 1}: {self.names[j]} is {values[i, j].item()}; examples {rows[:8].tolist()}{' …' if len(rows) > 8 else ''}. That step changed no weight and the last checkpoint stands. Look at those examples, or lower the learning rate.")
+            rows = np.concatenate([self.pieces.examples(steps[i] * self.pieces.accumulate + a)[0]
+                                   for a in range(self.pieces.accumulate)])
+            raise TrainingStopped(f"Step {steps[i] + 1}: {self.names[j]} is {values[i, j].item()}; "
+                                  f"examples {rows[:8].tolist()}{' …' if len(rows) > 8 else ''}. "
+                                  "That step changed no weight and the last checkpoint stands. "
+                                  "Look at those examples, or lower the learning rate.")
         return dict(zip(self.names, values.mean(0).tolist()))
 
 # %% ../nbs/08_training.ipynb #f2800a5c
 def optimizer_step(acc, model, task, optimizer, micro, cfg, lr, watch, step):
     "Forward and backward over the pieces of one step, then the update. Nothing is read back from the device."
-    counts = {k: acc.reduce(sum(task.counts(b)[k] for b in micro).float(), 'sum') for k in task.counts(micro[0])}
+    counts = {k: acc.reduce(sum(task.counts(b)[k] for b in micro).float(), 'sum')
+              for k in task.counts(micro[0])}
     scale = {k: acc.num_processes / c.clamp(min=1) for k, c in counts.items()}
     sums = {}
     for i, batch in enumerate(micro):
@@ -346,9 +385,12 @@ def memory_named(step: int, cfg: Training, processes: int):
     "Turn running out of memory into a sentence that says what to change."
     try: yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as e:
-        if not isinstance(e, (torch.OutOfMemoryError, MemoryError)) and "can't allocate memory" not in str(e): raise
+        if not isinstance(e, (torch.OutOfMemoryError, MemoryError)) and "can't allocate memory" not in str(e):
+            raise
         size = cfg.batch // (cfg.accumulate * processes)
-        raise TrainingStopped(f"Step {step + 1}: out of memory with {size} examples at a time. Set accumulate to {2 * cfg.accumulate}, so that half as many are computed at once, or choose a smaller batch; the last checkpoint stands.") from None
+        raise TrainingStopped(f"Step {step + 1}: out of memory with {size} examples at a time. "
+                              f"Set accumulate to {2 * cfg.accumulate}, so that half as many are computed at "
+                              "once, or choose a smaller batch; the last checkpoint stands.") from None
 
 # %% ../nbs/08_training.ipynb #499befd0
 def hash_seed(*numbers: int) -> int:
@@ -364,16 +406,22 @@ class Log:
         trackers: list = (),    # 'tensorboard', and names that accelerate knows: 'wandb', 'mlflow', …
         told=None,              # called with each record, those of before a resume first
     ):
-        self.path, self.board, self.told, self.others = Path(folder)/'log.jsonl', None, told, [open_tracker(t, folder) for t in trackers if t != 'tensorboard']
+        self.path, self.board, self.told, self.others = (Path(folder)/'log.jsonl', None, told,
+                                                         [open_tracker(t, folder)
+                                                          for t in trackers if t != 'tensorboard'])
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self.path.exists(): write_aside(self.path, ''.join(json.dumps(r) + '\n' for r in read_log(self.path) if r['step'] <= step))
+        if self.path.exists():
+            write_aside(self.path, ''.join(json.dumps(r) + '\n'
+                                           for r in read_log(self.path) if r['step'] <= step))
         for r in read_log(self.path) if told and step else (): told(r)
         if 'tensorboard' in trackers:
             from torch.utils.tensorboard import SummaryWriter
             self.board = SummaryWriter(str(Path(folder)/'tensorboard'), purge_step=step + 1)
     def write(self, record: dict):
         with open(self.path, 'a') as f: f.write(json.dumps(record) + '\n')
-        flat = {f'{k}/{name}'.rstrip('/'): x for k, v in record.items() if k != 'step' for name, x in (v.items() if isinstance(v, dict) else [('', v)]) if isinstance(x, (int, float))}
+        flat = {f'{k}/{name}'.rstrip('/'): x for k, v in record.items() if k != 'step'
+                for name, x in (v.items() if isinstance(v, dict) else [('', v)])
+                if isinstance(x, (int, float))}
         for k, x in flat.items() if self.board else (): self.board.add_scalar(k, x, record['step'])
         for t in self.others: t.log(flat, step=record['step'])
         if self.told: self.told(record)
@@ -391,9 +439,12 @@ def open_tracker(
     known = {str(getattr(k, 'value', k)): c for k, c in LOGGER_TYPE_TO_CLASS.items()}
     if name not in known: raise UserError(f"No tracker '{name}': {nearest(name, known)}")
     try:
-        tracker = known[name]('vidlankd_nb', **({'logging_dir': str(folder)} if known[name].requires_logging_directory else {}))
+        tracker = known[name]('vidlankd_nb', **({'logging_dir': str(folder)}
+                                                if known[name].requires_logging_directory else {}))
         if hasattr(tracker, 'start'): tracker.start()
-    except (ImportError, NameError) as e: raise UserError(f"The tracker '{name}' needs its package ({e}): install it, or take it off the list of trackers.") from None
+    except (ImportError, NameError) as e:
+        raise UserError(f"The tracker '{name}' needs its package ({e}): "
+                        "install it, or take it off the list of trackers.") from None
     return tracker
 
 # %% ../nbs/08_training.ipynb #25e762f3
@@ -415,19 +466,22 @@ def plot_losses(
     "A panel for each loss term: training as a line, held-out examples as dots."
     import matplotlib.pyplot as plt
     terms = list(dict.fromkeys(k for r in records for k in r.get('terms') or r.get('valid') or ()))
-    fig, axes = plt.subplots(1, max(1, len(terms)), figsize=(max(4.8, 3.2 * len(terms)), 2.4), squeeze=False, layout='constrained')
+    fig, axes = plt.subplots(1, max(1, len(terms)), figsize=(max(4.8, 3.2 * len(terms)), 2.4), squeeze=False,
+                             layout='constrained')
     for ax, term in zip(axes[0], terms):
         for kind, style, label in (('terms', '-', 'training'), ('valid', 'o', 'held out')):
             at = [(r['step'], r[kind][term]) for r in records if term in r.get(kind, ())]
             if at: ax.plot(*zip(*at), style, label=label, clip_on=False)
-        ax.set(title=term, xlabel='step', xlim=(0, total or None)); ax.spines[['top', 'right']].set_visible(False)
+        ax.set(title=term, xlabel='step', xlim=(0, total or None))
+        ax.spines[['top', 'right']].set_visible(False)
         ax.legend(frameon=False)
     return fig
 
 # %% ../nbs/08_training.ipynb #tr08crv4
 def in_notebook() -> bool:
     "Does a Jupyter kernel run this?"
-    return 'IPython' in sys.modules and getattr(sys.modules['IPython'].get_ipython(), 'kernel', None) is not None
+    return 'IPython' in sys.modules and getattr(sys.modules['IPython'].get_ipython(), 'kernel',
+                                                None) is not None
 
 class Curves:
     "Loss curves that grow in place in a notebook: give it to `train` as `show`. Elsewhere it only keeps the records."
@@ -485,8 +539,10 @@ def log_record(done, total, cfg, task, values, tokens_per_s, flops, acc) -> dict
     "One log line: each term raw and weighted, the rate, and the share of the device's peak."
     terms = {k: values[k] for k in task.weights if k in values}
     peak = matmul_peak(str(acc.device), acc.mixed_precision == 'bf16')
-    return {'step': done, 'lr': learning_rate(done - 1, total, cfg), 'loss': sum(task.weights[k] * v for k, v in terms.items()), 'terms': terms,
-            'weighted': {k: task.weights[k] * v for k, v in terms.items()}, 'gradient_norm': values.get('gradient norm'),
+    return {'step': done, 'lr': learning_rate(done - 1, total, cfg),
+            'loss': sum(task.weights[k] * v for k, v in terms.items()), 'terms': terms,
+            'weighted': {k: task.weights[k] * v for k, v in terms.items()},
+            'gradient_norm': values.get('gradient norm'),
             'speed': {'tokens_per_s': tokens_per_s, 'mfu': tokens_per_s * flops / (peak * acc.num_processes)}}
 
 # %% ../nbs/08_training.ipynb #ddf209a1
@@ -500,7 +556,9 @@ def resume(
     found = checkpoints.load()
     if not found: return 0
     weights, moments, state = found
-    if state['identity'] != identity: raise UserError(f"{checkpoints.folder.parent} holds checkpoints of another configuration: choose another folder.")
+    if state['identity'] != identity:
+        raise UserError(f"{checkpoints.folder.parent} holds checkpoints of another configuration: "
+                        "choose another folder.")
     load_training_state(task, optimizer, weights, moments)
     return state['step']
 
@@ -509,7 +567,8 @@ def keep(acc, task, optimizer, checkpoints, log, step, valid, cfg, identity) -> 
     "Measure the held-out loss, write a checkpoint; the log record, if there is held-out data."
     record, score = {}, None
     if valid is not None:
-        record = {'step': step, 'valid': validate(task, valid, cfg.batch, acc.device, accumulate=cfg.accumulate)}
+        record = {'step': step, 'valid': validate(task, valid, cfg.batch, acc.device,
+                                                  accumulate=cfg.accumulate)}
         score = sum(task.weights[k] * v for k, v in record['valid'].items())
         if log: log.write(record)
     state = training_state(task, optimizer) if log or isinstance(task, FSDPModule) else None   # shares are brought together by all
@@ -555,30 +614,43 @@ def train(
     "Train until the configured number of steps is done, from the newest checkpoint in `out` if there is one; raises `UserError` on impossible settings, `TrainingStopped` where it breaks."
     check_settings(cfg)
     acc, total, identity = make_accelerator(cfg, device), total_steps(cfg, len(data)), identity or {}
-    if cfg.accumulate > 1 and task.couples_batch: raise UserError("This loss compares the examples of a batch with each other, so a batch cannot be computed in pieces: set accumulate to 1 (use more processes, or a smaller batch).")
+    if cfg.accumulate > 1 and task.couples_batch:
+        raise UserError("This loss compares the examples of a batch with each other, so a batch cannot be "
+                        "computed in pieces: set accumulate to 1 (use more processes, or a smaller batch).")
     module = place(task, cfg, acc)
     pieces = Pieces(data, cfg.batch, cfg.accumulate, seed, acc.process_index, acc.num_processes)
     optimizer, checkpoints = make_optimizer(module, cfg), Checkpoints(Path(out)/'checkpoints', cfg.keep)
     start = resume(module, optimizer, checkpoints, identity)
     log = Log(out, start, cfg.trackers, show if callable(show) else None) if acc.is_main_process else None
-    model, optimizer = (module, optimizer) if isinstance(module, FSDPModule) else acc.prepare(torch.compile(module) if cfg.compile else module, optimizer)
-    loader = iter(torch.utils.data.DataLoader(pieces, batch_size=None, sampler=range(start * cfg.accumulate, total * cfg.accumulate), num_workers=cfg.workers, pin_memory=acc.device.type == 'cuda'))
-    watch, progress = Watch(list(task.weights), pieces, acc, cfg.stop_norm), Progress(name, total, start, bool(show) and acc.is_main_process and not (callable(show) and in_notebook()))
+    model, optimizer = ((module, optimizer) if isinstance(module, FSDPModule)
+                        else acc.prepare(torch.compile(module) if cfg.compile else module, optimizer))
+    loader = iter(torch.utils.data.DataLoader(pieces, batch_size=None,
+                                              sampler=range(start * cfg.accumulate, total * cfg.accumulate),
+                                              num_workers=cfg.workers, pin_memory=acc.device.type == 'cuda'))
+    watch, progress = (Watch(list(task.weights), pieces, acc, cfg.stop_norm),
+                       Progress(name, total, start,
+                                bool(show) and acc.is_main_process
+                                and not (callable(show) and in_notebook())))
     record, clock = {}, Clock()
     with stop_on_signal(acc.num_processes) as stop:
         for step in range(start, total):
             torch.manual_seed(hash_seed(seed, step, acc.process_index))
             micro = [to_device(next(loader), acc.device) for _ in range(cfg.accumulate)]
-            with memory_named(step, cfg, acc.num_processes): optimizer_step(acc, model, module, optimizer, micro, cfg, learning_rate(step, total, cfg), watch, step)
+            with memory_named(step, cfg, acc.num_processes):
+                optimizer_step(acc, model, module, optimizer, micro, cfg,
+                               learning_rate(step, total, cfg), watch, step)
             done, asked = step + 1, stop.agreed()
             progress.advance(); clock.add(sum(b['attention_mask'].numel() for b in micro) * acc.num_processes)
             if done % cfg.log_every == 0 or done == total:
-                record = log_record(done, total, cfg, task, watch.look(), clock.rate(), task.flops_per_token(micro[0]), acc)
+                record = log_record(done, total, cfg, task, watch.look(), clock.rate(),
+                                    task.flops_per_token(micro[0]), acc)
                 with clock.paused():
                     if log: log.write(record)
             if done % cfg.save_every == 0 or done == total or asked:
                 watch.look()
-                with clock.paused(): record = keep(acc, module, optimizer, checkpoints, log, done, None if asked else valid, cfg, identity) or record
+                with clock.paused():
+                    record = keep(acc, module, optimizer, checkpoints, log, done, None if asked else valid,
+                                  cfg, identity) or record
                 if asked: raise SystemExit(stop.exit_code)
     if module is not task: load_weights(task, training_state(module, optimizer)[0])   # shares become one model again
     progress.close()

@@ -24,7 +24,8 @@ def open_video(
     if not path.is_file(): raise UserError(f"{path.name}: there is no such file.")
     if not path.stat().st_size: raise UserError(f"{path.name}: the file is empty (0 bytes).")
     try: container = av.open(str(path), metadata_errors='replace')
-    except (av.FFmpegError, ValueError) as e: raise UserError(f"{path.name}: cannot be opened as a video ({_reason(e)}).") from None
+    except (av.FFmpegError, ValueError) as e:
+        raise UserError(f"{path.name}: cannot be opened as a video ({_reason(e)}).") from None
     streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
     if streams: return container, streams[0]
     container.close()
@@ -46,7 +47,8 @@ class VideoReader:
         crop: int | None = None,                 # side of the middle square that is kept; None: all
     ):
         if fps is not None and not fps > 0: raise UserError(f"fps must be above 0, not {fps}.")
-        self.path, self.fps, self.size, self.interpolation, self.crop = Path(path), fps, size, interpolation, crop
+        self.path, self.fps, self.size, self.interpolation, self.crop = (
+            Path(path), fps, size, interpolation, crop)
         self.container, self.stream = open_video(path)
         self.nominal = self._rate()                                                 # frames per second the file claims
         self.offset = (self.container.start_time or 0)/1e6                          # the file's own clock at time zero, s
@@ -57,8 +59,10 @@ class VideoReader:
 
     def _rate(self):
         s = self.stream
-        if s.average_rate and s.base_rate and abs(s.base_rate/s.average_rate - 1) < .05: return float(s.base_rate)  # constant; the average suffers from the last frame
-        return next((float(r) for r in (s.average_rate, s.guessed_rate, s.base_rate) if r and 0 < r <= 240), 25.)
+        if s.average_rate and s.base_rate and abs(s.base_rate/s.average_rate - 1) < .05:   # constant; the average suffers from the last frame
+            return float(s.base_rate)
+        return next((float(r) for r in (s.average_rate, s.guessed_rate, s.base_rate) if r and 0 < r <= 240),
+                    25.)
 
     def close(self): self.container.close()
     def __enter__(self): return self
@@ -80,7 +84,8 @@ def _timed(self):
         t = f.time
         if t is None: t = 0. if last is None else last + step; self.untimed += 1
         else: t += shift
-        if last is not None and not -1 <= t - last <= 600: self.jumps += 1; shift += last + step - t; t = last + step
+        if last is not None and not -1 <= t - last <= 600:
+            self.jumps += 1; shift += last + step - t; t = last + step
         elif last is not None and t <= last: self.backwards += 1; continue
         if last is not None: step = t - last
         last = t
@@ -108,7 +113,9 @@ def _rgb(self, f):
     planes = 'rgb24' if (h, w) == (f.height, f.width) else 'gbrp'
     x = self._convert.reformat(f, w, h, planes, interpolation=self.interpolation, **_ONE_THREAD).to_ndarray()
     if quarter: x = np.rot90(x, quarter)
-    if self.crop: top, left = (x.shape[0] - self.crop)//2, (x.shape[1] - self.crop)//2; x = x[top:top + self.crop, left:left + self.crop]
+    if self.crop:
+        top, left = (x.shape[0] - self.crop)//2, (x.shape[1] - self.crop)//2
+        x = x[top:top + self.crop, left:left + self.crop]
     return np.ascontiguousarray(x)
 
 _ONE_THREAD = {'threads': 1} if 'threads' in (VideoReformatter.reformat.__doc__ or '') else {}
@@ -149,8 +156,10 @@ def _note(self):
     "What was wrong with the file, in words; None when nothing was. Complete once all frames are read."
     said, whole = [], self._declared()
     if self.error: said.append(f"broken after {self.frames} frames, {self.end:.2f} s ({self.error})")
-    elif whole and whole - self.end > max(1, .02*whole): said.append(f"ends at {self.end:.2f} s of {whole:.2f} s")
-    for n, what in ((self.damaged, 'damaged frames left out'), (self.backwards, 'frames left out whose time is not after the one before'),
+    elif whole and whole - self.end > max(1, .02*whole):
+        said.append(f"ends at {self.end:.2f} s of {whole:.2f} s")
+    for n, what in ((self.damaged, 'damaged frames left out'),
+                    (self.backwards, 'frames left out whose time is not after the one before'),
                     (self.jumps, 'leaps of the clock taken out'), (self.untimed, 'frames without a time')):
         if n: said.append(f"{n} {what}")
     return '; '.join(said) or None
@@ -179,8 +188,11 @@ def decode(
 ) -> Clip:
     "Read a short video, or a piece of one; raises `UserError` when not one frame can be decoded. `VideoReader` reads long ones piece by piece."
     with VideoReader(path, fps, size) as video:
-        got = [(t, x) for t, x in itertools.takewhile(lambda tx: tx[0] < end - 1e-6, video) if t >= start - 1e-6]
-        if not got: raise UserError(f"{Path(path).name}: no frame could be decoded ({video.note or 'the stream is empty'}).")
+        got = [(t, x) for t, x in itertools.takewhile(lambda tx: tx[0] < end - 1e-6, video)
+               if t >= start - 1e-6]
+        if not got:
+            raise UserError(f"{Path(path).name}: "
+                            f"no frame could be decoded ({video.note or 'the stream is empty'}).")
         return Clip(np.stack([x for _, x in got]), np.array([t for t, _ in got]), video.note)
 
 # %% ../nbs/02_video.ipynb #c08e9671
@@ -200,12 +212,14 @@ def film_strip(
     for i, k in enumerate(keep): strip[:, i*(w + gap):i*(w + gap) + w] = frames[k]
     ax.imshow(strip, interpolation='nearest', aspect='equal')
     ax.set_yticks([]); ax.spines[:].set_visible(False)
-    ax.set_xticks([] if times is None else np.arange(f)*(w + gap) + w/2 - .5, [] if times is None else [f'{round(float(times[k]), 3):g} s' for k in keep])
+    ax.set_xticks([] if times is None else np.arange(f)*(w + gap) + w/2 - .5,
+                  [] if times is None else [f'{round(float(times[k]), 3):g} s' for k in keep])
     ax.tick_params(length=0, labelsize=8)
     ax.set_title(title, fontsize=9, loc='left')
     return ax
 
-def _strip_size(frames, n): h, w = frames[0].shape[:2]; return min(n*max(1, w/h), 10), .45 + 1.15*min(h/w, 1, 10/n*h/w)
+def _strip_size(frames, n):
+    h, w = frames[0].shape[:2]; return min(n*max(1, w/h), 10), .45 + 1.15*min(h/w, 1, 10/n*h/w)
 
 def even(
     n: int,          # how many there are

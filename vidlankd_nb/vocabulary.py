@@ -43,10 +43,13 @@ def caption_words(
         texts = c.get('text') if isinstance(c, dict) else None
         if not isinstance(texts, list): out['videos without a list of texts'] += 1; continue
         for t in texts:
-            if not isinstance(t, str) or not (found := sorted(set(words(t)))): out['captions without words'] += 1; continue
+            if not isinstance(t, str) or not (found := sorted(set(words(t)))):
+                out['captions without words'] += 1; continue
             pairs += [(number.setdefault(w, len(number)), n) for w in found]
             n += 1
-    if not pairs: raise UserError(f"No captions with words in {captions if isinstance(captions, (str, Path)) else 'the captions'}.")
+    if not pairs:
+        raise UserError("No captions with words in "
+                        f"{captions if isinstance(captions, (str, Path)) else 'the captions'}.")
     at = np.array(pairs, np.int64)
     return number, at[:, 0], at[:, 1], n, dict(out)
 
@@ -72,17 +75,22 @@ def coverage(
 ) -> dict:                 # 'curve': rows of {'captions', 'types', 'tokens', 'own'}, each a mean and the 2.5th and 97.5th percentile
     "Share of a text's types and tokens that captions cover, against their number."
     number, word, caption, n, left_out = caption_words(captions)
-    inside = np.array([w in text for w in number]); weight = np.array([text.get(w, 0) for w in number], np.float64)
+    inside = np.array([w in text for w in number])
+    weight = np.array([text.get(w, 0) for w in number], np.float64)
     sizes = sorted({int(round(n ** (k / 24))) for k in range(25)} | {n})
     found = np.empty((orders, len(sizes), 3))
     for o in range(orders):
         first = first_seen(word, caption, np.random.default_rng([seed, o]).permutation(n), len(number))
-        for i, (keep, by) in enumerate(((inside, 1 / len(text)), (weight, 1 / text.total()), (np.ones(len(number)), 1))):
+        for i, (keep, by) in enumerate(((inside, 1 / len(text)), (weight, 1 / text.total()),
+                                        (np.ones(len(number)), 1))):
             found[o, :, i] = np.cumsum(np.bincount(first, keep, n + 2))[sizes] * by
-    band = lambda x: dict(zip(('mean', 'low', 'high'), (float(v) for v in (x.mean(), *np.percentile(x, [2.5, 97.5])))))
-    curve = [{'captions': s, **{k: band(found[:, j, i]) for i, k in enumerate(('types', 'tokens', 'own'))}} for j, s in enumerate(sizes)]
+    band = lambda x: dict(zip(('mean', 'low', 'high'),
+                              (float(v) for v in (x.mean(), *np.percentile(x, [2.5, 97.5])))))
+    curve = [{'captions': s, **{k: band(found[:, j, i]) for i, k in enumerate(('types', 'tokens', 'own'))}}
+             for j, s in enumerate(sizes)]
     missing = Counter({w: c for w, c in text.items() if w not in number}).most_common(20)
-    return {'captions': n, 'caption_types': len(number), 'text_types': len(text), 'text_tokens': text.total(), 'orders': orders, 'seed': seed, 'left_out': left_out, 'curve': curve, 'uncovered': missing}
+    return {'captions': n, 'caption_types': len(number), 'text_types': len(text), 'text_tokens': text.total(),
+            'orders': orders, 'seed': seed, 'left_out': left_out, 'curve': curve, 'uncovered': missing}
 
 # %% ../nbs/11a_vocabulary.ipynb #vc000018
 def plot_coverage(
@@ -94,9 +102,12 @@ def plot_coverage(
     ax = ax or plt.subplots(figsize=(6, 3), layout='constrained')[1]
     n = [r['captions'] for r in found['curve']]
     for key, colour in (('tokens', '#0072B2'), ('types', '#D55E00')):
-        ax.fill_between(n, *([r[key][k] for r in found['curve']] for k in ('low', 'high')), color=colour, alpha=.25, lw=0)
-        ax.plot(n, [r[key]['mean'] for r in found['curve']], 'o-', ms=3, color=colour, label=f"{key} of the text, {found['curve'][-1][key]['mean']:.0%} in the end")
-    ax.set(xscale='log', xlabel='captions', ylabel='share covered', ylim=(0, 1)); ax.spines[['top', 'right']].set_visible(False)
+        ax.fill_between(n, *([r[key][k] for r in found['curve']] for k in ('low', 'high')), color=colour,
+                        alpha=.25, lw=0)
+        ax.plot(n, [r[key]['mean'] for r in found['curve']], 'o-', ms=3, color=colour,
+                label=f"{key} of the text, {found['curve'][-1][key]['mean']:.0%} in the end")
+    ax.set(xscale='log', xlabel='captions', ylabel='share covered', ylim=(0, 1))
+    ax.spines[['top', 'right']].set_visible(False)
     ax.legend(frameon=False, fontsize=8, loc='upper left')
     return ax
 
@@ -130,21 +141,29 @@ def word_losses(
     import torch
     from torch.nn import functional as F
     rows = []
-    longest = min(tokenizer.model_max_length, getattr(model.config, 'max_position_embeddings', 512) - ('roberta' in model.config.model_type) * (tokenizer.pad_token_id + 1))
+    longest = min(tokenizer.model_max_length, getattr(model.config, 'max_position_embeddings', 512)
+                  - ('roberta' in model.config.model_type) * (tokenizer.pad_token_id + 1))
     for line in lines:
         enc = tokenizer(line, truncation=True, max_length=longest)
         for w in dict.fromkeys(k for k in enc.word_ids() if k is not None):
             at, span = [i for i, k in enumerate(enc.word_ids()) if k == w], enc.word_to_chars(w)
-            if tokenizer.unk_token_id not in [enc['input_ids'][i] for i in at] and words(line[span.start:span.end]): rows.append((line[span.start:span.end].lower(), enc['input_ids'], at))
+            if (tokenizer.unk_token_id not in [enc['input_ids'][i] for i in at]
+                and words(line[span.start:span.end])):
+                rows.append((line[span.start:span.end].lower(), enc['input_ids'], at))
     out = []
     for k in range(0, len(rows), batch):
         part = rows[k:k + batch]
-        ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(i) for _, i, _ in part], True, tokenizer.pad_token_id)
-        mask = torch.nn.utils.rnn.pad_sequence([torch.ones(len(i), dtype=torch.long) for _, i, _ in part], True)
+        ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(i) for _, i, _ in part], True,
+                                              tokenizer.pad_token_id)
+        mask = torch.nn.utils.rnn.pad_sequence([torch.ones(len(i), dtype=torch.long) for _, i, _ in part],
+                                               True)
         wanted = torch.full_like(ids, -100)
         for b, (_, _, at) in enumerate(part): wanted[b, at] = ids[b, at]; ids[b, at] = tokenizer.mask_token_id
-        with torch.inference_mode(): z = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits.float().cpu()
-        losses = F.cross_entropy(z.flatten(0, 1), wanted.flatten(), ignore_index=-100, reduction='none').view_as(ids).sum(1)
+        with torch.inference_mode():
+            z = model(input_ids=ids.to(model.device),
+                      attention_mask=mask.to(model.device)).logits.float().cpu()
+        losses = F.cross_entropy(z.flatten(0, 1), wanted.flatten(), ignore_index=-100,
+                                 reduction='none').view_as(ids).sum(1)
         out += [(word, float(v)) for (word, _, _), v in zip(part, losses)]
     return out
 
@@ -162,7 +181,8 @@ def interval(
     total, count = np.bincount(of, values), np.bincount(of)
     pick = np.random.default_rng(seed).integers(0, len(types), (draws, len(types)))
     means = total[pick].sum(1) / count[pick].sum(1)
-    return {'mean': float(values.mean()), 'low': float(np.percentile(means, 2.5)), 'high': float(np.percentile(means, 97.5)), 'tokens': len(values), 'types': len(types)}
+    return {'mean': float(values.mean()), 'low': float(np.percentile(means, 2.5)),
+            'high': float(np.percentile(means, 97.5)), 'tokens': len(values), 'types': len(types)}
 
 # %% ../nbs/11a_vocabulary.ipynb #vc000030
 def word_gap(
@@ -174,7 +194,9 @@ def word_gap(
     said = [w for w, _ in losses[base]]
     table = {s: np.array([v for _, v in r]) for s, r in losses.items()}
     rows = {c: [i for i, w in enumerate(said) if w in members] for c, members in classes.items()}
-    return {c: {s: {'loss': interval([said[i] for i in at], v[at]), **({'gap': interval([said[i] for i in at], (table[base] - v)[at])} if s != base else {})} for s, v in table.items()} for c, at in rows.items()}
+    return {c: {s: {'loss': interval([said[i] for i in at], v[at]),
+                    **({'gap': interval([said[i] for i in at], (table[base] - v)[at])} if s != base else {})}
+                    for s, v in table.items()} for c, at in rows.items()}
 
 # %% ../nbs/11a_vocabulary.ipynb #vc000032
 def vocabulary_of_run(
@@ -190,14 +212,18 @@ def vocabulary_of_run(
 ) -> dict:
     "Coverage, and each student's loss on seen and unseen words."
     from transformers import AutoModelForMaskedLM, AutoTokenizer
-    if base not in folders: raise UserError(f"The run has no student '{base}' to compare with: add one, students: {{{base}: {{objective: none}}}}.")
+    if base not in folders:
+        raise UserError(f"The run has no student '{base}' to compare with: add one, students: {{{base}: "
+                        f"{{objective: none}}}}.")
     found = vocabulary_files(captions, texts, out, seed=seed)
     lines = [line for f in texts for line in read_lines(f) if is_held_out(line, valid_share)][:most]
     if not lines: raise UserError("No held-out lines to measure words on: set corpus.valid_share above 0.")
-    losses = {n: word_losses(AutoModelForMaskedLM.from_pretrained(f).eval(), AutoTokenizer.from_pretrained(f), lines) for n, f in folders.items()}
+    losses = {n: word_losses(AutoModelForMaskedLM.from_pretrained(f).eval(), AutoTokenizer.from_pretrained(f),
+                             lines) for n, f in folders.items()}
     seen, invented = set(caption_words(captions)[0]), set().union(*names.values())
     rest = {w for w, _ in losses[base]} - invented
-    found['gap'] = word_gap(losses, {'covered words': rest & seen, 'uncovered words': rest - seen} | {f'{k} names': set(v) for k, v in names.items()}, base)
+    found['gap'] = word_gap(losses, {'covered words': rest & seen, 'uncovered words': rest - seen}
+                            | {f'{k} names': set(v) for k, v in names.items()}, base)
     write_json(Path(out)/'vocabulary.json', found)
     return found
 
@@ -205,4 +231,5 @@ def vocabulary_of_run(
 def gap_lines(found: dict) -> list[str]:
     "The gaps of `vocabulary_of_run`, a line for each class and student."
     say = lambda g: f"{g['mean']:+.3f} nats [{g['low']:+.3f}, {g['high']:+.3f}]"
-    return [f"{c} ({r['gap']['types']:,} types, {r['gap']['tokens']:,} tokens), {s}: {say(r['gap'])}" for c, by in found['gap'].items() for s, r in by.items() if r.get('gap', {}).get('tokens')]
+    return [f"{c} ({r['gap']['types']:,} types, {r['gap']['tokens']:,} tokens), {s}: {say(r['gap'])}"
+            for c, by in found['gap'].items() for s, r in by.items() if r.get('gap', {}).get('tokens')]

@@ -29,7 +29,9 @@ def choose_clips(
     seed: int = 0,
 ) -> np.ndarray:    # (N,) numbers of clips
     "The first N of a random order; raises `UserError` when there are not enough."
-    if not 1 <= count <= n: raise UserError(f"vokens.count is {count:,} and there are {n:,} training clips to choose from: set it between 1 and that.")
+    if not 1 <= count <= n:
+        raise UserError(f"vokens.count is {count:,} and there are {n:,} training clips to choose from: "
+                        "set it between 1 and that.")
     return np.random.Generator(np.random.Philox(key=[seed, 0], counter=[0, 0, 2, 0])).permutation(n)[:count]
 
 # %% ../nbs/11_vokenization.ipynb #vk000013
@@ -63,10 +65,14 @@ def voken_vectors(
 ) -> torch.Tensor:          # (N, H) float32, unit length, on the CPU
     "Each voken's direction in the teacher's space; raises `UserError` on another source."
     if source not in SOURCES: raise UserError(f"Unknown vokens.source '{source}': {nearest(source, SOURCES)}")
-    if source == 'frames' and hasattr(pairs.store, 'parts'): raise UserError("vokens.source 'frames' needs frame features alone, and these pairs have clip features (3D) beside them, which a still picture does not have: use 'clips', or pairs made without 3D features.")
+    if source == 'frames' and hasattr(pairs.store, 'parts'):
+        raise UserError("vokens.source 'frames' needs frame features alone, and these pairs have clip "
+                        "features (3D) beside them, which a still picture does not have: "
+                        "use 'clips', or pairs made without 3D features.")
     out, width = [], pairs.store.width
     for rows in np.array_split(np.asarray(chosen), -(-len(chosen) // batch)):
-        video, mask = np.zeros((len(rows), cfg.max_frames, width), np.float32), np.zeros((len(rows), cfg.max_frames), bool)
+        video, mask = (np.zeros((len(rows), cfg.max_frames, width), np.float32),
+                       np.zeros((len(rows), cfg.max_frames), bool))
         for b, i in enumerate(rows):
             values = clip_rows(pairs, int(i), cfg, source)
             video[b, :len(values)], mask[b, :len(values)] = values, True
@@ -83,7 +89,8 @@ def nearest_vokens(
     "Exact search; memory grows with chunk², not with M·N."
     ids, cosines = [], []
     for part in F.normalize(states, dim=-1).split(chunk):
-        best, at = torch.full_like(part[:, 0], -2), torch.zeros(len(part), dtype=torch.int64, device=part.device)
+        best, at = torch.full_like(part[:, 0], -2), torch.zeros(len(part), dtype=torch.int64,
+                                                                device=part.device)
         for first in range(0, len(vectors), chunk):
             c, i = (part @ vectors[first:first + chunk].T).max(1)                # (chunk,)
             at, best = torch.where(c > best, i + first, at), torch.maximum(c, best)
@@ -97,7 +104,8 @@ def corpus_digest(
 ) -> str:                 # 16 hexadecimal digits
     "What ties vokens to one split of one corpus."
     h = hashlib.sha256(json.dumps(examples.manifest, sort_keys=True).encode())
-    if len(examples): h.update(examples[np.unique(np.linspace(0, len(examples) - 1, rows).astype(int))][0].tobytes())
+    if len(examples):
+        h.update(examples[np.unique(np.linspace(0, len(examples) - 1, rows).astype(int))][0].tobytes())
     return h.hexdigest()[:16]
 
 # %% ../nbs/11_vokenization.ipynb #vk000024
@@ -135,9 +143,14 @@ class VokenLabels:
         split: str = 'train',
     ):
         try: self.manifest = json.loads((Path(folder)/'vokens.json').read_text())
-        except FileNotFoundError: raise UserError(f"No vokens in '{folder}' (vokens.json is missing): make them first with 'vidlankd vokens'.") from None
-        if self.manifest['corpus'][split] != corpus_digest(examples): raise UserError(f"The vokens in {folder} were made for another corpus than {examples.folder} ({split}): make them again, in a new folder.")
-        self.maps = [np.load(Path(folder)/f'{split}-{k:05d}.npy', mmap_mode='r', allow_pickle=False) for k in range(len(examples.maps))]
+        except FileNotFoundError:
+            raise UserError(f"No vokens in '{folder}' (vokens.json is missing): "
+                            "make them first with 'vidlankd vokens'.") from None
+        if self.manifest['corpus'][split] != corpus_digest(examples):
+            raise UserError(f"The vokens in {folder} were made for another corpus than {examples.folder} "
+                            f"({split}): make them again, in a new folder.")
+        self.maps = [np.load(Path(folder)/f'{split}-{k:05d}.npy', mmap_mode='r', allow_pickle=False)
+                     for k in range(len(examples.maps))]
         self.starts, self.count = examples.starts, self.manifest['count']
     def __getitem__(self, rows):
         "(n, L) int64 tensor of the vokens of the examples numbered `rows`; -1 at special tokens."
@@ -165,7 +178,8 @@ def quantisation(
     chunk: int = 2048,
 ) -> list[dict]:             # 'vokens', 'to_voken', 'to_cell': mean cosine distances for N = 1, 2, 4, …
     "Quantisation error as the set grows."
-    h, sizes = F.normalize(states.double(), dim=-1), sorted({2**k for k in range(len(vectors).bit_length())} | {len(vectors)})
+    h, sizes = (F.normalize(states.double(), dim=-1),
+                sorted({2**k for k in range(len(vectors).bit_length())} | {len(vectors)}))
     rows = []
     for n in sizes:
         ids, cosine = nearest_vokens(h, vectors[:n].double(), chunk)
@@ -186,7 +200,9 @@ def sample_states(
         if n >= most or not len(rows): break
         ids, lengths = examples[rows]
         real = torch.from_numpy(~np.isin(ids, special_ids)).to(device)
-        out.append(states_of(encoder, torch.from_numpy(ids.astype(np.int64)).to(device), torch.from_numpy(np.arange(ids.shape[1]) < lengths[:, None]).long().to(device))[real].float())
+        out.append(states_of(encoder, torch.from_numpy(ids.astype(np.int64)).to(device),
+                             torch.from_numpy(np.arange(ids.shape[1])
+                                              < lengths[:, None]).long().to(device))[real].float())
         n += len(out[-1])
     return torch.cat(out)[:most]
 
@@ -200,10 +216,13 @@ def plot_quantisation(
     ax = ax or plt.subplots(figsize=(6, 3), layout='constrained')[1]
     for i, (name, rows) in enumerate(curves.items()):
         n = [r['vokens'] for r in rows]
-        ax.plot(n, [r['to_voken'] for r in rows], 'o-', color=('#0072B2', '#D55E00')[i % 2], ms=4, label=f'to the nearest of N {name}')
-        ax.plot(n, [r['to_cell'] for r in rows], 's--', color=('#0072B2', '#D55E00')[i % 2], ms=4, mfc='white', label=f'to its cell, {name}')
+        ax.plot(n, [r['to_voken'] for r in rows], 'o-', color=('#0072B2', '#D55E00')[i % 2], ms=4,
+                label=f'to the nearest of N {name}')
+        ax.plot(n, [r['to_cell'] for r in rows], 's--', color=('#0072B2', '#D55E00')[i % 2], ms=4,
+                mfc='white', label=f'to its cell, {name}')
     ax.axhline(0, color='0.2', lw=1, label='continuous target'); ax.set_xscale('log', base=2)
-    ax.set(xlabel='N, vokens', ylabel='mean cosine distance', ylim=(-.03, None)); ax.spines[['top', 'right']].set_visible(False)
+    ax.set(xlabel='N, vokens', ylabel='mean cosine distance', ylim=(-.03, None))
+    ax.spines[['top', 'right']].set_visible(False)
     ax.legend(frameon=False, fontsize=8)
     return ax
 
@@ -214,7 +233,8 @@ def diversity(
     "How evenly vokens are used."
     p = counts[counts > 0] / counts.sum()
     entropy = float(-(p * np.log(p)).sum())
-    return {'used': float((counts > 0).mean()), 'entropy': entropy, 'perplexity': float(np.exp(entropy)), 'largest': float(p.max())}
+    return {'used': float((counts > 0).mean()), 'entropy': entropy, 'perplexity': float(np.exp(entropy)),
+            'largest': float(p.max())}
 
 # %% ../nbs/11_vokenization.ipynb #vk000038
 def make_vokens(
@@ -231,20 +251,28 @@ def make_vokens(
     out, train = Path(out), PairSet.load(pairs, 'train')
     chosen = choose_clips(len(train), cfg.count, seed)
     model = VideoTeacher.from_pretrained(teacher).eval().to('cuda' if torch.cuda.is_available() else 'cpu')
-    special, splits = load_tokenizer(Path(corpus)/'tokenizer').all_special_ids, {s: Examples(corpus, s) for s in ('train', 'valid')}
+    special, splits = (load_tokenizer(Path(corpus)/'tokenizer').all_special_ids,
+                       {s: Examples(corpus, s) for s in ('train', 'valid')})
     vectors = voken_vectors(model, train, chosen, pairs_cfg, cfg.source)
-    identity = {'count': cfg.count, 'source': cfg.source, 'seed': seed, 'corpus': {s: corpus_digest(e) for s, e in splits.items()}, 'vectors': hashlib.sha256(vectors.numpy().tobytes()).hexdigest()[:16]}
+    identity = {'count': cfg.count, 'source': cfg.source, 'seed': seed,
+                'corpus': {s: corpus_digest(e) for s, e in splits.items()},
+                'vectors': hashlib.sha256(vectors.numpy().tobytes()).hexdigest()[:16]}
     _begin(out, identity)
     np.save(out/'vectors.npy', vectors.numpy())
-    write_aside(out/'clips.json', json.dumps([dict(zip(('video', 'start', 'end', 'text'), train.meta(int(i)))) for i in chosen]))
-    bar, there = Progress('vokens', sum(map(len, splits.values())), show=show, unit='example'), vectors.to(model.device)
+    write_aside(out/'clips.json',
+                json.dumps([dict(zip(('video', 'start', 'end', 'text'), train.meta(int(i))))
+                            for i in chosen]))
+    bar, there = (Progress('vokens', sum(map(len, splits.values())), show=show, unit='example'),
+                  vectors.to(model.device))
     for split, examples in splits.items():
         for k, (ids, lengths) in enumerate(examples.maps):
             path = out/f'{split}-{k:05d}.npy'
             if path.exists(): bar.advance(len(ids))
             else: label_part(model.text, ids, lengths, special, there, cfg, path, bar.advance)
     bar.close()
-    manifest = identity | _use(out, cfg.count) | {'quantisation': quantisation(sample_states(model.text, splits['train'], special).cpu(), vectors, cfg.chunk)}
+    manifest = (identity | _use(out, cfg.count)
+                | {'quantisation': quantisation(sample_states(model.text, splits['train'], special).cpu(),
+                                                vectors, cfg.chunk)})
     write_json(out/'vokens.json', manifest)
     return manifest
 
@@ -252,7 +280,9 @@ def make_vokens(
 def _begin(out, identity):
     "An empty folder, or the one that an interrupted run with the same `identity` left; raises `UserError` where something else lies."
     file = out/'making.json'
-    if out.exists() and not (out.is_dir() and (file.exists() or not any(out.iterdir()))): raise UserError(f"{out} is in use for something other than vokens: choose a new folder. Nothing was written.")
+    if out.exists() and not (out.is_dir() and (file.exists() or not any(out.iterdir()))):
+        raise UserError(f"{out} is in use for something other than vokens: choose a new folder. "
+                        "Nothing was written.")
     if out.exists() and not (file.exists() and json.loads(file.read_text()) == identity): shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
     for half in out.glob('.*.npy.*'): half.unlink()
@@ -262,9 +292,13 @@ def _use(out, count):
     "Diversity of the labels on disk, and the clips that name most tokens."
     counts = np.zeros(count, np.int64)
     for path in sorted(out.glob('*-*.npy')):
-        for part in np.array_split(labels := np.load(path, mmap_mode='r', allow_pickle=False), -(-labels.size // 2**22)): counts += np.bincount(part[part >= 0], minlength=count)
+        for part in np.array_split(labels := np.load(path, mmap_mode='r', allow_pickle=False),
+                                   -(-labels.size // 2**22)):
+            counts += np.bincount(part[part >= 0], minlength=count)
     clips, top = json.loads((out/'clips.json').read_text()), np.argsort(-counts, kind='stable')[:5]
-    return {'tokens': int(counts.sum()), 'diversity': diversity(counts), 'most_used': [{'text': clips[i]['text'], 'share': round(float(counts[i] / counts.sum()), 4)} for i in top.tolist()]}
+    return {'tokens': int(counts.sum()), 'diversity': diversity(counts),
+            'most_used': [{'text': clips[i]['text'], 'share': round(float(counts[i] / counts.sum()), 4)}
+                          for i in top.tolist()]}
 
 # %% ../nbs/11_vokenization.ipynb #vk000053
 @lru_cache
@@ -272,7 +306,8 @@ def reads_vokens(
     objective: str,    # as in `Distillation`: a name, a sum, or an import path
 ) -> bool:
     "Does any part of an objective read vokens?"
-    return objective != 'none' and any(find_objective(name).reads == 'vokens' for name, _ in parse_sum(objective))
+    return objective != 'none' and any(find_objective(name).reads == 'vokens'
+                                       for name, _ in parse_sum(objective))
 
 # %% ../nbs/11_vokenization.ipynb #vk000055
 def labels_for(
@@ -282,5 +317,7 @@ def labels_for(
 ) -> dict:             # split -> `VokenLabels`; empty for a student that reads none
     "The vokens a student learns; raises `UserError` where its teacher is not the one that made them."
     if not reads_vokens(cfg.objective): return {}
-    if cfg.teacher != 'video': raise UserError(f"The objective '{cfg.objective}' reads vokens, which the run's video teacher makes, and the student asks for teacher '{cfg.teacher}': set its teacher to 'video'.")
+    if cfg.teacher != 'video':
+        raise UserError(f"The objective '{cfg.objective}' reads vokens, which the run's video teacher makes, "
+                        f"and the student asks for teacher '{cfg.teacher}': set its teacher to 'video'.")
     return {s: VokenLabels(folder, e, s) for s, e in examples.items()}

@@ -29,7 +29,8 @@ def invent(
     rng = np.random.default_rng(seed)
     noise = rng.standard_normal((2000, width), np.float32).astype(np.float16)
     writer = StoreWriter(folder, dict(width=width, backbone='invented'), shard_bytes=128 << 20, seconds=1e9)
-    for i, (n, at) in enumerate(zip(rng.integers(300, 481, videos), rng.integers(0, 1500, videos))): writer.add(f'video{i:07d}', f'video{i:07d}.mp4', noise[at:at + n], 1.)
+    for i, (n, at) in enumerate(zip(rng.integers(300, 481, videos), rng.integers(0, 1500, videos))):
+        writer.add(f'video{i:07d}', f'video{i:07d}.mp4', noise[at:at + n], 1.)
     writer.flush()
     FeatureStore(folder)   # builds the index
     return sum(p.stat().st_size for p in Path(folder).iterdir())
@@ -42,7 +43,8 @@ def invent_captions(
     "Write captions for invented videos, one video at a time."
     with open(path, 'w') as f:
         for i in range(videos):
-            c = dict(start=[30*k for k in range(clips)], end=[30*k + 10 for k in range(clips)], text=[f'now add spoon {k} of sugar to bowl {i}' for k in range(clips)])
+            c = dict(start=[30*k for k in range(clips)], end=[30*k + 10 for k in range(clips)],
+                     text=[f'now add spoon {k} of sugar to bowl {i}' for k in range(clips)])
             f.write(f"{'{' if i == 0 else ','}\"video{i:07d}\": {json.dumps(c)}")
         f.write('}')
 
@@ -66,13 +68,18 @@ def memory(
     reads: int = 20_000,
 ) -> dict:               # MiB: own (anonymous) and mapped (cache)
     "Memory of a fresh process that opened `folder` and read `reads` random pairs."
-    code = ("import sys, json, numpy as np; from vidlankd_nb.pairs import PairSet; p = PairSet.load(sys.argv[1], 'train')\n"
+    code = ("import sys, json, numpy as np; from vidlankd_nb.pairs import PairSet; "
+            "p = PairSet.load(sys.argv[1], 'train')\n"
             "for i in np.random.default_rng(0).integers(0, len(p), int(sys.argv[2])).tolist(): p[i]\n"
             "status = dict(l.split(':') for l in open('/proc/self/status') if ':' in l)\n"
-            "print(json.dumps({k: int(status[v].split()[0])//1024 for k, v in (('own', 'RssAnon'), ('mapped', 'RssFile'))}))")
+            "print(json.dumps({k: int(status[v].split()[0])//1024 for k, v in (('own', 'RssAnon'), "
+            "('mapped', 'RssFile'))}))")
     if not Path('/proc/self/status').exists(): return {}   # only Linux tells the two apart
-    done = subprocess.run([sys.executable, '-c', code, str(folder), str(reads)], capture_output=True, text=True)
-    if done.returncode: raise UserError(f"The memory of a reading process could not be measured: {done.stderr.strip().splitlines()[-1]}")
+    done = subprocess.run([sys.executable, '-c', code, str(folder), str(reads)],
+                          capture_output=True, text=True)
+    if done.returncode:
+        raise UserError("The memory of a reading process could not be measured: "
+                        f"{done.stderr.strip().splitlines()[-1]}")
     return json.loads(done.stdout)
 
 # %% ../../nbs/bench/data.ipynb #5380b826
@@ -88,7 +95,9 @@ def operations(
     from vidlankd_nb.features import HUB, ResNeXt3D
     with torch.device('meta'), FlopCounterMode(display=False) as count:
         if backbone == 'resnext3d': ResNeXt3D().eval()(torch.zeros(1, 3, 16, 112, 112))
-        else: AutoModel.from_config(AutoConfig.for_model(**HUB[backbone][1])).eval()(torch.zeros(1, 3, 224, 224))
+        else:
+            AutoModel.from_config(AutoConfig.for_model(**HUB[backbone][1])).eval()(torch.zeros(1, 3, 224,
+                                                                                               224))
     return count.get_total_flops()/1e9
 
 def at_scale(
@@ -99,9 +108,12 @@ def at_scale(
     "Disk and hours of the paper's two kinds of features for all of HowTo100M, by arithmetic."
     seconds = HOURS*3600
     rows = {'resnet152': seconds, 'resnext3d': 1.5*seconds}
-    out = {k: dict(rows=int(n), terabytes=round(n*2048*2/1e12, 2), gflop_per_row=round(g := operations(k), 1), gpu_hours=round(n*g/teraflops/1e3/3600, 1)) for k, n in rows.items()}
-    out['pairs'] = dict(clips=CLIPS, hours_to_make=round(CLIPS/pairs_per_second/3600, 1)) if pairs_per_second else {}
-    out['decoding'] = dict(frames_at_30=seconds*30, core_hours=round(seconds*30/frames_per_second/3600), frames_per_second_of_a_core=round(frames_per_second))
+    out = {k: dict(rows=int(n), terabytes=round(n*2048*2/1e12, 2), gflop_per_row=round(g := operations(k), 1),
+                   gpu_hours=round(n*g/teraflops/1e3/3600, 1)) for k, n in rows.items()}
+    out['pairs'] = (dict(clips=CLIPS, hours_to_make=round(CLIPS/pairs_per_second/3600, 1))
+                    if pairs_per_second else {})
+    out['decoding'] = dict(frames_at_30=seconds*30, core_hours=round(seconds*30/frames_per_second/3600),
+                           frames_per_second_of_a_core=round(frames_per_second))
     return out
 
 # %% ../../nbs/bench/data.ipynb #80ca1394
@@ -117,7 +129,8 @@ def decoding(
         s = out.add_stream('libx264', rate=30, options={'preset': 'veryfast'})
         s.width, s.height, s.pix_fmt = 426, 240, 'yuv420p'
         for t in range(30*seconds):
-            picture = (100 + 60*np.sin((y + 3*t)/25)[..., None] + grain[t % 20:][:240, t % 30:][:, :426]).astype(np.uint8)
+            picture = (100 + 60*np.sin((y + 3*t)/25)[..., None]
+                       + grain[t % 20:][:240, t % 30:][:, :426]).astype(np.uint8)
             out.mux(s.encode(av.VideoFrame.from_ndarray(picture, 'rgb24')))
         out.mux(s.encode())
     def bare():
@@ -126,7 +139,8 @@ def decoding(
             return sum(1 for _ in c.decode(video=0))
     def sampled():
         with VideoReader(path, fps=1) as v: return [0 for _ in v] and v.frames
-    best = lambda f: max(n/(time.perf_counter() - t) for t, n in ((time.perf_counter(), f()) for _ in range(5)))
+    best = lambda f: max(n/(time.perf_counter() - t)
+                         for t, n in ((time.perf_counter(), f()) for _ in range(5)))
     a, b = best(bare), best(sampled)
     return dict(bare=round(a), at_1_fps=round(b), cost=round(a/b, 3))
 
@@ -142,19 +156,29 @@ def bench_data(
     "Speed, memory and size of stores and pairs; about 3.5 GB of disk and two minutes with the defaults."
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    if shutil.disk_usage(out).free < 18e3*videos + 3.5e6*wide: raise UserError(f"{out} has too little room: about {(18e3*videos + 3.5e6*wide)/1e9:.1f} GB are needed.")
-    sets = {f'narrow_{n}': (n, 16) for n in sorted({max(10, videos//100), max(10, videos//10), videos})} | {'wide': (wide, 4096)}
-    result = dict(conditions=dict(reads=reads, clip_rows=10, cache='warm', processes=1, cores=os.cpu_count(), machine=machine(torch.get_num_threads())), decoding=decoding(out/'film.mp4', film), sets={})
+    if shutil.disk_usage(out).free < 18e3*videos + 3.5e6*wide:
+        raise UserError(f"{out} has too little room: "
+                        f"about {(18e3*videos + 3.5e6*wide)/1e9:.1f} GB are needed.")
+    sets = ({f'narrow_{n}': (n, 16) for n in sorted({max(10, videos//100), max(10, videos//10), videos})}
+            | {'wide': (wide, 4096)})
+    result = dict(conditions=dict(reads=reads, clip_rows=10, cache='warm', processes=1, cores=os.cpu_count(),
+                                  machine=machine(torch.get_num_threads())),
+                                  decoding=decoding(out/'film.mp4', film), sets={})
     for name, (n, width) in sets.items():
         store, pairs = out/name/'features', out/name/'pairs'
         began = time.perf_counter(); size = invent(store, n, width); wrote = time.perf_counter() - began
         invent_captions(out/name/'caption.json', n)
-        began = time.perf_counter(); train, _, report = make_pairs(store, out/name/'caption.json', Pairs(), pairs); joined = time.perf_counter() - began
-        result['sets'][name] = dict(videos=n, width=width, bytes=size, pairs=sum(report['pairs'].values()), megabytes_per_second_written=round(size/wrote/1e6),
-            pairs_made_per_second=round(sum(report['pairs'].values())/joined), pairs_read_per_second=round(speed(train, reads)), memory_mib=memory(pairs, reads))
+        began = time.perf_counter()
+        train, _, report = make_pairs(store, out/name/'caption.json', Pairs(), pairs)
+        joined = time.perf_counter() - began
+        result['sets'][name] = dict(videos=n, width=width, bytes=size, pairs=sum(report['pairs'].values()),
+            megabytes_per_second_written=round(size/wrote/1e6),
+            pairs_made_per_second=round(sum(report['pairs'].values())/joined),
+            pairs_read_per_second=round(speed(train, reads)), memory_mib=memory(pairs, reads))
         del train
         if not keep: shutil.rmtree(out/name)
     (out/'film.mp4').unlink()
-    result['howto100m'] = at_scale(result['decoding']['at_1_fps'], result['sets']['wide']['pairs_made_per_second'])
+    result['howto100m'] = at_scale(result['decoding']['at_1_fps'],
+                                   result['sets']['wide']['pairs_made_per_second'])
     write_json(out/'data.json', result)
     return result

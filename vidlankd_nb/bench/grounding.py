@@ -31,13 +31,17 @@ def examine(
     x = Experiment(run, folder, show)
     x.do('world', 'features', 'pairs', 'corpus', 'teacher')
     train_teacher(x, 'shuffled')
-    data = PairBatches(PairSet.load(x.path('pairs'), 'valid'), load_tokenizer(x.path('corpus', 'tokenizer')), run.pairs)
-    teacher, shuffled = (VideoTeacher.from_pretrained(x.path('teachers', kind)) for kind in ('video', 'shuffled'))
+    data = PairBatches(PairSet.load(x.path('pairs'), 'valid'),
+                       load_tokenizer(x.path('corpus', 'tokenizer')), run.pairs)
+    teacher, shuffled = (VideoTeacher.from_pretrained(x.path('teachers', kind))
+                         for kind in ('video', 'shuffled'))
     found = {name: pointing_scores(t, data, x.path('world'), reader, draws) for name, t, reader in
-             (('words', teacher, 'words'), ('tokens', teacher, 'tokens'), ('shuffled', shuffled, 'words'), ('untrained', untrained(teacher, data, run.seed), 'words'))}
+             (('words', teacher, 'words'), ('tokens', teacher, 'tokens'), ('shuffled', shuffled, 'words'),
+              ('untrained', untrained(teacher, data, run.seed), 'words'))}
     probes = json.loads(x.path('world', 'probes.json').read_text(encoding='utf-8'))
     x.close()
-    return found | {'property': probe_folder(x.path('teachers', 'video'), probes, run)['property'], 'seconds': x.record('teacher')['seconds']}
+    return found | {'property': probe_folder(x.path('teachers', 'video'), probes, run)['property'],
+                    'seconds': x.record('teacher')['seconds']}
 
 # %% ../../nbs/bench/grounding.ipynb #bground7
 THRESHOLDS = {'noun': .85, 'verb': .95, 'event': .75}
@@ -50,8 +54,11 @@ def verdict(
     for kind, hoped in THRESHOLDS.items():
         if not all(kind in s['words'] for s in by_seed.values()): continue          # a small world may hold out no such word
         at = lambda name: [s[name][kind]['mean'] for s in by_seed.values()]
-        out[kind] = {'mean': float(np.mean(at('words'))), 'smallest': min(at('words')), 'hoped': hoped, 'reached': float(np.mean(at('words'))) >= hoped,
-                     'reached_on_each_seed': min(at('words')) >= hoped, 'shuffled': float(np.mean(at('shuffled'))), 'above_shuffled_on_each_seed': all(a > b for a, b in zip(at('words'), at('shuffled')))}
+        out[kind] = {'mean': float(np.mean(at('words'))), 'smallest': min(at('words')), 'hoped': hoped,
+                     'reached': float(np.mean(at('words'))) >= hoped,
+                     'reached_on_each_seed': min(at('words')) >= hoped,
+                     'shuffled': float(np.mean(at('shuffled'))),
+                     'above_shuffled_on_each_seed': all(a > b for a, b in zip(at('words'), at('shuffled')))}
     return out
 
 # %% ../../nbs/bench/grounding.ipynb #bground8
@@ -64,8 +71,10 @@ def summary(
     first = next(iter(seeds.values()))
     for name in ('words', 'tokens', 'shuffled', 'untrained'):
         for kind in (k for k in first[name] if all(k in s[name] for s in seeds.values())):
-            cells = [f"{s[name][kind]['mean']:.2f} ({s[name][kind]['low']:.2f}–{s[name][kind]['high']:.2f})" for s in seeds.values()]
-            rows.append(f"| {name}: {kind} | {' | '.join(cells)} | {THRESHOLDS.get(kind, '') if name == 'words' else ''} |")
+            cells = [f"{s[name][kind]['mean']:.2f} ({s[name][kind]['low']:.2f}–{s[name][kind]['high']:.2f})"
+                     for s in seeds.values()]
+            rows.append(f"| {name}: {kind} | {' | '.join(cells)} | "
+                        f"{THRESHOLDS.get(kind, '') if name == 'words' else ''} |")
     return '\n'.join(rows)
 
 # %% ../../nbs/bench/grounding.ipynb #bground9
@@ -79,13 +88,16 @@ def bench_grounding(
 ) -> dict:                                       # what grounding.json holds
     "Measure where the words of a preset's teacher look; raises `UserError` on seeds that are no numbers."
     try: numbers = [int(s) for s in str(seeds).split(',')]
-    except ValueError: raise UserError(f"--seeds is '{seeds}'; it must be numbers with commas between them, such as 201,202,203.") from None
+    except ValueError:
+        raise UserError(f"--seeds is '{seeds}'; it must be numbers with commas between them, "
+                        "such as 201,202,203.") from None
     run = replace(load_run(preset), students={}, controls={})
     import transformers
     transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(run.threads or torch.get_num_threads())
     by_seed = {str(s): examine(replace(run, seed=s), Path(runs)/f'seed-{s}', draws, show) for s in numbers}
-    results = dict(command=f'vidlankd bench grounding --seeds {seeds}', preset=preset, verdict=verdict(by_seed), seeds=by_seed, machine=machine(torch.get_num_threads()))
+    results = dict(command=f'vidlankd bench grounding --seeds {seeds}', preset=preset,
+                   verdict=verdict(by_seed), seeds=by_seed, machine=machine(torch.get_num_threads()))
     Path(out).mkdir(parents=True, exist_ok=True)
     (Path(out)/'grounding.json').write_text(json.dumps(results, indent=1) + '\n')
     return results

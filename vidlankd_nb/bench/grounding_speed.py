@@ -33,10 +33,12 @@ def one_picture(words: int = 10, rows: int = 16):
     torch.manual_seed(0)
     teacher = make_teacher(load_run('small').teacher, Words(), 4096, rows).eval()
     rng = np.random.default_rng(0)
-    ids, values, frames = torch.randint(5, 30000, (1, words)), rng.standard_normal((rows, 4096)), rng.integers(0, 255, (rows, 64, 96, 3), dtype=np.uint8)
+    ids, values, frames = (torch.randint(5, 30000, (1, words)), rng.standard_normal((rows, 4096)),
+                           rng.integers(0, 255, (rows, 64, 96, 3), dtype=np.uint8))
     def work():
         with torch.inference_mode(): states = states_of(teacher.text, ids, torch.ones_like(ids))[0]
-        look = Look('v:0', '', '', ['word'] * words, np.arange(rows) / 2, frames, {'words in context': similarity(states, frame_states(teacher, values))})
+        look = Look('v:0', '', '', ['word'] * words, np.arange(rows) / 2, frames,
+                    {'words in context': similarity(states, frame_states(teacher, values))})
         figure = heat_maps(look)[0].figure
         figure.savefig(io.BytesIO(), format='png'); plt.close(figure)
     return work
@@ -55,9 +57,13 @@ def bench_grounding_speed(
     at = rng.choice(clips, queries, replace=False)
     q = t[at] + 2 * rng.standard_normal((queries, width), dtype=np.float32)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    seconds = {'heat_map': timed(one_picture()), 'rank': timed(lambda: recall(q, t, labels=(at, np.arange(clips))), 3), 'search': timed(lambda: search(q, t, 10), 3)}
+    seconds = {'heat_map': timed(one_picture()),
+               'rank': timed(lambda: recall(q, t, labels=(at, np.arange(clips))), 3),
+               'search': timed(lambda: search(q, t, 10), 3)}
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    result = dict(command='vidlankd bench grounding-speed', clips=clips, queries=queries, width=width, seconds={k: round(v, 3) for k, v in seconds.items()}, peak_memory_grown_mb=round(grown), machine=machine(torch.get_num_threads()))
+    result = dict(command='vidlankd bench grounding-speed', clips=clips, queries=queries, width=width,
+                  seconds={k: round(v, 3) for k, v in seconds.items()}, peak_memory_grown_mb=round(grown),
+                  machine=machine(torch.get_num_threads()))
     Path(out).mkdir(parents=True, exist_ok=True)
     (Path(out)/'grounding_speed.json').write_text(json.dumps(result, indent=1) + '\n')
     return result
@@ -65,4 +71,5 @@ def bench_grounding_speed(
 def summary(result: dict) -> str:
     "The figures in a line."
     s = result['seconds']
-    return f"heat map of one pair {s['heat_map']:.2f} s; {result['clips']:,} clips × {result['queries']:,} queries: ranked in {s['rank']:.2f} s, ten nearest of each found in {s['search']:.2f} s"
+    return (f"heat map of one pair {s['heat_map']:.2f} s; {result['clips']:,} clips × {result['queries']:,} "
+            f"queries: ranked in {s['rank']:.2f} s, ten nearest of each found in {s['search']:.2f} s")

@@ -74,7 +74,8 @@ def resident(
 ) -> float:          # MB
     "Resident memory of this process."
     status = Path('/proc/self/status')
-    if status.exists(): return next(int(x.split()[1])/1024 for x in status.read_text().splitlines() if x.startswith(key))
+    if status.exists():
+        return next(int(x.split()[1])/1024 for x in status.read_text().splitlines() if x.startswith(key))
     import resource
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == 'darwin' else 1024)
 
@@ -97,8 +98,10 @@ def peak_elsewhere(
     threads: int = 2,
 ) -> float:          # MB
     "`peak` in a fresh process."
-    code = f"from vidlankd_nb.bench.objectives import peak; print(peak({objective!r}, {form!r}, {tuple(shape)!r}, {threads}))"
-    out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True, env=os.environ | {'PYTHONPATH': os.pathsep.join(p for p in sys.path if p)})
+    code = (f"from vidlankd_nb.bench.objectives import peak; print(peak({objective!r}, {form!r}, "
+            f"{tuple(shape)!r}, {threads}))")
+    out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True,
+                         env=os.environ | {'PYTHONPATH': os.pathsep.join(p for p in sys.path if p)})
     return float(out.stdout.split()[-1])
 
 def compare(
@@ -111,7 +114,8 @@ def compare(
     "The loop and the fast form in one run."
     fast, loop = (best_time(case(objective, form, shape), repeats, spend=spend) for form in ('fast', 'loop'))
     mb_fast, mb_loop = (peak_elsewhere(objective, form, shape, threads) for form in ('fast', 'loop'))
-    return dict(shape=list(shape), loop_s=loop, fast_s=fast, speedup=loop/fast, loop_mb=mb_loop, fast_mb=mb_fast, memory_ratio=mb_loop/max(mb_fast, .1))
+    return dict(shape=list(shape), loop_s=loop, fast_s=fast, speedup=loop/fast, loop_mb=mb_loop,
+                fast_mb=mb_fast, memory_ratio=mb_loop/max(mb_fast, .1))
 
 # %% ../../nbs/bench/objectives.ipynb #29be633f
 def reference(
@@ -121,7 +125,8 @@ def reference(
     "A masked-LM step of a student beside the forward pass of a teacher of the same size."
     from transformers import BertConfig, BertForMaskedLM
     B, L, D = shape
-    config = BertConfig(vocab_size=vocab, hidden_size=D, num_hidden_layers=layers, num_attention_heads=max(1, D//64), intermediate_size=4*D,
+    config = BertConfig(vocab_size=vocab, hidden_size=D, num_hidden_layers=layers,
+                        num_attention_heads=max(1, D//64), intermediate_size=4*D,
                         max_position_embeddings=L, hidden_dropout_prob=0., attention_probs_dropout_prob=0.)
     torch.manual_seed(0)
     student, teacher = BertForMaskedLM(config), BertForMaskedLM(config).eval()
@@ -158,7 +163,8 @@ def logits_case(
     student_head: bool,          # does the student's head run for this alone? False: the masked-LM loss has its logits already
 ):                               # a function without arguments
     "Soft labels on `n` positions, the teacher's vocabulary head included."
-    objective, x, mask = make_objective('soft_label', width, width), torch.randn(1, n, width), torch.ones(1, n, dtype=torch.bool)
+    objective, x, mask = (make_objective('soft_label', width, width), torch.randn(1, n, width),
+                          torch.ones(1, n, dtype=torch.bool))
     with torch.no_grad(): logits = head(x)
     def run():
         with torch.no_grad(): t = head(x)
@@ -182,11 +188,15 @@ def shares(
     base = timed(step)
     B, L, D = shape
     cases = {n: (n, {}, {}) for n in ('l2', 'nst', 'infonce', 'ntxent', 'crd')}
-    cases |= {'nst over sequences': ('nst', {'over': 'sequence'}, {}), 'nst gaussian': ('nst', {'kernel': 'gaussian'}, {}), 'nst+crd': ('nst+crd', {}, {}),
-              'voken 512': ('voken', {}, dict(n_vokens=512)), f'voken {big}': ('voken', {}, dict(n_vokens=big)), 'crd_bank': ('crd_bank', {}, dict(n_examples=4*big))}
+    cases |= {'nst over sequences': ('nst', {'over': 'sequence'}, {}),
+              'nst gaussian': ('nst', {'kernel': 'gaussian'}, {}), 'nst+crd': ('nst+crd', {}, {}),
+              'voken 512': ('voken', {}, dict(n_vokens=512)),
+              f'voken {big}': ('voken', {}, dict(n_vokens=big)),
+              'crd_bank': ('crd_bank', {}, dict(n_examples=4*big))}
     out = {k: timed(states_case(n, o, shape, **z))/base for k, (n, o, z) in cases.items()}
     out['soft_label'] = timed(logits_case(head, B*L//7, D, False))/base
-    out['soft_label on all positions'] = best_time(logits_case(head, B*L, D, True), 1, warm=False, spend=0.)/base
+    out['soft_label on all positions'] = best_time(logits_case(head, B*L, D, True), 1,
+                                                   warm=False, spend=0.)/base
     return out, base
 
 # %% ../../nbs/bench/objectives.ipynb #c2614d6a
@@ -197,9 +207,13 @@ def summary(
     rows = ['| | loop | fast form | ratio |', '|---|---|---|---|']
     for name, key in (('NST, polynomial', 'nst_poly'), ('NT-Xent', 'ntxent')):
         r = results[key]
-        rows += [f"| {name}: time | {r['loop_s']*1e3:,.0f} ms | {r['fast_s']*1e3:,.1f} ms | {r['speedup']:.0f} × |", f"| {name}: memory | {r['loop_mb']:,.0f} MB | {r['fast_mb']:,.0f} MB | {r['memory_ratio']:.0f} × |"]
+        rows += [f"| {name}: time | {r['loop_s']*1e3:,.0f} ms | {r['fast_s']*1e3:,.1f} ms | "
+                 f"{r['speedup']:.0f} × |",
+                 f"| {name}: memory | {r['loop_mb']:,.0f} MB | {r['fast_mb']:,.0f} MB | "
+                 f"{r['memory_ratio']:.0f} × |"]
     rows += ['', f"| objective | added to a step of {results['step_s']:.2f} s |", '|---|---|']
-    return '\n'.join(rows + [f'| {k} | {100*v:.1f} % |' for k, v in sorted(results['share_of_step'].items(), key=lambda x: x[1])])
+    return '\n'.join(rows + [f'| {k} | {100*v:.1f} % |'
+                             for k, v in sorted(results['share_of_step'].items(), key=lambda x: x[1])])
 
 # %% ../../nbs/bench/objectives.ipynb #c5f2c4ac
 def machine(
@@ -207,8 +221,10 @@ def machine(
 ) -> dict:
     "Where the figures come from."
     info = Path('/proc/cpuinfo')
-    names = [x.split(':', 1)[1].strip() for x in info.read_text().splitlines() if x.startswith('model name')] if info.exists() else []
-    return dict(processor=names[0] if names else platform.processor(), cores=os.cpu_count(), threads=threads, torch=torch.__version__, python=platform.python_version())
+    names = ([x.split(':', 1)[1].strip() for x in info.read_text().splitlines() if x.startswith('model name')]
+             if info.exists() else [])
+    return dict(processor=names[0] if names else platform.processor(), cores=os.cpu_count(), threads=threads,
+                torch=torch.__version__, python=platform.python_version())
 
 def plot(
     results: dict,       # of `bench_objectives`
@@ -217,11 +233,15 @@ def plot(
     "Speed-ups and shares as two bar charts."
     import matplotlib.pyplot as plt
     fig, (a, b) = plt.subplots(1, 2, figsize=(10, 3.4), gridspec_kw=dict(width_ratios=[1, 2]))
-    ratios = {'NST\nspeed': results['nst_poly']['speedup'], 'NST\nmemory': results['nst_poly']['memory_ratio'], 'NT-Xent\nspeed': results['ntxent']['speedup']}
-    a.bar(ratios.keys(), ratios.values()); a.set_yscale('log'); a.set_title('loop / fast form', fontsize=9); a.set_ylim(1, 3*max(ratios.values()))
+    ratios = {'NST\nspeed': results['nst_poly']['speedup'],
+              'NST\nmemory': results['nst_poly']['memory_ratio'],
+              'NT-Xent\nspeed': results['ntxent']['speedup']}
+    a.bar(ratios.keys(), ratios.values()); a.set_yscale('log'); a.set_title('loop / fast form', fontsize=9)
+    a.set_ylim(1, 3*max(ratios.values()))
     for i, v in enumerate(ratios.values()): a.text(i, v, f'{v:.0f}×', ha='center', va='bottom', fontsize=8)
     shares = dict(sorted(results['share_of_step'].items(), key=lambda x: x[1]))
-    b.barh(list(shares), [100*v for v in shares.values()]); b.axvline(10, c='k', lw=.8, ls='--'); b.set_xscale('log'); b.set_xlabel('added to a distillation step, %', fontsize=8)
+    b.barh(list(shares), [100*v for v in shares.values()]); b.axvline(10, c='k', lw=.8, ls='--')
+    b.set_xscale('log'); b.set_xlabel('added to a distillation step, %', fontsize=8)
     b.tick_params(labelsize=7); fig.tight_layout(); fig.savefig(path, dpi=110); plt.close(fig)
 
 # %% ../../nbs/bench/objectives.ipynb #5f224120
@@ -234,12 +254,15 @@ def bench_objectives(
     "Measure every objective against its loop and against a 6L/512H step at B=32, L=128; writes JSON and a plot."
     before = torch.get_num_threads(); torch.set_num_threads(threads)
     try:
-        nst, ntx, step = ((2, 16, 32), (4, 8, 32), (2, 16, 64)) if quick else ((8, 128, 768), (32, 128, 768), (32, 128, 512))
+        nst, ntx, step = (((2, 16, 32), (4, 8, 32), (2, 16, 64)) if quick
+                          else ((8, 128, 768), (32, 128, 768), (32, 128, 512)))
         spend = 0. if quick else 2.
-        results = dict(nst_poly=compare('nst', nst, repeats, threads, spend), ntxent=compare('ntxent', ntx, repeats, threads, spend))
+        results = dict(nst_poly=compare('nst', nst, repeats, threads, spend),
+                       ntxent=compare('ntxent', ntx, repeats, threads, spend))
         share, seconds = shares(step, 1, 200, repeats, 50, spend) if quick else shares(step, repeats=repeats)
     finally: torch.set_num_threads(before)
-    results |= dict(share_of_step=share, step_s=seconds, step_shape=list(step), quick=quick, machine=machine(threads))
+    results |= dict(share_of_step=share, step_s=seconds, step_shape=list(step), quick=quick,
+                    machine=machine(threads))
     Path(out).mkdir(parents=True, exist_ok=True)
     (Path(out)/'objectives.json').write_text(json.dumps(results, indent=1))
     plot(results, Path(out)/'objectives.png')

@@ -20,7 +20,8 @@ from ..config import Distillation, Encoder, Training, load_run
 from ..corpus import Masker, masked_batch, most_masked
 from ..student import StudentTask, teacher_reads
 from ..teacher import text_encoder
-from ..training import Watch, make_accelerator, make_optimizer, matmul_peak, optimizer_step, to_device
+from ..training import (Watch, make_accelerator, make_optimizer, matmul_peak,
+                                  optimizer_step, to_device)
 
 # %% ../../nbs/bench/training.ipynb #64c94354
 def numbered_words(
@@ -29,7 +30,9 @@ def numbered_words(
     "A tokenizer whose words are numbers: it gives a model its vocabulary size and its special tokens."
     special = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]']
     words = {w: i for i, w in enumerate(special + [str(i) for i in range(size - len(special))])}
-    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(words, '[UNK]')), pad_token='[PAD]', unk_token='[UNK]', cls_token='[CLS]', sep_token='[SEP]', mask_token='[MASK]')
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(words, '[UNK]')),
+                                   pad_token='[PAD]', unk_token='[UNK]', cls_token='[CLS]', sep_token='[SEP]',
+                                   mask_token='[MASK]')
 
 # %% ../../nbs/bench/training.ipynb #93a8d0f9
 def random_batch(
@@ -40,7 +43,8 @@ def random_batch(
     "Full blocks of random words, masked."
     ids = np.random.default_rng(0).integers(5, len(tokenizer), (batch, length))
     ids[:, 0], ids[:, -1] = tokenizer.cls_token_id, tokenizer.sep_token_id
-    return masked_batch(ids, np.full(batch, length), np.isin(ids, tokenizer.all_special_ids), np.arange(batch), 0, Masker(tokenizer), most_masked(length))
+    return masked_batch(ids, np.full(batch, length), np.isin(ids, tokenizer.all_special_ids),
+                        np.arange(batch), 0, Masker(tokenizer), most_masked(length))
 
 # %% ../../nbs/bench/training.ipynb #718b96a1
 def package_step(
@@ -93,7 +97,8 @@ def naive_step(
     task.to(acc.device).train(); task.teacher.to(acc.device)
     optimizer = torch.optim.AdamW(task.parameters(), cfg.lr, eps=cfg.adam_eps, weight_decay=cfg.weight_decay)
     def step():
-        with acc.autocast(): terms = naive_terms(task.student, task.teacher, task.head, to_device(batch, acc.device))
+        with acc.autocast():
+            terms = naive_terms(task.student, task.teacher, task.head, to_device(batch, acc.device))
         (terms[0] + task.weights['distillation'] * terms[1]).backward()
         norm = torch.nn.utils.clip_grad_norm_(task.parameters(), cfg.clip)
         optimizer.step(); optimizer.zero_grad()
@@ -141,11 +146,13 @@ def extra_parts(
     "What distillation adds to a step, part by part."
     device = batch['input_ids'].device
     def teacher():
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16): return teacher_reads(task.teacher, batch)['states']
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            return teacher_reads(task.teacher, batch)['states']
     states = teacher().float()
     def objective():
         x = states.clone().requires_grad_()
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16): loss, _ = task.objective(task.head(x), states, ~batch['special'], batch['examples'])
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            loss, _ = task.objective(task.head(x), states, ~batch['special'], batch['examples'])
         loss.backward()
         for p in task.head.parameters(): p.grad = None
     return {"the teacher's forward pass": teacher, 'head and objective': objective}
@@ -164,10 +171,12 @@ def make_steps(
         student, teacher = text_encoder(shape, tokenizer), text_encoder(shape, tokenizer)
         return StudentTask(student, Distillation(objective, 100.), teacher if objective != 'none' else None)
     plain, ours, naive = task('none'), task('nst'), task('nst')
-    steps = {'plain': package_step(plain, b, cfg), 'distilled': package_step(ours, b, cfg), 'naive': naive_step(naive, b, cfg)}
+    steps = {'plain': package_step(plain, b, cfg), 'distilled': package_step(ours, b, cfg),
+             'naive': naive_step(naive, b, cfg)}
     bf16 = acc.mixed_precision == 'bf16'
     steps |= extra_parts(ours, to_device(b, acc.device), bf16)
-    flops = {'plain': plain.flops_per_token(b), 'distilled': ours.flops_per_token(b), 'naive': naive.flops_per_token(b)}
+    flops = {'plain': plain.flops_per_token(b), 'distilled': ours.flops_per_token(b),
+             'naive': naive.flops_per_token(b)}
     return steps, flops, acc.device, bf16
 
 # %% ../../nbs/bench/training.ipynb #b5f9cae4
@@ -178,9 +187,12 @@ def summary(
 ) -> str:             # Markdown
     "The figures as two small tables."
     r, s = results['ratios'], results['shape']
-    rows = [f"{s['layers']} layers, width {s['width']}, batch {s['batch']} × {s['length']} tokens, {results['precision']}, {results['machine']['threads']} threads" + (' – **quick: these figures mean nothing**' if results['quick'] else ''),
+    rows = [f"{s['layers']} layers, width {s['width']}, batch {s['batch']} × {s['length']} tokens, "
+            f"{results['precision']}, {results['machine']['threads']} threads"
+            + (' – **quick: these figures mean nothing**' if results['quick'] else ''),
             '', '| step | seconds | tokens a second | MFU |', '|---|---|---|---|']
-    rows += [f"| {k} | {v['seconds']:.3g} | {v['tokens_per_s']:,.0f} | {100*v['mfu']:.0f} % |" for k, v in results['steps'].items()]
+    rows += [f"| {k} | {v['seconds']:.3g} | {v['tokens_per_s']:,.0f} | {100*v['mfu']:.0f} % |"
+             for k, v in results['steps'].items()]
     owed = s['config'] == 'small' and results['device'] == 'cpu' and not results['quick']
     rows += ['', '| ratio | measured | owed |', '|---|---|---|']
     rows += [f"| {k} | {r[k]:.2f} | {f'{OWED[k][0]} {OWED[k][1]:.2f}' if owed else ''} |" for k in OWED]
@@ -201,7 +213,8 @@ def plot(
     for (name, share), colour in zip(results['parts'].items(), ('#E69F00', '#009E73')):
         ax.barh(['distilled'], [share * plain], left=left, color=colour, label=name); left += share * plain
     for i, v in enumerate(s.values()): ax.text(v, i, f'  {v:.3g} s', va='center', fontsize=8)
-    ax.invert_yaxis(); ax.set_xlim(0, 1.12 * max(s.values())); ax.set_xlabel('seconds a step'); ax.legend(frameon=False, fontsize=8); ax.spines[['top', 'right']].set_visible(False)
+    ax.invert_yaxis(); ax.set_xlim(0, 1.12 * max(s.values())); ax.set_xlabel('seconds a step')
+    ax.legend(frameon=False, fontsize=8); ax.spines[['top', 'right']].set_visible(False)
     if path: fig.savefig(path, dpi=110); plt.close(fig)
     return fig
 
@@ -216,8 +229,10 @@ def measure(
     def peak(): peaks.append(matmul_peak.__wrapped__(str(device), bf16))
     times = rounds(steps | {'peak': peak}, repeats, device, () if device.type == 'cuda' else ('naive',))
     middle = {k: statistics.median(times[k]) for k in flops}
-    return {'steps': {k: dict(seconds=s, tokens_per_s=tokens / s, mfu=tokens / s * flops[k] / max(peaks)) for k, s in middle.items()},
-            'ratios': {k: ratio(times, *k.split('/')) for k in OWED}, 'parts': {k: ratio(times, k, 'plain') for k in steps if k not in flops},
+    return {'steps': {k: dict(seconds=s, tokens_per_s=tokens / s, mfu=tokens / s * flops[k] / max(peaks))
+                      for k, s in middle.items()},
+            'ratios': {k: ratio(times, *k.split('/')) for k in OWED},
+            'parts': {k: ratio(times, k, 'plain') for k in steps if k not in flops},
             'rounds': {k: [round(x, 4) for x in times[k]] for k in steps}, 'peak_flops': max(peaks)}
 
 # %% ../../nbs/bench/training.ipynb #dcebd0c5
@@ -230,13 +245,16 @@ def bench_training(
     compiled: bool = False,           # torch.compile for the package's steps
 ) -> dict:                            # what training.json holds
     "Time a distillation step against a plain and a naive one; writes JSON and a plot."
-    shape, vocab, batch, length = (Encoder(layers=2, width=64, heads=2), 200, 4, 16) if quick else (load_run(config).student.text, 30522, 32, 128)
+    shape, vocab, batch, length = ((Encoder(layers=2, width=64, heads=2), 200, 4, 16) if quick
+                                   else (load_run(config).student.text, 30522, 32, 128))
     if dropout is not None: shape = replace(shape, dropout=dropout)
     load = os.getloadavg()[0] if hasattr(os, 'getloadavg') else None
     made = make_steps(shape, vocab, batch, length, Training(lr=1e-4, compile=compiled))
     results = measure(*made, batch * length, repeats) | dict(
-        shape=dict(config=config, layers=shape.layers, width=shape.width, heads=shape.heads, dropout=shape.dropout, vocabulary=vocab, batch=batch, length=length),
-        device=torch.cuda.get_device_name() if made[2].type == 'cuda' else 'cpu', precision='bf16' if made[3] else 'fp32', compiled=compiled,
+        shape=dict(config=config, layers=shape.layers, width=shape.width, heads=shape.heads,
+                   dropout=shape.dropout, vocabulary=vocab, batch=batch, length=length),
+        device=torch.cuda.get_device_name() if made[2].type == 'cuda' else 'cpu', precision='bf16' if made[3]
+        else 'fp32', compiled=compiled,
         quick=quick, load_before=load, machine=machine(torch.get_num_threads()))
     Path(out).mkdir(parents=True, exist_ok=True)
     (Path(out)/'training.json').write_text(json.dumps(results, indent=1))

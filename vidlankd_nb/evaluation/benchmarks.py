@@ -43,44 +43,86 @@ class Task:
 
 # %% ../../nbs/09b_benchmarks.ipynb #96b9b84a
 TASKS = {}
-def _glue(name, folders, asks, labels=(), kind='classification', metrics=('accuracy',), layout='index sentence1 sentence2 label', written=(), files=None, hub=None, **columns):
+def _glue(name, folders, asks, labels=(), kind='classification', metrics=('accuracy',),
+          layout='index sentence1 sentence2 label', written=(), files=None, hub=None, **columns):
     tsv = {'train': ('train.tsv',), 'dev': ('dev.tsv', 'val.tsv'), 'test': ('test.tsv',)}
     columns = {'id': 'index', 'a': 'sentence1', 'b': 'sentence2', 'label': 'label'} | columns
     columns = {k: v for k, v in columns.items() if v}
     hub = {k: columns[k] for k in ('a', 'b') if k in columns} | {'label': 'label'} | (hub or {})
-    TASKS[name] = Task(name, kind, asks, tuple(labels), metrics, tuple(folders.split()), files or tsv, columns, tuple(layout.split('|') if '|' in layout else layout.split()), written,
+    TASKS[name] = Task(name, kind, asks, tuple(labels), metrics, tuple(folders.split()), files or tsv,
+                       columns, tuple(layout.split('|') if '|' in layout else layout.split()), written,
                        ('nyu-mll/glue', name, None), hub, 'https://gluebenchmark.com/tasks')
 
-_glue('cola', 'cola', 'Is this an English sentence that a linguist would accept?', ['unacceptable', 'acceptable'], metrics=('mcc', 'accuracy'), layout='source label star sentence', written=('0', '1'), a='sentence', b=None)
-_glue('sst2', 'sst2 sst', 'Does this bit of a film review praise or complain?', ['negative', 'positive'], layout='sentence label', written=('0', '1'), a='sentence', b=None)
-_glue('mrpc', 'mrpc', 'Do these two sentences from the news say the same?', ['not_equivalent', 'equivalent'], metrics=('accuracy_f1', 'accuracy', 'f1'), layout='quality|#1 id|#2 id|#1 string|#2 string', written=('0', '1'),
-      files={'train': ('train.tsv', 'msr_paraphrase_train.txt', 'train'), 'dev': ('dev.tsv', 'msr_paraphrase_train.txt', 'train'), 'test': ('test.tsv', 'msr_paraphrase_test.txt', 'test')}, hub={'a': 'sentence1', 'b': 'sentence2'}, id=None, a='#1 string', b='#2 string', label='quality')
-_glue('qqp', 'qqp', 'Do these two questions ask the same?', ['not_duplicate', 'duplicate'], metrics=('accuracy_f1', 'accuracy', 'f1'), layout='id qid1 qid2 question1 question2 is_duplicate', written=('0', '1'), id='id', a='question1', b='question2', label='is_duplicate')
-_glue('stsb', 'stsb sstb sts', 'How alike are these two sentences, from 0 to 5?', kind='regression', metrics=('pearson_spearman', 'pearson', 'spearman'), layout='index genre filename year old_index source1 source2 sentence1 sentence2 score', label='score')
+_glue('cola', 'cola', 'Is this an English sentence that a linguist would accept?',
+      ['unacceptable', 'acceptable'], metrics=('mcc', 'accuracy'), layout='source label star sentence',
+      written=('0', '1'), a='sentence', b=None)
+_glue('sst2', 'sst2 sst', 'Does this bit of a film review praise or complain?', ['negative', 'positive'],
+      layout='sentence label', written=('0', '1'), a='sentence', b=None)
+_glue('mrpc', 'mrpc', 'Do these two sentences from the news say the same?', ['not_equivalent', 'equivalent'],
+      metrics=('accuracy_f1', 'accuracy', 'f1'), layout='quality|#1 id|#2 id|#1 string|#2 string',
+      written=('0', '1'),
+      files={'train': ('train.tsv', 'msr_paraphrase_train.txt', 'train'),
+             'dev': ('dev.tsv', 'msr_paraphrase_train.txt', 'train'),
+             'test': ('test.tsv', 'msr_paraphrase_test.txt', 'test')},
+             hub={'a': 'sentence1', 'b': 'sentence2'}, id=None, a='#1 string', b='#2 string', label='quality')
+_glue('qqp', 'qqp', 'Do these two questions ask the same?', ['not_duplicate', 'duplicate'],
+      metrics=('accuracy_f1', 'accuracy', 'f1'), layout='id qid1 qid2 question1 question2 is_duplicate',
+      written=('0', '1'), id='id', a='question1', b='question2', label='is_duplicate')
+_glue('stsb', 'stsb sstb sts', 'How alike are these two sentences, from 0 to 5?', kind='regression',
+      metrics=('pearson_spearman', 'pearson', 'spearman'),
+      layout='index genre filename year old_index source1 source2 sentence1 sentence2 score', label='score')
 
 # %% ../../nbs/09b_benchmarks.ipynb #52c762f5
 _parts = lambda split: {f'{split}/{p}': (f'{split}_{p}.tsv',) for p in ('matched', 'mismatched')}
-_glue('mnli', 'mnli multinli', 'Does the first sentence entail the second, contradict it, or neither?', ['entailment', 'neutral', 'contradiction'], layout='', files={'train': ('train.tsv',)} | _parts('dev') | _parts('test'), label='gold_label', hub={'a': 'premise', 'b': 'hypothesis'})
-_glue('qnli', 'qnli', 'Does this sentence answer the question?', ['entailment', 'not_entailment'], layout='index question sentence label', a='question', b='sentence')
+_glue('mnli', 'mnli multinli', 'Does the first sentence entail the second, contradict it, or neither?',
+      ['entailment', 'neutral', 'contradiction'], layout='', files={'train': ('train.tsv',)} | _parts('dev')
+      | _parts('test'), label='gold_label', hub={'a': 'premise', 'b': 'hypothesis'})
+_glue('qnli', 'qnli', 'Does this sentence answer the question?', ['entailment', 'not_entailment'],
+      layout='index question sentence label', a='question', b='sentence')
 _glue('rte', 'rte', 'Does the first text entail the second?', ['entailment', 'not_entailment'])
-_glue('wnli', 'wnli', 'Does the second sentence follow, if its pronoun is put in right?', ['not_entailment', 'entailment'], written=('0', '1'))
+_glue('wnli', 'wnli', 'Does the second sentence follow, if its pronoun is put in right?',
+      ['not_entailment', 'entailment'], written=('0', '1'))
 GROUPS = {'glue': list(TASKS)}
-TASKS['diagnostics'] = Task('diagnostics', 'classification', 'Which phenomena of language does the MNLI model understand?', TASKS['mnli'].labels, ('mcc', 'accuracy'), ('ax', 'diagnostic', 'diagnostics'),
-    {s: ('diagnostic-full.tsv', 'diagnostic.tsv', 'ax.tsv') for s in ('dev', 'test')}, {'id': 'index', 'a': 'premise|sentence1', 'b': 'hypothesis|sentence2', 'label': 'label'}, hub=('nyu-mll/glue', 'ax', None),
-    hub_columns={'a': 'premise', 'b': 'hypothesis', 'label': 'label'}, source='https://gluebenchmark.com/diagnostics (diagnostic-full.tsv: the file with labels and categories)', answered_by='mnli')
+TASKS['diagnostics'] = Task('diagnostics', 'classification',
+    'Which phenomena of language does the MNLI model understand?', TASKS['mnli'].labels, ('mcc', 'accuracy'),
+    ('ax', 'diagnostic', 'diagnostics'),
+    {s: ('diagnostic-full.tsv', 'diagnostic.tsv', 'ax.tsv') for s in ('dev', 'test')},
+    {'id': 'index', 'a': 'premise|sentence1', 'b': 'hypothesis|sentence2', 'label': 'label'},
+    hub=('nyu-mll/glue', 'ax', None),
+    hub_columns={'a': 'premise', 'b': 'hypothesis', 'label': 'label'},
+    source='https://gluebenchmark.com/diagnostics (diagnostic-full.tsv: the file with labels and categories)',
+    answered_by='mnli')
 
 # %% ../../nbs/09b_benchmarks.ipynb #ff725ca2
 for _name, _version in (('squad', '1.1'), ('squad2', '2.0')):
-    TASKS[_name] = Task(_name, 'span', 'Which words of the paragraph answer the question?' if _version == '1.1' else 'Which words answer the question – or does the paragraph not say?', (), ('f1', 'em'), (_name, 'squad'),
-        {s: (f'{s}-v{_version}.json',) for s in ('train', 'dev')}, hub=('rajpurkar/squad' if _version == '1.1' else 'rajpurkar/squad_v2', None, None), source='https://rajpurkar.github.io/SQuAD-explorer')
-TASKS['swag'] = Task('swag', 'choice', 'What happens next, of four ends to a caption?', tuple(f'ending{i}' for i in range(4)), folders=('swag', 'swagaf'), files={'train': ('train.csv',), 'dev': ('val.csv', 'dev.csv'), 'test': ('test.csv',)},
-    written=tuple('0123'), hub=('allenai/swag', 'regular', None), source='https://github.com/rowanz/swagaf (folder data)')
-TASKS['piqa'] = Task('piqa', 'choice', 'Which of two ways reaches the goal in the physical world?', ('sol1', 'sol2'), folders=('piqa', 'physicaliqa', 'physicaliqatraindev'), files={'train': ('train.jsonl',), 'dev': ('valid.jsonl', 'dev.jsonl'), 'test': ('tests.jsonl', 'test.jsonl')},
-    written=tuple('01'), hub=('ybisk/piqa', None, 'refs/convert/parquet'), source='https://yonatanbisk.com/piqa')
-TASKS['tracie'] = Task('tracie', 'classification', 'Does this event, which the story only implies, start or end before that one?', ('entailment', 'contradiction'), ('accuracy', 'accuracy_start', 'accuracy_end', 'story_em'), ('tracie',),
-    {'train': ('tracie_train.txt', 'tracie_train_uniform_prior.txt', 'train_uniform.jsonl', 'train_iid.jsonl', 'train.jsonl'), 'dev': ('tracie_dev.txt', 'tracie_test.txt', 'test.jsonl'), 'test': ('tracie_test.txt', 'test.jsonl')},
-    written=('entailment', 'contradiction', 'positive', 'negative'), hub=('tasksource/tracie', None, None), hub_columns={'a': 'premise', 'b': 'hypothesis', 'label': 'answer'}, source='https://github.com/allenai/tracie (folder data)')
-GROUPS |= {'paper': ['sst2', 'qnli', 'qqp', 'mnli', 'diagnostics', 'squad', 'squad2', 'swag', 'piqa', 'tracie'], 'all': list(TASKS)}
+    TASKS[_name] = Task(_name, 'span', 'Which words of the paragraph answer the question?'
+        if _version == '1.1' else 'Which words answer the question – or does the paragraph not say?', (),
+        ('f1', 'em'), (_name, 'squad'),
+        {s: (f'{s}-v{_version}.json',) for s in ('train', 'dev')},
+        hub=('rajpurkar/squad' if _version == '1.1' else 'rajpurkar/squad_v2', None, None),
+        source='https://rajpurkar.github.io/SQuAD-explorer')
+TASKS['swag'] = Task('swag', 'choice', 'What happens next, of four ends to a caption?',
+    tuple(f'ending{i}' for i in range(4)), folders=('swag', 'swagaf'),
+    files={'train': ('train.csv',), 'dev': ('val.csv', 'dev.csv'), 'test': ('test.csv',)},
+    written=tuple('0123'), hub=('allenai/swag', 'regular', None),
+    source='https://github.com/rowanz/swagaf (folder data)')
+TASKS['piqa'] = Task('piqa', 'choice', 'Which of two ways reaches the goal in the physical world?',
+    ('sol1', 'sol2'), folders=('piqa', 'physicaliqa', 'physicaliqatraindev'),
+    files={'train': ('train.jsonl',), 'dev': ('valid.jsonl', 'dev.jsonl'),
+           'test': ('tests.jsonl', 'test.jsonl')},
+    written=tuple('01'), hub=('ybisk/piqa', None, 'refs/convert/parquet'),
+    source='https://yonatanbisk.com/piqa')
+TASKS['tracie'] = Task('tracie', 'classification',
+    'Does this event, which the story only implies, start or end before that one?',
+    ('entailment', 'contradiction'), ('accuracy', 'accuracy_start', 'accuracy_end', 'story_em'), ('tracie',),
+    {'train': ('tracie_train.txt', 'tracie_train_uniform_prior.txt', 'train_uniform.jsonl', 'train_iid.jsonl',
+               'train.jsonl'), 'dev': ('tracie_dev.txt', 'tracie_test.txt', 'test.jsonl'),
+               'test': ('tracie_test.txt', 'test.jsonl')},
+    written=('entailment', 'contradiction', 'positive', 'negative'), hub=('tasksource/tracie', None, None),
+    hub_columns={'a': 'premise', 'b': 'hypothesis', 'label': 'answer'},
+    source='https://github.com/allenai/tracie (folder data)')
+GROUPS |= {'paper': ['sst2', 'qnli', 'qqp', 'mnli', 'diagnostics', 'squad', 'squad2', 'swag', 'piqa',
+                     'tracie'], 'all': list(TASKS)}
 
 # %% ../../nbs/09b_benchmarks.ipynb #e3226197
 def tasks(
@@ -90,7 +132,8 @@ def tasks(
     if isinstance(names, str): names = names.replace(',', ' ').split()
     if not names: raise UserError(f"No task is named: {nearest('', [*TASKS, *GROUPS])}")
     for n in names:
-        if n not in TASKS and n not in GROUPS: raise UserError(f"There is no task '{n}': {nearest(n, [*TASKS, *GROUPS])}")
+        if n not in TASKS and n not in GROUPS:
+            raise UserError(f"There is no task '{n}': {nearest(n, [*TASKS, *GROUPS])}")
     return [TASKS[n] for n in dict.fromkeys(t for n in names for t in GROUPS.get(n, [n]))]
 
 # %% ../../nbs/09b_benchmarks.ipynb #e5d9764c
@@ -113,8 +156,10 @@ class Rows(list):
         self.skipped.append(at)
     def report(self) -> dict:
         "Counts for a results file."
-        return {'task': self.task.name, 'split': self.split, 'rows': len(self), 'skipped': len(self.skipped), 'files': [str(f) for f in self.files], 'first_skipped': self.skipped[:20]}
-    def __repr__(self): return f"Rows({self.task.name} {self.split}: {len(self):,} rows, {len(self.skipped):,} skipped)"
+        return {'task': self.task.name, 'split': self.split, 'rows': len(self), 'skipped': len(self.skipped),
+                'files': [str(f) for f in self.files], 'first_skipped': self.skipped[:20]}
+    def __repr__(self):
+        return f"Rows({self.task.name} {self.split}: {len(self):,} rows, {len(self.skipped):,} skipped)"
 
 # %% ../../nbs/09b_benchmarks.ipynb #e8be9dd5
 def text_lines(
@@ -124,10 +169,12 @@ def text_lines(
     "Lines that end at a newline and nowhere else, without BOM and carriage returns."
     with open(path, 'rb') as f:
         for n, raw in enumerate(f, 1):
-            if n == 1 and raw[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE): raise UserError(f"{path} is UTF-16 text: save it as UTF-8.")
+            if n == 1 and raw[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+                raise UserError(f"{path} is UTF-16 text: save it as UTF-8.")
             if n == 1: raw = raw.removeprefix(codecs.BOM_UTF8)
             try: text = raw.decode('utf-8').rstrip('\r\n')
-            except UnicodeDecodeError as e: rows.skip(n, f'not UTF-8 text at byte {e.start} of the line'); continue
+            except UnicodeDecodeError as e:
+                rows.skip(n, f'not UTF-8 text at byte {e.start} of the line'); continue
             if text.strip(): yield n, text
 
 # %% ../../nbs/09b_benchmarks.ipynb #e9e6edac
@@ -140,9 +187,11 @@ def label_of(
     text = (text or '').strip()
     if text in ('', '-', '-1', '-1.0'):    # the hub hides labels as -1
         if split == 'test': return None
-        raise ValueError("annotators did not agree: the label is '-'" if text == '-' else 'the label is missing')
+        raise ValueError("annotators did not agree: the label is '-'" if text == '-'
+                         else 'the label is missing')
     if task.kind == 'regression':
-        if not re.fullmatch(r'\d+(\.\d*)?', text) or float(text) > 5: raise ValueError(f'the score is {text!r}, not a number from 0 to 5')
+        if not re.fullmatch(r'\d+(\.\d*)?', text) or float(text) > 5:
+            raise ValueError(f'the score is {text!r}, not a number from 0 to 5')
         return float(text)
     written = task.written or task.labels
     if text not in written: raise ValueError(f"the label is {text!r}, not one of {', '.join(written)}")
@@ -159,13 +208,21 @@ def columns_of(
     names = [c.strip().lower() for c in first]
     header = any(a in names for a in task.columns['a'].split('|'))
     if not header:
-        names = next((n for n in (list(task.layout), [c for c in task.layout if c != task.columns['label']]) if n and len(n) == len(first)), None)
-        if not names: raise UserError(f"{path} is no file of {task.name}: tabs cut its first line into {len(first)}, and a header with '{task.columns['a']}'{f' or {len(task.layout)} fields' if task.layout else ''} was expected.")
+        names = next((n for n in (list(task.layout), [c for c in task.layout if c != task.columns['label']])
+                      if n and len(n) == len(first)), None)
+        if not names:
+            raise UserError(f"{path} is no file of {task.name}: tabs cut its first line into {len(first)}, "
+                            "and a header with "
+                            f"'{task.columns['a']}'{f' or {len(task.layout)} fields' if task.layout else ''} "
+                            "was expected.")
     where = {}
     for key, wanted in task.columns.items():
-        hits = [i for i, n in enumerate(names) if n in wanted.split('|')] or [i for i, n in enumerate(names) if n.endswith(wanted)]  # a BOM can be stuck to a name
+        hits = ([i for i, n in enumerate(names) if n in wanted.split('|')]
+                or [i for i, n in enumerate(names) if n.endswith(wanted)])   # a BOM can be stuck to a name
         if hits: where[key] = hits[-1]
-        elif key == 'b' or key == 'label' and split != 'test': raise UserError(f"{path} has no column '{wanted}', which {split} rows of {task.name} need; it has {', '.join(names)}. Files: {task.source}.")
+        elif key == 'b' or key == 'label' and split != 'test':
+            raise UserError(f"{path} has no column '{wanted}', which {split} rows of {task.name} need; "
+                            f"it has {', '.join(names)}. Files: {task.source}.")
     return where, names, header
 
 # %% ../../nbs/09b_benchmarks.ipynb #d2322090
@@ -183,14 +240,17 @@ def read_tsv(
             where, names, header = columns_of(task, path, cells, split)
             if header: continue
         while len(cells) > len(names) and not cells[-1].strip(): cells.pop()
-        if len(cells) != len(names): rows.skip(n, f'tabs cut the line into {len(cells)}, and {len(names)} fields are expected')
+        if len(cells) != len(names):
+            rows.skip(n, f'tabs cut the line into {len(cells)}, and {len(names)} fields are expected')
         else: yield n, dict(zip(names, cells)) | {'id': str(n)} | {k: cells[i] for k, i in where.items()}
 
 # %% ../../nbs/09b_benchmarks.ipynb #a1d87205
 def full(record: dict, *names: str) -> list[str]:
     "The texts under `names`; raises `ValueError` if one is missing, empty, or no text."
     for n in names:
-        if not isinstance(record.get(n), str) or not record[n].strip(): raise ValueError(f"'{n}' is {'empty' if isinstance(record.get(n), str) else 'missing' if record.get(n) is None else 'no text'}")
+        if not isinstance(record.get(n), str) or not record[n].strip():
+            raise ValueError(f"'{n}' is "
+                             f"{'empty' if isinstance(record.get(n), str) else 'missing' if record.get(n) is None else 'no text'}")
         if any('\ud800' <= c <= '\udfff' for c in record[n]): raise ValueError(f"'{n}' is not UTF-8 text")
     return [record[n] for n in names]
 
@@ -201,7 +261,8 @@ def pair_row(
     split: str,
 ) -> dict:
     "A row of classification or regression."
-    a, b = full(record, 'a', 'b') if 'b' in task.columns or 'b' in task.hub_columns else (*full(record, 'a'), None)
+    a, b = (full(record, 'a', 'b') if 'b' in task.columns or 'b' in task.hub_columns
+            else (*full(record, 'a'), None))
     row = {'id': str(record['id']), 'a': a, 'b': b, 'label': label_of(task, record.get('label'), split)}
     return row | categories(record) if task.name == 'diagnostics' else row
 
@@ -218,20 +279,28 @@ def categories(
 # %% ../../nbs/09b_benchmarks.ipynb #9498f6af
 def read_swag(task: Task, path: Path, split: str, rows: Rows):
     "Records of SWAG's comma-separated files."
-    reader = csv.reader(io.StringIO(path.read_bytes().decode('utf-8-sig', 'surrogateescape'), newline=''), strict=True)
+    reader = csv.reader(io.StringIO(path.read_bytes().decode('utf-8-sig', 'surrogateescape'), newline=''),
+                        strict=True)
     names, end = None, 0
     while True:
         begin = end + 1
         try: cells = next(reader)
         except StopIteration: return
         except csv.Error as e:
-            if 'end of data' in str(e) or 'limit' in str(e): raise UserError(f"{path}, line {begin}: a quotation mark is opened and never closed, so the rest of the file cannot be read.") from None
-            rows.skip(begin, f"lines {begin} to {reader.line_num}: not comma-separated text ({e})"); cells = []
+            if 'end of data' in str(e) or 'limit' in str(e):
+                raise UserError(f"{path}, line {begin}: a quotation mark is opened and never closed, "
+                                "so the rest of the file cannot be read.") from None
+            rows.skip(begin, f"lines {begin} to {reader.line_num}: not comma-separated text ({e})")
+            cells = []
         end = reader.line_num
         if names is None and cells:
-            names, missing = cells, [c for c in ('sent1', 'sent2', *task.labels, *(['label'] if split != 'test' else [])) if c not in cells]
-            if missing: raise UserError(f"{path} is no {split} file of swag: its header lacks {', '.join(missing)}. Files: {task.source}.")
-        elif len(cells) == len(names or ()) and cells: yield begin, {'id': str(begin)} | dict(zip(names, cells)) | {'id': cells[0]}
+            names, missing = cells, [c for c in ('sent1', 'sent2', *task.labels,
+                                                 *(['label'] if split != 'test' else [])) if c not in cells]
+            if missing:
+                raise UserError(f"{path} is no {split} file of swag: its header lacks {', '.join(missing)}. "
+                                f"Files: {task.source}.")
+        elif len(cells) == len(names or ()) and cells:
+            yield begin, {'id': str(begin)} | dict(zip(names, cells)) | {'id': cells[0]}
         elif cells: rows.skip(begin, f'{len(cells)} comma-separated fields where {len(names)} are expected')
 
 # %% ../../nbs/09b_benchmarks.ipynb #8bfe0374
@@ -239,7 +308,8 @@ def swag_row(task: Task, record: dict, split: str) -> dict:
     "A row of SWAG."
     context, *ends = full(record, 'sent1', *task.labels)
     begins = record.get('sent2') or ''
-    return {'id': str(record['id']), 'context': context, 'choices': [f'{begins} {e}'.strip() for e in ends], 'label': label_of(task, record.get('label'), split)}
+    return {'id': str(record['id']), 'context': context, 'choices': [f'{begins} {e}'.strip() for e in ends],
+            'label': label_of(task, record.get('label'), split)}
 
 # %% ../../nbs/09b_benchmarks.ipynb #bce9ca70
 def read_jsonl(
@@ -249,7 +319,8 @@ def read_jsonl(
     "Records of a file with one JSON object on each line."
     for n, line in text_lines(path, rows):
         try: record = json.loads(line)
-        except json.JSONDecodeError as e: rows.skip(n, f"not JSON: {e.msg.removesuffix(' starting at')} at column {e.colno}"); continue
+        except json.JSONDecodeError as e:
+            rows.skip(n, f"not JSON: {e.msg.removesuffix(' starting at')} at column {e.colno}"); continue
         except RecursionError: rows.skip(n, 'not JSON: nested too deeply'); continue
         if isinstance(record, dict): yield n, record
         else: rows.skip(n, 'a JSON object was expected')
@@ -262,23 +333,30 @@ def read_piqa(task: Task, path: Path, split: str, rows: Rows):
         rows.files.append(beside)
         labels = dict(text_lines(beside, rows))
         last = max((n for n, _ in text_lines(path, Rows(task, split, at=[path]))), default=0)
-        if labels and max(labels) != last: raise UserError(f"{path} has {last} lines and {beside} {max(labels)}: they do not belong together.")
+        if labels and max(labels) != last:
+            raise UserError(f"{path} has {last} lines and {beside} {max(labels)}: "
+                            "they do not belong together.")
         rows.files.append(rows.files.pop(-2))    # the current file is the questions' again
-    elif split != 'test': raise UserError(f"{beside} is missing: PIQA's labels are a file of their own, one 0 or 1 a line. Files: {task.source}.")
-    for n, record in read_jsonl(path, rows): yield n, record | {'id': str(n), 'label': labels.get(n, record.get('label'))}
+    elif split != 'test':
+        raise UserError(f"{beside} is missing: PIQA's labels are a file of their own, one 0 or 1 a line. "
+                        f"Files: {task.source}.")
+    for n, record in read_jsonl(path, rows):
+        yield n, record | {'id': str(n), 'label': labels.get(n, record.get('label'))}
 
 def piqa_row(task: Task, record: dict, split: str) -> dict:
     "A row of PIQA."
     goal, *ways = full(record, 'goal', *task.labels)
     label = record.get('label')
-    return {'id': str(record['id']), 'context': goal, 'choices': ways, 'label': label_of(task, None if label is None else str(label), split)}
+    return {'id': str(record['id']), 'context': goal, 'choices': ways,
+            'label': label_of(task, None if label is None else str(label), split)}
 
 # %% ../../nbs/09b_benchmarks.ipynb #aeaae1d7
 QUERY = re.compile(r'\b(start|end)s (?:before|after)\b')
 
 def read_tracie(task: Task, path: Path, split: str, rows: Rows):
     "Records of TRACIE, in the text form or the leaderboard's."
-    if path.suffix == '.jsonl': yield from ((n, {'id': str(n)} | r) for n, r in read_jsonl(path, rows)); return
+    if path.suffix == '.jsonl':
+        yield from ((n, {'id': str(n)} | r) for n, r in read_jsonl(path, rows)); return
     for n, line in text_lines(path, rows):
         found = re.fullmatch(r'(event: .*?) story: ([^\t]*)(?:\t(?:answer: *)?(\w*)\s*)?', line)
         if found: yield n, {'id': str(n)} | dict(zip(('query', 'story', 'label'), found.groups()))
@@ -286,11 +364,14 @@ def read_tracie(task: Task, path: Path, split: str, rows: Rows):
 
 def tracie_row(task: Task, record: dict, split: str) -> dict:
     "A row of TRACIE; 'query' is 'start', 'end' or None."
-    for ours, theirs in (('story', ('sentence2', 'a')), ('query', ('sentence1', 'b')), ('label', ('gold_label',))):
-        record = record | {ours: next((record[k] for k in (ours, *theirs) if record.get(k) is not None), None)}
+    for ours, theirs in (('story', ('sentence2', 'a')), ('query', ('sentence1', 'b')),
+                         ('label', ('gold_label',))):
+        record = record | {ours: next((record[k] for k in (ours, *theirs) if record.get(k) is not None),
+                                      None)}
     story, query = full(record, 'story', 'query')
     asked = QUERY.search(query)
-    return {'id': str(record['id']), 'a': story, 'b': query.removeprefix('event: '), 'label': label_of(task, record['label'], split), 'query': asked and asked[1]}
+    return {'id': str(record['id']), 'a': story, 'b': query.removeprefix('event: '),
+            'label': label_of(task, record['label'], split), 'query': asked and asked[1]}
 
 # %% ../../nbs/09b_benchmarks.ipynb #c2a4b9a3
 _plain = lambda name: re.sub('[^a-z0-9]', '', name.lower())
@@ -310,7 +391,8 @@ def folders(
             except PermissionError: continue
             below += [Path(p.path) for p in inside if p.is_dir() and not p.name.startswith('.')]
             path = reversed([*data.resolve().parts[-2:], *d.relative_to(data).parts])
-            yield d, next((names[_plain(p)] for p in path if _plain(p) in names), None), {p.name.lower(): Path(p.path) for p in inside if p.is_file()}
+            yield (d, next((names[_plain(p)] for p in path if _plain(p) in names), None),
+                   {p.name.lower(): Path(p.path) for p in inside if p.is_file()})
         level = below
 
 # %% ../../nbs/09b_benchmarks.ipynb #fc33cac7
@@ -326,16 +408,22 @@ def find(
     if data.is_file(): return data
     if not data.is_dir(): raise UserError(f"There is no folder '{data}'.")
     wanted = task.files.get(f'{split}/{part}') or task.files.get(split, ())
-    if not wanted: raise UserError(f"{task.name} has no {split} rows{f': the {task.answered_by} model answers it' if task.answered_by else ''}.")
+    if not wanted:
+        raise UserError(f"{task.name} has no {split} "
+                        f"rows{f': the {task.answered_by} model answers it' if task.answered_by else ''}.")
     seen = []
     for folder, named, here in folders(data):
         if named == task.name: seen.append(str(folder))
         for name in wanted:
             if name not in here or named != task.name and _general.fullmatch(name): continue
-            if task.name == 'mrpc' and split == 'dev' and not name.startswith('dev') and not here.keys() & set(DEV_IDS): continue
+            if (task.name == 'mrpc' and split == 'dev' and not name.startswith('dev')
+                and not here.keys() & set(DEV_IDS)):
+                continue
             return here[name]
     home = f"{data}/{task.name.upper() if task.name in GROUPS['glue'] else task.name}"
-    raise UserError(f"No {split} rows of {task.name}: {' or '.join(dict.fromkeys(wanted))} is expected in {seen[0] if seen else home}. Get it from {task.source}, or use the hub's copy with --data hub.")
+    raise UserError(f"No {split} rows of {task.name}: {' or '.join(dict.fromkeys(wanted))} is expected in "
+                    f"{seen[0] if seen else home}. Get it from {task.source}, "
+                    "or use the hub's copy with --data hub.")
 
 # %% ../../nbs/09b_benchmarks.ipynb #43f93f05
 def is_there(task: Task, data: Path, split: str, part: str | None = None) -> bool:
@@ -365,21 +453,27 @@ def read_hub(
     rows: Rows,
 ):                    # yields (row number, record)
     "Records of a data set on the Hugging Face hub."
-    if task.name == 'diagnostics' and split != 'test': raise UserError(f"The hub's copy of the diagnostic set has no labels and no categories: get {task.source}.")
+    if task.name == 'diagnostics' and split != 'test':
+        raise UserError("The hub's copy of the diagnostic set has no labels and no categories: "
+                        f"get {task.source}.")
     from datasets import load_dataset
     name, config, revision = task.hub
     theirs = {'dev': 'validation'}.get(split, split)
     if task.name == 'tracie' and split == 'dev': theirs = 'test'
     if part: theirs += f'_{part}'
     try: data = load_dataset(name, config, split=theirs, revision=revision)
-    except Exception as e: raise UserError(f"The hub gave no {theirs} rows of {name}{f' ({config})' if config else ''}: {' '.join(str(e).split())[:300].rstrip('.')}. Download it where there is a network, or get the original files from {task.source}.") from None
+    except Exception as e:
+        raise UserError(f"The hub gave no {theirs} rows of {name}{f' ({config})' if config else ''}: "
+                        f"{' '.join(str(e).split())[:300].rstrip('.')}. Download it where there is a "
+                        f"network, or get the original files from {task.source}.") from None
     rows.files.append(f"{name}{f'/{config}' if config else ''}:{theirs}")
     classes = getattr(data.features.get(task.hub_columns.get('label', 'label')), 'names', None)
     written = dict(zip(task.labels, task.written or task.labels))        # the hub's names -> as the files write them
     for n, r in enumerate(data):
         r = {'id': n} | r | {k: r.get(c) for k, c in task.hub_columns.items()}
         value = r.get('label')
-        if classes and task.kind == 'classification' and value is not None and value >= 0: value = written.get(classes[value], classes[value])
+        if classes and task.kind == 'classification' and value is not None and value >= 0:
+            value = written.get(classes[value], classes[value])
         r['label'] = None if value is None else str(value)
         yield n, r
 
@@ -398,34 +492,50 @@ def load(
 ) -> Rows:
     "The rows of one split of a benchmark; raises `UserError` when there are none."
     if isinstance(task, str): task = tasks([task])[0]
-    if split not in ('train', 'dev', 'test'): raise UserError(f"There is no split '{split}': {nearest(split, ['train', 'dev', 'test'])}")
-    if limit is not None and limit < 1: raise UserError(f"A limit of {limit} rows leaves nothing: give a number from 1 up, or none.")
-    if held_out and not 0 < held_out < 1: raise UserError(f"held_out is {held_out:g}; it must be a share between 0 and 1, such as 0.2.")
-    if part and part not in task.parts: raise UserError(f"{task.name} has no part '{part}': {nearest(part, task.parts) if task.parts else 'it has one set only.'}")
+    if split not in ('train', 'dev', 'test'):
+        raise UserError(f"There is no split '{split}': {nearest(split, ['train', 'dev', 'test'])}")
+    if limit is not None and limit < 1:
+        raise UserError(f"A limit of {limit} rows leaves nothing: give a number from 1 up, or none.")
+    if held_out and not 0 < held_out < 1:
+        raise UserError(f"held_out is {held_out:g}; it must be a share between 0 and 1, such as 0.2.")
+    if part and part not in task.parts:
+        raise UserError(f"{task.name} has no part '{part}': "
+                        f"{nearest(part, task.parts) if task.parts else 'it has one set only.'}")
     if task.parts and split != 'train': part = part or task.parts[0]
     rows, rule = Rows(task, split, strict=strict), RULES.get(task.name, pair_row)
-    records, side = (read_hub(task, split, part, rows), None) if str(data) == 'hub' else read_files(task, Path(data), split, part, rows, held_out)
+    records, side = ((read_hub(task, split, part, rows), None) if str(data) == 'hub'
+                     else read_files(task, Path(data), split, part, rows, held_out))
     apart = 0          # good rows on the other side of the cut
     for line, record in records:
         try: row = rule(task, record, split)
         except ValueError as e: rows.skip(line, str(e)); continue
         for reason in row.pop('wrong_answers', ()): rows.skip(line, reason)
-        if side is None or (zlib.crc32((row.get('context') or row['a']).encode()) / 2**32 < held_out) == (side == 'dev'): rows.append(row)
+        if (side is None or (zlib.crc32((row.get('context') or row['a']).encode()) / 2**32 < held_out)
+            == (side == 'dev')):
+            rows.append(row)
         else: apart += 1
         if limit and len(rows) >= limit: break
-    if not rows: raise UserError(f"{rows.files[-1]} gave no {split} rows of {task.name}: {_why_none(rows, apart, held_out)}")
+    if not rows:
+        raise UserError(f"{rows.files[-1]} gave no {split} rows of {task.name}: "
+                        f"{_why_none(rows, apart, held_out)}")
     return rows
 
 def _why_none(rows: Rows, apart: int, held_out) -> str:
-    if apart: return f"with held_out={held_out:g}, {'its only good row fell' if apart == 1 else f'all of its {apart:,} good rows fell'} to the other side. A cut parts whole texts: give a file with more of them, or another share."
-    return f"{len(rows.skipped):,} were skipped, the first at line {rows.skipped[0]['line']}: {rows.skipped[0]['reason']}." if rows.skipped else 'it is empty.'
+    if apart:
+        return (f"with held_out={held_out:g}, "
+                f"{'its only good row fell' if apart == 1 else f'all of its {apart:,} good rows fell'} to "
+                "the other side. A cut parts whole texts: give a file with more of them, or another share.")
+    return (f"{len(rows.skipped):,} were skipped, the first at line {rows.skipped[0]['line']}: "
+            f"{rows.skipped[0]['reason']}." if rows.skipped else 'it is empty.')
 
 # %% ../../nbs/09b_benchmarks.ipynb #5444193b
 def read_files(task: Task, data: Path, split: str, part: str | None, rows: Rows, held_out: float | None):
     "Records of an original file, and the side of a cut that makes two splits of one file (None: no cut)."
     side, read = None, READERS.get(task.name, read_tsv)
     other = {'train': 'dev', 'dev': 'train'}.get(split, split)
-    if held_out and other != split and not (data.is_dir() and is_there(task, data, split, part) and is_there(task, data, other, part)): side = split
+    if held_out and other != split and not (data.is_dir() and is_there(task, data, split, part)
+                                            and is_there(task, data, other, part)):
+        side = split
     path = find(task, data, other if side and is_there(task, data, other, part) else split, part)
     if side: split = 'dev'    # a row that may land on either side needs its label
     rows.files.append(path)
@@ -451,8 +561,10 @@ def measures(
 ) -> dict:               # name -> share
     "The metrics called `names`; a name made of two is their mean, as GLUE reports it."
     from sklearn import metrics as sk
-    one = {'accuracy': sk.accuracy_score, 'f1': lambda g, p: sk.f1_score(g, p, zero_division=0), 'mcc': lambda g, p: sk.matthews_corrcoef(g, p) if np.ptp(g) and np.ptp(p) else 0.,
-           'pearson': lambda g, p: correlation(g, p, 'pearson'), 'spearman': lambda g, p: correlation(g, p, 'spearman')}
+    one = {'accuracy': sk.accuracy_score, 'f1': lambda g, p: sk.f1_score(g, p, zero_division=0),
+           'mcc': lambda g, p: sk.matthews_corrcoef(g, p) if np.ptp(g) and np.ptp(p) else 0.,
+           'pearson': lambda g, p: correlation(g, p, 'pearson'),
+           'spearman': lambda g, p: correlation(g, p, 'spearman')}
     return {n: float(np.mean([one[m](gold, predicted) for m in n.split('_')])) for n in names}
 
 # %% ../../nbs/09b_benchmarks.ipynb #e37b2b26
@@ -463,11 +575,18 @@ def checked(
 ) -> tuple[np.ndarray, np.ndarray]:   # gold, predicted
     "Labels and predictions as arrays; raises `UserError` where they cannot be compared."
     p = np.asarray(predictions)
-    if len(rows) == 0 or p.shape != (len(rows),): raise UserError(f"{task.name}: {len(rows)} rows and predictions of shape {p.shape}; one prediction a row is expected.")
+    if len(rows) == 0 or p.shape != (len(rows),):
+        raise UserError(f"{task.name}: {len(rows)} rows and predictions of shape {p.shape}; "
+                        "one prediction a row is expected.")
     hidden = sum(r['label'] is None for r in rows)
-    if hidden: raise UserError(f"{task.name}: {hidden:,} of {len(rows):,} rows have no label, as in a test file; score on the dev rows.")
-    if p.dtype.kind not in 'iuf' or not np.isfinite(p).all(): raise UserError(f"{task.name}: some predictions are not numbers; the model has diverged.")
-    if task.kind != 'regression' and not np.isin(p, range(len(task.labels))).all(): raise UserError(f"{task.name}: predictions are class numbers below {len(task.labels)}, and one is {p[~np.isin(p, range(len(task.labels)))][0]}.")
+    if hidden:
+        raise UserError(f"{task.name}: {hidden:,} of {len(rows):,} rows have no label, as in a test file; "
+                        "score on the dev rows.")
+    if p.dtype.kind not in 'iuf' or not np.isfinite(p).all():
+        raise UserError(f"{task.name}: some predictions are not numbers; the model has diverged.")
+    if task.kind != 'regression' and not np.isin(p, range(len(task.labels))).all():
+        raise UserError(f"{task.name}: predictions are class numbers below {len(task.labels)}, "
+                        f"and one is {p[~np.isin(p, range(len(task.labels)))][0]}.")
     return np.array([r['label'] for r in rows]), p
 
 # %% ../../nbs/09b_benchmarks.ipynb #834f98fa
@@ -509,5 +628,6 @@ def score_diagnostics(task: Task, rows: list[dict], gold: np.ndarray, predicted:
         at = {}
         for i, r in enumerate(rows):
             for c in dict.fromkeys(r.get(level, ())): at.setdefault(c, []).append(i)
-        out[level] = {c: measures(task.metrics, gold[i], predicted[i]) | {'rows': len(i)} for c, i in sorted(at.items())}
+        out[level] = {c: measures(task.metrics, gold[i], predicted[i]) | {'rows': len(i)}
+                      for c, i in sorted(at.items())}
     return out

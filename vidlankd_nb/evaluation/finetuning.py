@@ -19,7 +19,8 @@ from pathlib import Path
 
 import numpy as np, torch, torch.nn.functional as F, transformers
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForMultipleChoice, AutoModelForQuestionAnswering, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (AutoConfig, AutoModel, AutoModelForMultipleChoice, AutoModelForQuestionAnswering,
+                          AutoModelForSequenceClassification, AutoTokenizer)
 
 from ..config import FineTuning, UserError, nearest, samples, write_aside, write_json
 from . import squad
@@ -38,7 +39,8 @@ class Candidate:
     is_teacher: bool     # one of ours, whose text encoder is meant
     fingerprint: str     # changes when shape, weights or vocabulary change
 
-_vocabularies = ('tokenizer.json', 'vocab.txt', 'vocab.json', 'spiece.model', 'sentencepiece.bpe.model', 'tokenizer.model')
+_vocabularies = ('tokenizer.json', 'vocab.txt', 'vocab.json', 'spiece.model', 'sentencepiece.bpe.model',
+                 'tokenizer.model')
 
 # %% ../../nbs/09d_finetuning.ipynb #bef053d1
 @contextlib.contextmanager
@@ -60,20 +62,34 @@ def candidate(
     "Read an encoder's shape and tokenizer; raises `UserError` when the folder, its weights or its tokenizer are missing."
     folder, source = Path(source), str(source)
     local = folder.is_dir()
-    if not local and (source.count('/') != 1 or source[0] in './~' or folder.parent.is_dir()): raise UserError(f"There is no model folder '{source}'.")
-    if (folder/'students').is_dir(): raise UserError(f"'{source}' is a run, not a model: give its models, as {source}/students/*.")
-    if local and not (folder/'config.json').is_file(): raise UserError(f"'{source}' holds no model: config.json is missing. Give a folder that save_pretrained wrote.")
-    if local and not any((folder/f).is_file() for f in _vocabularies): raise UserError(f"'{source}' has no tokenizer: put the files that belong to its weights (tokenizer.json, or vocab.txt) into that folder.")
-    if local and not any(folder.glob('model*.safetensors')) and not any(folder.glob('pytorch_model*.bin')): raise UserError(f"'{source}' has no weights: model.safetensors is missing. Give a folder that save_pretrained wrote.")
+    if not local and (source.count('/') != 1 or source[0] in './~' or folder.parent.is_dir()):
+        raise UserError(f"There is no model folder '{source}'.")
+    if (folder/'students').is_dir():
+        raise UserError(f"'{source}' is a run, not a model: give its models, as {source}/students/*.")
+    if local and not (folder/'config.json').is_file():
+        raise UserError(f"'{source}' holds no model: config.json is missing. "
+                        "Give a folder that save_pretrained wrote.")
+    if local and not any((folder/f).is_file() for f in _vocabularies):
+        raise UserError(f"'{source}' has no tokenizer: put the files that belong to its weights "
+                        "(tokenizer.json, or vocab.txt) into that folder.")
+    if local and not any(folder.glob('model*.safetensors')) and not any(folder.glob('pytorch_model*.bin')):
+        raise UserError(f"'{source}' has no weights: model.safetensors is missing. "
+                        "Give a folder that save_pretrained wrote.")
     try:
-        with hushed(): config, tokenizer = AutoConfig.from_pretrained(source), AutoTokenizer.from_pretrained(source)
-    except Exception as e: raise UserError(f"The model '{source}' cannot be read: {' '.join(str(e).split())[:300]}") from None
+        with hushed():
+            config, tokenizer = AutoConfig.from_pretrained(source), AutoTokenizer.from_pretrained(source)
+    except Exception as e:
+        raise UserError(f"The model '{source}' cannot be read: {' '.join(str(e).split())[:300]}") from None
     is_teacher = config.model_type == 'vidlankd-teacher'
     if is_teacher: config = AutoConfig.for_model(**config.text)
     size = getattr(config, 'vocab_size', None)
-    if size and len(tokenizer) > size: raise UserError(f"The tokenizer in '{source}' has {len(tokenizer):,} tokens and the weights know {size:,}: they do not belong together.")
-    if tokenizer.pad_token_id is None: raise UserError(f"The tokenizer in '{source}' has no padding token, which batches need.")
-    return Candidate(name or folder.resolve().name if local else name or source.split('/')[-1], source, tokenizer, config, is_teacher, fingerprint(folder if local else None, config))
+    if size and len(tokenizer) > size:
+        raise UserError(f"The tokenizer in '{source}' has {len(tokenizer):,} tokens and the weights know "
+                        f"{size:,}: they do not belong together.")
+    if tokenizer.pad_token_id is None:
+        raise UserError(f"The tokenizer in '{source}' has no padding token, which batches need.")
+    return Candidate(name or folder.resolve().name if local else name or source.split('/')[-1], source,
+                     tokenizer, config, is_teacher, fingerprint(folder if local else None, config))
 
 # %% ../../nbs/09d_finetuning.ipynb #5848a8be
 def fingerprint(
@@ -81,16 +97,21 @@ def fingerprint(
     config,
 ) -> str:                  # 16 hexadecimal digits
     "A hash of the files that decide what a model says; of the hub's revision where there are none."
-    h = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True, default=str).encode() if folder is None else b'')
+    h = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True, default=str).encode()
+                       if folder is None else b'')
     for p in sorted(folder.iterdir()) if folder else ():
-        if p.name in (*_vocabularies, 'config.json') or p.suffix in ('.safetensors', '.bin') and 'head' not in p.name:
+        if (p.name in (*_vocabularies, 'config.json') or p.suffix in ('.safetensors', '.bin')
+            and 'head' not in p.name):
             h.update(p.name.encode())
             with open(p, 'rb') as f:
                 while block := f.read(1 << 22): h.update(block)
-    return h.hexdigest()[:16] if folder else f"{getattr(config, '_commit_hash', '')}"[:16] or h.hexdigest()[:16]
+    return (h.hexdigest()[:16] if folder else f"{getattr(config, '_commit_hash', '')}"[:16]
+            or h.hexdigest()[:16])
 
 # %% ../../nbs/09d_finetuning.ipynb #86723b41
-HEADS = {'classification': AutoModelForSequenceClassification, 'regression': AutoModelForSequenceClassification, 'choice': AutoModelForMultipleChoice, 'span': AutoModelForQuestionAnswering}
+HEADS = {'classification': AutoModelForSequenceClassification,
+         'regression': AutoModelForSequenceClassification, 'choice': AutoModelForMultipleChoice,
+         'span': AutoModelForQuestionAnswering}
 
 def outputs_of(task: Task) -> int:
     "Numbers that the head gives for a text (for a token, in a span task)."
@@ -101,15 +122,19 @@ class PlainHead(nn.Module):
     "A linear head of any kind, for an architecture that lacks a stock one."
     def __init__(self, encoder, kind: str, outputs: int):
         super().__init__()
-        self.base_model, self.config, self.kind, self.new = encoder, encoder.config, kind, ['score.weight', 'score.bias']
+        self.base_model, self.config, self.kind, self.new = (encoder, encoder.config, kind,
+                                                             ['score.weight', 'score.bias'])
         self.score = nn.Linear(encoder.config.hidden_size, outputs)
         nn.init.normal_(self.score.weight, std=.02); nn.init.zeros_(self.score.bias)
     def forward(self, input_ids, attention_mask, token_type_ids=None):   # (B, L), or (B, choices, L)
-        words = {'input_ids': input_ids, 'attention_mask': attention_mask} | ({'token_type_ids': token_type_ids} if token_type_ids is not None else {})
+        words = ({'input_ids': input_ids, 'attention_mask': attention_mask}
+                 | ({'token_type_ids': token_type_ids} if token_type_ids is not None else {}))
         states = self.base_model(**{k: v.flatten(0, -2) for k, v in words.items()}).last_hidden_state
-        if self.kind == 'span': return transformers.modeling_outputs.QuestionAnsweringModelOutput(None, *self.score(states).unbind(-1))
+        if self.kind == 'span': return transformers.modeling_outputs.QuestionAnsweringModelOutput(
+                None, *self.score(states).unbind(-1))
         logits = self.score(states[:, 0])
-        return transformers.modeling_outputs.SequenceClassifierOutput(None, logits.view(input_ids.shape[:-1]) if self.kind == 'choice' else logits)
+        return transformers.modeling_outputs.SequenceClassifierOutput(None, logits.view(input_ids.shape[:-1])
+                                                                      if self.kind == 'choice' else logits)
 
 # %% ../../nbs/09d_finetuning.ipynb #b4beb336
 @contextlib.contextmanager
@@ -131,10 +156,15 @@ def pretrained(
         with hushed(), text_folder(c) as source:
             torch.manual_seed(hash_seed(seed, 'head'))
             model, info = auto.from_pretrained(source, dtype=torch.float32, output_loading_info=True, **more)
-    except Exception as e: raise UserError(f"The weights of '{c.source}' cannot be read: {' '.join(str(e).split())[:300]}") from None
+    except Exception as e:
+        raise UserError(f"The weights of '{c.source}' cannot be read: "
+                        f"{' '.join(str(e).split())[:300]}") from None
     new, inside = sorted(info['missing_keys']), '' if auto is AutoModel else f'{model.base_model_prefix}.'
     missing = [k for k in new if k.startswith(inside) and 'pooler' not in k]
-    if missing: raise UserError(f"'{c.source}' has no weights for {len(missing)} parameters of its encoder ('{missing[0]}' is one), which would start from random numbers. Give the folder of a whole model.")
+    if missing:
+        raise UserError(f"'{c.source}' has no weights for {len(missing)} parameters of its encoder "
+                        f"('{missing[0]}' is one), which would start from random numbers. "
+                        "Give the folder of a whole model.")
     return model, new
 
 # %% ../../nbs/09d_finetuning.ipynb #fi09head
@@ -145,8 +175,10 @@ def with_head(
 ) -> nn.Module:   # its attribute `new` names the parameters that start at random
     "The candidate's encoder with a new head for a task; raises `UserError` when the folder holds no weights for the encoder."
     auto = HEADS[task.kind]
-    if type(c.config) not in auto._model_mapping: return PlainHead(pretrained(c, AutoModel, seed)[0], task.kind, outputs_of(task))
-    model, new = pretrained(c, auto, seed, **({'num_labels': outputs_of(task)} if auto is AutoModelForSequenceClassification else {}))
+    if type(c.config) not in auto._model_mapping:
+        return PlainHead(pretrained(c, AutoModel, seed)[0], task.kind, outputs_of(task))
+    model, new = pretrained(c, auto, seed, **({'num_labels': outputs_of(task)}
+                                              if auto is AutoModelForSequenceClassification else {}))
     model.new = new
     return model
 
@@ -163,7 +195,9 @@ class TaskBatches:
         self.task, self.rows, self.cfg, self.pad = task, rows, cfg, c.tokenizer.pad_token_id
         self.texts_a_row = len(rows[0]['choices']) if task.kind == 'choice' else 1
         self.length = longest(c, cfg.span_length if task.kind == 'span' else cfg.max_length)
-        (self._cut_windows if task.kind == 'span' else self._tokenize)(c.tokenizer, getattr(c.config, 'type_vocab_size', 2) > 1)
+        (self._cut_windows if task.kind == 'span' else self._tokenize)(c.tokenizer,
+                                                                       getattr(c.config, 'type_vocab_size', 2)
+                                                                       > 1)
         self.size, self._order = min(batch or cfg.batch, len(self)), None
     def __len__(self): return len(self.lengths)
 
@@ -176,7 +210,8 @@ def longest(c: Candidate, wanted: int) -> int:
 
 def texts_of(task: Task, rows: list[dict]) -> tuple[list, list | None]:
     "First and second texts of all inputs; None where there is no second."
-    if task.kind == 'choice': return [r['context'] for r in rows for _ in r['choices']], [x for r in rows for x in r['choices']]
+    if task.kind == 'choice':
+        return [r['context'] for r in rows for _ in r['choices']], [x for r in rows for x in r['choices']]
     return [r['a'] for r in rows], [r['b'] for r in rows] if rows[0].get('b') is not None else None
 
 # %% ../../nbs/09d_finetuning.ipynb #1bb1bd67
@@ -186,7 +221,8 @@ def _tokenize(self: TaskBatches, tokenizer, two_types: bool):
     ids, types, self.truncated = [], [], 0
     for i in range(0, len(a), 4096):
         part = [a[i:i+4096], *([b[i:i+4096]] if b else [])]
-        with hushed(): uncut = tokenizer(*part, return_attention_mask=False, return_token_type_ids=False)['input_ids']
+        with hushed():
+            uncut = tokenizer(*part, return_attention_mask=False, return_token_type_ids=False)['input_ids']
         enc = tokenizer(*part, truncation=True, max_length=self.length)
         ids += [np.array(x, np.int32) for x in enc['input_ids']]
         types += [np.array(x, np.int8) for x in enc.get('token_type_ids', []) if two_types]
@@ -194,7 +230,8 @@ def _tokenize(self: TaskBatches, tokenizer, two_types: bool):
     self.at = np.cumsum([0, *map(len, ids)])
     self.ids, self.types = np.concatenate(ids), np.concatenate(types) if types else None
     self.lengths = np.diff(self.at).reshape(-1, self.texts_a_row).max(1)                # (rows,)
-    self.targets = np.array([-1 if r['label'] is None else r['label'] for r in self.rows], np.float32 if self.task.kind == 'regression' else np.int64)
+    self.targets = np.array([-1 if r['label'] is None else r['label'] for r in self.rows],
+                            np.float32 if self.task.kind == 'regression' else np.int64)
 
 TaskBatches._tokenize = _tokenize
 
@@ -203,7 +240,8 @@ def _cut_windows(self: TaskBatches, tokenizer, two_types: bool):
     found = squad.windows(tokenizer, self.rows, self.length, self.cfg.stride)
     self.at, self.truncated = np.cumsum([0, *(len(w['input_ids']) for w in found)]), len(found.cut)
     self.ids = np.concatenate([np.array(w['input_ids'], np.int32) for w in found])
-    self.types = np.concatenate([np.array(w['token_type_ids'], np.int8) for w in found]) if two_types and 'token_type_ids' in found[0] else None
+    self.types = (np.concatenate([np.array(w['token_type_ids'], np.int8) for w in found])
+                  if two_types and 'token_type_ids' in found[0] else None)
     self.lengths, self.targets = np.diff(self.at), np.array([(w['start'], w['end']) for w in found])
     self.windows = [{k: w[k] for k in ('row', 'offsets', 'cls')} for w in found]
 
@@ -219,9 +257,11 @@ def _batch(self: TaskBatches, rows, epoch: int = 0) -> dict:
     real = np.arange(L) < np.diff(self.at)[texts][:, None]
     at = np.where(real, at, 0)
     shape = (len(rows), L) if self.texts_a_row == 1 else (len(rows), self.texts_a_row, L)
-    out = {'input_ids': np.where(real, self.ids[at], self.pad).astype(np.int64), 'attention_mask': real.astype(np.int64)}
+    out = {'input_ids': np.where(real, self.ids[at], self.pad).astype(np.int64),
+           'attention_mask': real.astype(np.int64)}
     if self.types is not None: out['token_type_ids'] = np.where(real, self.types[at], 0).astype(np.int64)
-    return {k: torch.from_numpy(v).view(shape) for k, v in out.items()} | {'labels': torch.from_numpy(self.targets[rows])}
+    return ({k: torch.from_numpy(v).view(shape) for k, v in out.items()}
+            | {'labels': torch.from_numpy(self.targets[rows])})
 
 TaskBatches.batch = _batch
 
@@ -242,7 +282,8 @@ def bucketed_order(
 def _order_of(self: TaskBatches, seed: int, epoch: int) -> np.ndarray:
     "The order of an epoch, kept until another one is asked for."
     if self._order is None or self._order[0] != (seed, epoch):
-        self._order = (seed, epoch), bucketed_order(self.lengths, self.size, seed, epoch) if self.cfg.bucketed else epoch_order(len(self), seed, epoch)
+        self._order = ((seed, epoch), bucketed_order(self.lengths, self.size, seed, epoch)
+                       if self.cfg.bucketed else epoch_order(len(self), seed, epoch))
     return self._order[1]
 
 TaskBatches.order = _order_of
@@ -261,20 +302,26 @@ def padding_share(
 LOSSES = {'classification': lambda z, y: F.cross_entropy(z, y, reduction='sum'),        # (B, classes), (B,)
           'choice': lambda z, y: F.cross_entropy(z, y, reduction='sum'),                # (B, choices), (B,)
           'regression': lambda z, y: F.mse_loss(z[:, 0], y, reduction='sum'),           # (B, 1), (B,)
-          'span': lambda z, y: (F.cross_entropy(z[..., 0], y[:, 0], reduction='sum') + F.cross_entropy(z[..., 1], y[:, 1], reduction='sum')) / 2}   # (B, L, 2), (B, 2)
+          'span': lambda z, y: (F.cross_entropy(z[..., 0], y[:, 0], reduction='sum')
+                                + F.cross_entropy(z[..., 1], y[:, 1], reduction='sum')) / 2}   # (B, L, 2), (B, 2)
 
 class FineTuneTask(nn.Module):
     "A model with a head and the loss of its kind of task."
     couples_batch, weights = False, {'task': 1.0}
     def __init__(self, model: nn.Module, kind: str):
         super().__init__()
-        self.model, self.kind, self.reads = model, kind, [k for k in ('input_ids', 'attention_mask', 'token_type_ids') if k in inspect.signature(model.forward).parameters]
+        self.model, self.kind, self.reads = (model, kind,
+                                             [k for k in ('input_ids', 'attention_mask', 'token_type_ids')
+                                              if k in inspect.signature(model.forward).parameters])
     def logits(self, batch):
         out = self.model(**{k: batch[k] for k in self.reads if k in batch})
-        return (torch.stack([out.start_logits, out.end_logits], -1) if self.kind == 'span' else out.logits).float()
-    def counts(self, batch): return {'task': torch.tensor(len(batch['labels']), device=batch['labels'].device)}
+        return (torch.stack([out.start_logits, out.end_logits], -1) if self.kind == 'span'
+                else out.logits).float()
+    def counts(self, batch):
+        return {'task': torch.tensor(len(batch['labels']), device=batch['labels'].device)}
     def flops_per_token(self, batch): return 3 * encoder_flops(self.model, batch['input_ids'].shape[-1])
-    def forward(self, batch, scale): return {'task': LOSSES[self.kind](self.logits(batch), batch['labels']) * scale['task']}
+    def forward(self, batch, scale):
+        return {'task': LOSSES[self.kind](self.logits(batch), batch['labels']) * scale['task']}
 
 # %% ../../nbs/09d_finetuning.ipynb #cb73ffba
 @torch.inference_mode()
@@ -287,7 +334,8 @@ def predict(
     "Answers of a fine-tuned model: rows of like length go together, whatever their order."
     acc, out = make_accelerator(cfg, device), [None] * len(data)
     task.to(acc.device).eval()
-    for rows in np.split(np.argsort(data.lengths, kind='stable'), range(cfg.predict_batch, len(data), cfg.predict_batch)):
+    for rows in np.split(np.argsort(data.lengths, kind='stable'),
+                         range(cfg.predict_batch, len(data), cfg.predict_batch)):
         with acc.autocast(): logits = task.logits(to_device(data.batch(rows), acc.device))
         for i, z in zip(rows, logits.float().cpu().numpy()): out[i] = z
     return out
@@ -299,7 +347,8 @@ def _answers(
 ) -> tuple:                     # as `score` takes them: class numbers or numbers; for spans the texts, and scores of no answer
     "What the logits say."
     if self.task.kind == 'span':
-        texts, no_answer, _ = squad.answers(self.rows, self.windows, *zip(*((z[:, 0], z[:, 1]) for z in logits)))
+        texts, no_answer, _ = squad.answers(self.rows, self.windows,
+                                            *zip(*((z[:, 0], z[:, 1]) for z in logits)))
         return texts, no_answer if self.task.name == 'squad2' else None
     if self.task.kind == 'regression': return [float(z[0]) for z in logits],
     return [int(z.argmax()) for z in logits],
@@ -315,10 +364,13 @@ def collapse(
     "Does a model give one answer to all rows, although there are several right ones?"
     if task.kind == 'span':
         said = set(predictions.values())
-        return f"every answer is '{said.pop()}'" if len(said) == 1 and len({a['text'] for r in rows for a in r['answers']}) > 1 else ''
+        return (f"every answer is '{said.pop()}'" if len(said) == 1
+                and len({a['text'] for r in rows for a in r['answers']}) > 1 else '')
     gold = [r['label'] for r in rows]
     if len(set(gold)) < 2: return ''
-    if task.kind == 'regression': return f'every prediction is about {np.mean(predictions):.2f}' if np.ptp(predictions) < .02 * np.ptp(gold) else ''
+    if task.kind == 'regression':
+        return (f'every prediction is about {np.mean(predictions):.2f}'
+                if np.ptp(predictions) < .02 * np.ptp(gold) else '')
     return f"every answer is '{task.labels[predictions[0]]}'" if len(set(predictions)) == 1 else ''
 
 # %% ../../nbs/09d_finetuning.ipynb #48d722f1
@@ -329,7 +381,8 @@ def majority(
     "What the commonest answer alone would score."
     if task.kind == 'span': return None
     gold = [r['label'] for r in rows]
-    return score(task, rows, [float(np.mean(gold)) if task.kind == 'regression' else Counter(gold).most_common(1)[0][0]] * len(rows))[task.metrics[0]]
+    return score(task, rows, [float(np.mean(gold)) if task.kind == 'regression'
+                              else Counter(gold).most_common(1)[0][0]] * len(rows))[task.metrics[0]]
 
 # %% ../../nbs/09d_finetuning.ipynb #a18a4129
 def fine_tune(
@@ -345,11 +398,13 @@ def fine_tune(
 ) -> FineTuneTask:
     "One fine-tuning, by the loop that trains everything here; goes on from its checkpoint."
     model = FineTuneTask(with_head(c, task, seed), task.kind)
-    train(model, data, replace(cfg, batch=data.size), out, seed, name=f'{c.name} {task.name} seed {seed}', identity=identity, show=show, device=device)
+    train(model, data, replace(cfg, batch=data.size), out, seed, name=f'{c.name} {task.name} seed {seed}',
+          identity=identity, show=show, device=device)
     return model
 
 # %% ../../nbs/09d_finetuning.ipynb #811771ac
-TOY = Task('toy', 'probe', "What do the toy world's invented names mean? (property, physical and order probes)", metrics=('property', 'physical', 'order'))
+TOY = Task('toy', 'probe', "What do the toy world's invented names mean? (property, "
+           "physical and order probes)", metrics=('property', 'physical', 'order'))
 
 def named_tasks(
     names,                # 'glue,toy', or a list of names
@@ -357,7 +412,8 @@ def named_tasks(
     "Tasks by name, the toy world's probes among them; raises `UserError` with the nearest name."
     names = names.replace(',', ' ').split() if isinstance(names, str) else list(names)
     for n in names:
-        if n not in (known := {'toy', *TASKS, *GROUPS}): raise UserError(f"There is no task '{n}': {nearest(n, known)}")
+        if n not in (known := {'toy', *TASKS, *GROUPS}):
+            raise UserError(f"There is no task '{n}': {nearest(n, known)}")
     rest = [n for n in names if n != 'toy']
     return ([TOY] if 'toy' in names else []) + (tasks(rest) if rest or not names else [])
 
@@ -381,20 +437,26 @@ class Grid:
     def __post_init__(self):
         if isinstance(self.cfg, dict): self.cfg = FineTuning(**self.cfg)
         for name, least in (('seeds', 1), ('first_seed', 0), ('limit', 1), ('dev_limit', 1)):
-            if getattr(self, name) is not None and getattr(self, name) < least: raise UserError(f"--{name} must be {least} or more; it is {getattr(self, name)}.")
-        if self.held_out and not 0 < self.held_out < 1: raise UserError(f"--held_out must be a share between 0 and 1; it is {self.held_out:g}.")
+            if getattr(self, name) is not None and getattr(self, name) < least:
+                raise UserError(f"--{name} must be {least} or more; it is {getattr(self, name)}.")
+        if self.held_out and not 0 < self.held_out < 1:
+            raise UserError(f"--held_out must be a share between 0 and 1; it is {self.held_out:g}.")
         check_settings(self.cfg)
         if not self.models: raise UserError("No model is named: give folders that save_pretrained wrote.")
         self.asked = named_tasks(self.tasks)
-        if self.data is None and any(t is not TOY for t in self.asked): raise UserError("--data is missing: the folder with the benchmarks' original files, or 'hub' to fetch them.")
+        if self.data is None and any(t is not TOY for t in self.asked):
+            raise UserError("--data is missing: the folder with the benchmarks' original files, "
+                            "or 'hub' to fetch them.")
 
 # %% ../../nbs/09d_finetuning.ipynb #3e28a335
 def _cells(self: Grid) -> list:
     "(model, task that is trained, seed), seeds innermost, so that rows are read and tokenized once."
     trained = dict.fromkeys(t.answered_by or t.name for t in self.asked)
-    return [(m, t, s) for m in self.models for t in trained for s in range(self.first_seed, self.first_seed + self.seeds)]
+    return [(m, t, s) for m in self.models for t in trained
+            for s in range(self.first_seed, self.first_seed + self.seeds)]
 
-def _folder(self: Grid, model: str, task: str, seed: int) -> Path: return Path(self.out)/model/task/f'seed-{seed}'
+def _folder(self: Grid, model: str, task: str, seed: int) -> Path:
+    return Path(self.out)/model/task/f'seed-{seed}'
 
 def _wanted(self: Grid, trained: str) -> list[Task]:
     "The tasks that one trained model answers: the MNLI model answers the diagnostic set, too."
@@ -402,7 +464,8 @@ def _wanted(self: Grid, trained: str) -> list[Task]:
 
 def _missing(self: Grid, cell: tuple) -> list[Task]:
     "What a cell still owes."
-    return [t for t in self.wanted(cell[1]) if not (self.folder(cell[0], t.name, cell[2])/'result.json').exists()]
+    return [t for t in self.wanted(cell[1])
+            if not (self.folder(cell[0], t.name, cell[2])/'result.json').exists()]
 
 Grid.cells, Grid.folder, Grid.wanted, Grid.missing = _cells, _folder, _wanted, _missing
 
@@ -413,7 +476,8 @@ def draw(
 ) -> Rows:
     "A random draw of rows, in their own order, the same every time."
     if limit is None or limit >= len(rows): return rows
-    out = Rows(rows.task, rows.split, [rows[i] for i in sorted(epoch_order(len(rows), 0, 0)[:limit])], rows.strict, rows.files)
+    out = Rows(rows.task, rows.split, [rows[i] for i in sorted(epoch_order(len(rows), 0, 0)[:limit])],
+               rows.strict, rows.files)
     out.skipped = rows.skipped
     return out
 
@@ -437,18 +501,22 @@ def _rows(name: str, data: str, limit, dev_limit, held_out, strict):
     dev = {p: draw(load(task, data, 'dev', part=p or None, **more), dev_limit) for p in task.parts or ('',)}
     return (draw(load(task, data, 'train', **more), limit) if not task.answered_by else None), dev
 
-def _rows_of(self: Grid, task: Task): return _rows(task.name, str(self.data), self.limit, self.dev_limit, self.held_out, self.strict)
+def _rows_of(self: Grid, task: Task):
+    return _rows(task.name, str(self.data), self.limit, self.dev_limit, self.held_out, self.strict)
 
 Grid.rows = _rows_of
 
 # %% ../../nbs/09d_finetuning.ipynb #3af0c379
-_speed_only = ('log_every', 'save_every', 'keep', 'workers', 'trackers', 'compile', 'sharding', 'predict_batch')
+_speed_only = ('log_every', 'save_every', 'keep', 'workers', 'trackers', 'compile', 'sharding',
+               'predict_batch')
 
 def settings(grid: Grid) -> dict:
     "What the figures of a grid depend on, beside models and rows."
-    return {k: v for k, v in asdict(grid.cfg).items() if k not in _speed_only} | {k: getattr(grid, k) for k in ('limit', 'dev_limit', 'held_out')}
+    return ({k: v for k, v in asdict(grid.cfg).items() if k not in _speed_only}
+            | {k: getattr(grid, k) for k in ('limit', 'dev_limit', 'held_out')})
 
-_result_has = {'model', 'task', 'kind', 'seed', 'metric', 'value', 'scores', 'majority', 'collapsed', 'identity'}
+_result_has = {'model', 'task', 'kind', 'seed', 'metric', 'value', 'scores', 'majority',
+               'collapsed', 'identity'}
 
 def results_in(out: str | Path) -> list[dict]:
     "All results in a folder; raises `UserError` when one cannot be read."
@@ -456,7 +524,9 @@ def results_in(out: str | Path) -> list[dict]:
     for p in sorted(Path(out).glob('*/*/seed-*/result.json')):
         try: result = json.loads(p.read_text(encoding='utf-8'))
         except ValueError: result = None
-        if not isinstance(result, dict) or not _result_has <= result.keys(): raise UserError(f"{p} is not a whole result. Delete it, and the same command computes the cell again.")
+        if not isinstance(result, dict) or not _result_has <= result.keys():
+            raise UserError(f"{p} is not a whole result. "
+                            "Delete it, and the same command computes the cell again.")
         found.append(result | {'folder': str(p.parent)})
     return found
 
@@ -465,10 +535,15 @@ def check_identity(grid: Grid, candidates: dict):
     "Raise `UserError` when results of other settings or another model are in the folder."
     for r in results_in(grid.out):
         mine, theirs = settings(grid), r['identity']['settings']
-        odd = [f'{k} {theirs.get(k)} there, {mine.get(k)} now' for k in mine | theirs if mine.get(k) != theirs.get(k)] if r['kind'] != 'probe' else []
-        if odd: raise UserError(f"'{grid.out}' holds results of other settings ({'; '.join(odd[:3])}): they do not belong in one table. Choose another --out.")
+        odd = [f'{k} {theirs.get(k)} there, {mine.get(k)} now'
+               for k in mine | theirs if mine.get(k) != theirs.get(k)] if r['kind'] != 'probe' else []
+        if odd:
+            raise UserError(f"'{grid.out}' holds results of other settings ({'; '.join(odd[:3])}): "
+                            "they do not belong in one table. Choose another --out.")
         c = candidates.get(r['model'])
-        if c and c.fingerprint != r['identity']['model']: raise UserError(f"'{r['model']}' is another model now than in {r['folder']}: give it another name (NAME=FOLDER), or choose another --out.")
+        if c and c.fingerprint != r['identity']['model']:
+            raise UserError(f"'{r['model']}' is another model now than in {r['folder']}: "
+                            "give it another name (NAME=FOLDER), or choose another --out.")
 
 # %% ../../nbs/09d_finetuning.ipynb #cccc31be
 def write_result(
@@ -485,7 +560,9 @@ def write_result(
     main = next(m for m in task.metrics if m in scores)
     write_aside(folder/'predictions.json', json.dumps(predictions, ensure_ascii=False))
     write_aside(folder/'rows.json', json.dumps(rows))
-    write_json(folder/'result.json', {'model': c.name, 'task': task.name, 'kind': task.kind, 'seed': seed, 'metric': main, 'value': scores[main], 'scores': scores, 'collapsed': collapsed} | more)
+    write_json(folder/'result.json', {'model': c.name, 'task': task.name, 'kind': task.kind, 'seed': seed,
+                                      'metric': main, 'value': scores[main], 'scores': scores,
+                                      'collapsed': collapsed} | more)
 
 # %% ../../nbs/09d_finetuning.ipynb #80cc490e
 def answer(
@@ -501,10 +578,15 @@ def answer(
         said = data.answers(predict(model, data, grid.cfg, grid.device))
         found[part] = rows, said, score(task, rows, *said), data.truncated
     rows, said, scores, cut = next(iter(found.values()))
-    for part, (_, _, more, _) in list(found.items())[1:]: scores |= {f'{k}_{part}': v for k, v in more.items()}
-    counts = {'train': len(train_data.rows), 'dev': len(rows), 'batch': train_data.size, 'truncated': train_data.truncated + cut, 'skipped': left_out(train_data.rows, *(r for r, *_ in found.values()))}
+    for part, (_, _, more, _) in list(found.items())[1:]:
+        scores |= {f'{k}_{part}': v for k, v in more.items()}
+    counts = {'train': len(train_data.rows), 'dev': len(rows), 'batch': train_data.size,
+              'truncated': train_data.truncated + cut,
+              'skipped': left_out(train_data.rows, *(r for r, *_ in found.values()))}
     plain = squad.decided(*said) if task.kind == 'span' else said[0]
-    write_result(grid, c, task, seed, scores, spoken(task, rows, plain), row_values(task, rows, plain), collapse(task, rows, plain), majority=majority(task, rows), examples=counts, identity=identity)
+    write_result(grid, c, task, seed, scores, spoken(task, rows, plain), row_values(task, rows, plain),
+                 collapse(task, rows, plain), majority=majority(task, rows), examples=counts,
+                 identity=identity)
     if task.kind == 'span': squad.write_predictions(grid.folder(c.name, task.name, seed), *said)   # with what the threshold is chosen from
 
 def spoken(task: Task, rows: list, said) -> dict:
@@ -522,13 +604,17 @@ def identity_of(grid: Grid, c: Candidate, task: Task) -> dict:
     "What a result depends on; raises `UserError` when results of other rows are in the folder."
     train_rows = grid.rows(TASKS[task.answered_by or task.name])[0]
     rows = rows_fingerprint(train_rows, *grid.rows(task)[1].values())
-    other = next((r['folder'] for r in results_in(grid.out) if r['task'] == task.name and r['identity']['rows'] != rows), None)
-    if other: raise UserError(f"The rows of {task.name} in '{grid.data}' are not those that {other} was computed from: choose another --out.")
+    other = next((r['folder'] for r in results_in(grid.out)
+                  if r['task'] == task.name and r['identity']['rows'] != rows), None)
+    if other:
+        raise UserError(f"The rows of {task.name} in '{grid.data}' are not those that {other} was computed "
+                        "from: choose another --out.")
     return {'settings': settings(grid), 'model': c.fingerprint, 'rows': rows}
 
 def _batches(self: Grid, c: Candidate, task: Task) -> TaskBatches:
     "A task's training rows in a candidate's tokens, kept until others are asked for."
-    if self.kept[0] != (c.name, task.name): self.kept = (c.name, task.name), TaskBatches(task, self.rows(task)[0], c, self.cfg)
+    if self.kept[0] != (c.name, task.name):
+        self.kept = (c.name, task.name), TaskBatches(task, self.rows(task)[0], c, self.cfg)
     return self.kept[1]
 
 Grid.kept, Grid.batches = (None, None), _batches
@@ -546,7 +632,9 @@ def compute(
     task, folder = TASKS[name], grid.folder(*cell)
     identities = {t: identity_of(grid, c, t) for t in grid.missing(cell)}      # files that are missing are missed before the training
     data = grid.batches(c, task)
-    model = fine_tune(c, task, data, grid.cfg, folder, seed, {'settings': settings(grid), 'model': c.fingerprint, 'rows': rows_fingerprint(data.rows), 'seed': seed}, show, grid.device)
+    model = fine_tune(c, task, data, grid.cfg, folder, seed,
+                      {'settings': settings(grid), 'model': c.fingerprint,
+                       'rows': rows_fingerprint(data.rows), 'seed': seed}, show, grid.device)
     for t, identity in identities.items(): answer(grid, c, t, seed, model, data, identity)
     if not grid.keep: shutil.rmtree(folder/'checkpoints', ignore_errors=True)
 
@@ -554,11 +642,18 @@ def compute(
 def probe_cell(grid: Grid, c: Candidate, seed: int):
     "The probes of [09a](09a_probes.ipynb) as a cell."
     from vidlankd_nb.evaluation.probes import probe
-    folders = [Path(grid.data)/d for d in ('', 'world', 'toyworld', 'toy')] if grid.data not in (None, 'hub') else []
+    folders = ([Path(grid.data)/d for d in ('', 'world', 'toyworld', 'toy')]
+               if grid.data not in (None, 'hub') else [])
     file = next((f/'probes.json' for f in [*folders, samples()/'toyworld'] if (f/'probes.json').is_file()))
-    found = probe(pretrained(c, AutoModel)[0], c.tokenizer, json.loads(file.read_text(encoding='utf-8')), seed=seed)
-    scores = {'property': found['property']['mean'], 'physical': found['physical']['accuracy'], 'by_chance': found['property']['permutation'], **({'order': found['order']['accuracy']} if 'order' in found else {}), **found['property']['per_attribute']}
-    write_result(grid, c, TOY, seed, scores, {}, [], majority=found['property']['permutation'], identity={'settings': {}, 'model': c.fingerprint, 'rows': hashlib.sha256(file.read_bytes()).hexdigest()[:16]})
+    found = probe(pretrained(c, AutoModel)[0], c.tokenizer,
+                  json.loads(file.read_text(encoding='utf-8')), seed=seed)
+    scores = {'property': found['property']['mean'], 'physical': found['physical']['accuracy'],
+              'by_chance': found['property']['permutation'],
+              **({'order': found['order']['accuracy']} if 'order' in found else {}),
+              **found['property']['per_attribute']}
+    write_result(grid, c, TOY, seed, scores, {}, [], majority=found['property']['permutation'],
+                 identity={'settings': {}, 'model': c.fingerprint,
+                           'rows': hashlib.sha256(file.read_bytes()).hexdigest()[:16]})
 
 # %% ../../nbs/09d_finetuning.ipynb #db7c43dc
 @contextlib.contextmanager
@@ -593,7 +688,9 @@ def evaluate(
 ) -> list[dict]:            # all results in the folder
     "Compute what is missing in a grid; raises `UserError` that names each cell that failed, when all others are done."
     if processes < 1: raise UserError(f"--processes must be 1 or more; it is {processes}.")
-    if int(os.environ.get('WORLD_SIZE', 1)) > 1: raise UserError("Cells run side by side with --processes N, not under torchrun: start the command once.")
+    if int(os.environ.get('WORLD_SIZE', 1)) > 1:
+        raise UserError("Cells run side by side with --processes N, not under torchrun: "
+                        "start the command once.")
     candidates = {n: candidate(s, n) for n, s in grid.models.items()}
     check_identity(grid, candidates)
     for cell in grid.cells(): (grid.folder(*cell)/'failed.txt').unlink(missing_ok=True)
@@ -602,8 +699,13 @@ def evaluate(
     if show: print(f"{counted(len(grid.cells()), 'cell')}, {todo} to compute", flush=True)
     if min(processes, todo) > 1: side_by_side(grid, min(processes, todo))
     work(grid, candidates, show)
-    failed = {c: (grid.folder(*c)/'failed.txt').read_text() for c in grid.cells() if (grid.folder(*c)/'failed.txt').exists()}
-    if failed: raise UserError(f"{len(failed)} of {counted(len(grid.cells()), 'cell')} failed{', the others are done' * (len(failed) < len(grid.cells()))}. " + ' '.join(f"[{m}, {t}: {counted(len(s), 'seed')}] {why}" for (m, t, why), s in grouped(failed).items()))
+    failed = {c: (grid.folder(*c)/'failed.txt').read_text()
+              for c in grid.cells() if (grid.folder(*c)/'failed.txt').exists()}
+    if failed:
+        raise UserError(f"{len(failed)} of {counted(len(grid.cells()), 'cell')} "
+                        f"failed{', the others are done' * (len(failed) < len(grid.cells()))}. "
+                        + ' '.join(f"[{m}, {t}: {counted(len(s), 'seed')}] {why}"
+                                   for (m, t, why), s in grouped(failed).items()))
     return results_in(grid.out)
 
 def counted(n: int, thing: str) -> str: return f"{n} {thing}{'s' * (n != 1)}"
@@ -616,16 +718,23 @@ def grouped(failed: dict) -> dict:   # (model, task, why) -> seeds
 # %% ../../nbs/09d_finetuning.ipynb #65010dc3
 def side_by_side(grid: Grid, processes: int):
     "Workers on the same grid, one thread or one GPU each; raises `UserError` when one of them breaks."
-    visible = os.environ.get('CUDA_VISIBLE_DEVICES', ','.join(map(str, range(torch.cuda.device_count())))).split(',') if torch.cuda.is_available() and grid.device != 'cpu' else []
-    code, words = 'from vidlankd_nb.evaluation.finetuning import worker; worker()', json.dumps({k: v for k, v in asdict(grid).items()})
+    visible = os.environ.get('CUDA_VISIBLE_DEVICES',
+                             ','.join(map(str, range(torch.cuda.device_count())))).split(',') if torch.cuda.is_available() and grid.device != 'cpu' else []
+    code, words = ('from vidlankd_nb.evaluation.finetuning import worker; worker()',
+                   json.dumps({k: v for k, v in asdict(grid).items()}))
     group = []
     for i in range(processes):
-        env = os.environ | ({'CUDA_VISIBLE_DEVICES': visible[i % len(visible)]} if visible else {}) | {'OMP_NUM_THREADS': '1'}
-        group.append(p := subprocess.Popen([sys.executable, '-c', code], stdin=subprocess.PIPE, env=env, text=True))
+        env = (os.environ | ({'CUDA_VISIBLE_DEVICES': visible[i % len(visible)]} if visible else {})
+               | {'OMP_NUM_THREADS': '1'})
+        group.append(p := subprocess.Popen([sys.executable, '-c', code], stdin=subprocess.PIPE,
+                                           env=env, text=True))
         p.stdin.write(words + '\n'); p.stdin.flush()
     codes = [p.wait() for p in group]
     for p in group: p.stdin.close()
-    if any(codes): raise UserError(f"{sum(map(bool, codes))} of {processes} processes stopped early (exit code {next(filter(None, codes))}); what they wrote above says why. The same command goes on from here.")
+    if any(codes):
+        raise UserError(f"{sum(map(bool, codes))} of {processes} processes stopped early (exit code "
+                        f"{next(filter(None, codes))}); what they wrote above says why. "
+                        "The same command goes on from here.")
 
 def worker():
     "The whole life of a process beside another one."

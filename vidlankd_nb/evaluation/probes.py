@@ -40,9 +40,14 @@ def name_states(
         first, last = enc.pop('offset_mapping').unbind(-1)                        # (B, L) characters of each token
         own = (last > start) & (first < end)                                      # (B, L) the name's pieces
         lost = ~own.any(1) | ((enc['input_ids'] == tokenizer.unk_token_id) & own).any(1)
-        if lost.any(): raise UserError(f"The tokenizer does not know the name '{part[lost.int().argmax()][2]}': it was made from other texts than the probes' world; give the tokenizer saved with the model.")
+        if lost.any():
+            raise UserError(f"The tokenizer does not know the name '{part[lost.int().argmax()][2]}': "
+                            "it was made from other texts than the probes' world; "
+                            "give the tokenizer saved with the model.")
         h = encoder(**enc.to(encoder.device)).last_hidden_state.cpu().double()     # (B, L, H)
-        if not h[own].isfinite().all(): raise UserError("The model's states are not finite: its training diverged, and there is nothing to probe.")
+        if not h[own].isfinite().all():
+            raise UserError("The model's states are not finite: "
+                            "its training diverged, and there is nothing to probe.")
         out.append((h * own[..., None]).sum(1) / own.sum(1, keepdim=True))
     encoder.train(training)
     return torch.cat(out).view(len(names), len(templates), -1).mean(1).numpy()
@@ -54,7 +59,9 @@ def halves(
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:   # (S, n_train), (S, n_test) row numbers
     "Random stratified halves; of an odd class the larger part is tested."
-    if np.bincount(y).min() < 2: raise UserError("A value of an attribute has fewer than two names, so it cannot be in both halves: a probes file needs at least two names for each value.")
+    if np.bincount(y).min() < 2:
+        raise UserError("A value of an attribute has fewer than two names, so it cannot be in both halves: "
+                        "a probes file needs at least two names for each value.")
     train, test = [], []
     for _ in range(splits):
         parts = [rng.permutation(np.flatnonzero(y == c)) for c in np.unique(y)]
@@ -72,7 +79,9 @@ def ridge_accuracy(
 ) -> np.ndarray:                # (S,) accuracies
     "Ridge regression on one-hot labels for many splits at once, in dual form."
     most = max(1, 2**25 // max(train.shape[1], test.shape[1])**2)                 # splits at once: about 1 GB in thousands of names
-    if len(train) > most: return np.concatenate([ridge_accuracy(kernel, y, train[i:i+most], test[i:i+most], alpha) for i in range(0, len(train), most)])
+    if len(train) > most:
+        return np.concatenate([ridge_accuracy(kernel, y, train[i:i+most], test[i:i+most], alpha)
+                               for i in range(0, len(train), most)])
     a, b = train[:, :, None], test[:, :, None]
     inner, across = kernel[a, train[:, None]], kernel[b, train[:, None]]           # (S, tr, tr), (S, te, tr)
     column, grand = inner.mean(1, keepdims=True), inner.mean((1, 2), keepdims=True)
@@ -105,9 +114,11 @@ def property_probe(
         train, test = halves(y, cfg.splits, rng)
         found[attribute] = float(ridge_accuracy(kernel, y, train, test).mean())
         orders = [rng.permutation(len(y)) for _ in range(cfg.permutations)]
-        shuffled[attribute] = float(np.mean([ridge_accuracy(kernel[o][:, o], y, train, test).mean() for o in orders]))
+        shuffled[attribute] = float(np.mean([ridge_accuracy(kernel[o][:, o], y, train, test).mean()
+                                             for o in orders]))
     mean = lambda d: float(np.mean(list(d.values())))
-    return {'mean': mean(found), 'per_attribute': found, 'permutation': mean(shuffled), 'permutation_per_attribute': shuffled}
+    return {'mean': mean(found), 'per_attribute': found, 'permutation': mean(shuffled),
+            'permutation_per_attribute': shuffled}
 
 # %% ../../nbs/09a_probes.ipynb #dfd30a96
 class ChoiceScorer(nn.Module):
@@ -135,7 +146,9 @@ def finetuned(
         torch.manual_seed(seed)
         scorer = ChoiceScorer(copy.deepcopy(model.base_model)).to(model.device).train()
         optimizer = torch.optim.AdamW(scorer.parameters(), cfg.finetune_lr, weight_decay=.01)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: min((s + 1) / (.1 * steps), (steps - s) / (.9 * steps)))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer,
+                                                     lambda s: min((s + 1) / (.1 * steps),
+                                                                   (steps - s) / (.9 * steps)))
         for _ in range(steps):
             optimizer.zero_grad()
             loss(scorer).backward()
@@ -167,9 +180,12 @@ def physical_probe(
     "Fine-tune on two-choice questions about half of the names and answer them for the other half."
     task = probes['physical']
     names, n = task['train'] + task['test'], len(task['train'])
-    has = torch.tensor([[probes['names'][x][q['attribute']] == q['value'] for x in names] for q in task['questions']])   # (Q, n)
+    has = torch.tensor([[probes['names'][x][q['attribute']] == q['value'] for x in names]
+                        for q in task['questions']])   # (Q, n)
     asked = [bool(h[:n].any() and not h[:n].all() and h[n:].any() and not h[n:].all()) for h in has]   # in a tiny world a half may lack a colour
-    if not any(asked): raise UserError(f"No question of the physical probe has a yes and a no among both halves of the {len(names)} names: make a world with more names.")
+    if not any(asked):
+        raise UserError("No question of the physical probe has a yes and a no among both halves of the "
+                        f"{len(names)} names: make a world with more names.")
     questions, has = [q for q, a in zip(task['questions'], asked) if a], has[torch.tensor(asked)]
     texts = [f"{q['question']} {task['choice'].format(x=x)}" for q in questions for x in names]
     enc = tokenizer(texts, padding=True, return_tensors='pt').to(model.device)
@@ -182,10 +198,13 @@ def physical_probe(
     scorer = finetuned(model, loss, cfg, seed)
     with torch.inference_mode():
         rows = torch.arange(len(texts)).split(256)
-        scores = torch.cat([scorer(**{k: v[r.to(v.device)] for k, v in enc.items()}).cpu() for r in rows]).view(has.shape)
+        scores = torch.cat([scorer(**{k: v[r.to(v.device)] for k, v in enc.items()}).cpu()
+                            for r in rows]).view(has.shape)
     found = pair_accuracy(scores[:, n:], has[:, n:])
-    by = {a: float(np.mean([f for f, q in zip(found.tolist(), questions) if q['attribute'] == a])) for a in dict.fromkeys(q['attribute'] for q in questions)}
-    return {'accuracy': float(found.mean()), 'per_attribute': by, 'train': float(pair_accuracy(scores[:, :n], has[:, :n]).mean())}
+    by = {a: float(np.mean([f for f, q in zip(found.tolist(), questions) if q['attribute'] == a]))
+          for a in dict.fromkeys(q['attribute'] for q in questions)}
+    return {'accuracy': float(found.mean()), 'per_attribute': by,
+            'train': float(pair_accuracy(scores[:, :n], has[:, :n]).mean())}
 
 # %% ../../nbs/09a_probes.ipynb #tp000002
 def temporal_probe(
@@ -198,13 +217,18 @@ def temporal_probe(
 ) -> dict:                  # 'accuracy', 'by_distance', 'train': chance .5
     "Fine-tune on before and after of pairs of one half of the names and answer for the other half."
     task = probes['temporal']
-    rank = {x: probes['attributes'][task['attribute']].index(a[task['attribute']]) for x, a in probes['names'].items()}
+    rank = {x: probes['attributes'][task['attribute']].index(a[task['attribute']])
+            for x, a in probes['names'].items()}
     pairs = {k: [(x, y) for x in task[k] for y in task[k] if rank[x] != rank[y]] for k in ('train', 'test')}
-    if not all(pairs.values()): raise UserError("The temporal probe found no two names of different hours in one of its halves: make a world with more names.")
+    if not all(pairs.values()):
+        raise UserError("The temporal probe found no two names of different hours in one of its halves: "
+                        "make a world with more names.")
     def texts(chosen):   # what is true of each pair, then what is false
         right = [int(rank[x] > rank[y]) for x, y in chosen]
-        return [task['statements'][k ^ false].format(x=x, y=y) for false in (0, 1) for k, (x, y) in zip(right, chosen)]
-    def score(scorer, chosen): return scorer(**tokenizer(texts(chosen), padding=True, return_tensors='pt').to(model.device)).chunk(2)
+        return [task['statements'][k ^ false].format(x=x, y=y) for false in (0, 1)
+                for k, (x, y) in zip(right, chosen)]
+    def score(scorer, chosen):
+        return scorer(**tokenizer(texts(chosen), padding=True, return_tensors='pt').to(model.device)).chunk(2)
     def accuracy(scorer, chosen):
         found = []
         with torch.inference_mode():
@@ -213,13 +237,16 @@ def temporal_probe(
                 found.append(((good > bad).double() + .5 * (good == bad)).cpu())
         return torch.cat(found)
     def loss(scorer):
-        good, bad = score(scorer, [pairs['train'][i] for i in torch.randint(len(pairs['train']), (batch,)).tolist()])
+        good, bad = score(scorer, [pairs['train'][i]
+                                   for i in torch.randint(len(pairs['train']), (batch,)).tolist()])
         return F.softplus(bad - good).mean()
     scorer = finetuned(model, loss, cfg, seed)
     test = pairs['test']
     if len(test) > 20000: test = [test[i] for i in np.random.default_rng(seed).permutation(len(test))[:20000]]   # thousands of names make millions of pairs
     right, distance = accuracy(scorer, test).numpy(), np.array([abs(rank[x] - rank[y]) for x, y in test])
-    return {'accuracy': float(right.mean()), 'by_distance': {str(d): float(right[distance == d].mean()) for d in np.unique(distance)}, 'train': float(accuracy(scorer, pairs['train'][:2000]).mean())}
+    return {'accuracy': float(right.mean()),
+            'by_distance': {str(d): float(right[distance == d].mean()) for d in np.unique(distance)},
+            'train': float(accuracy(scorer, pairs['train'][:2000]).mean())}
 
 # %% ../../nbs/09a_probes.ipynb #tp000006
 def withheld_probe(
@@ -232,14 +259,17 @@ def withheld_probe(
     "Property probe trained on the names that videos showed, scored on those that none did."
     shown, hidden = probes['names'], probes['withheld']
     kernel = kernel_of(name_states(model, tokenizer, [*shown, *hidden], probes['neutral']))
-    train, test, rng = np.arange(len(shown))[None], np.arange(len(shown), len(kernel))[None], np.random.default_rng(seed)
+    train, test, rng = (np.arange(len(shown))[None], np.arange(len(shown), len(kernel))[None],
+                        np.random.default_rng(seed))
     orders = [rng.permutation(len(kernel)) for _ in range(cfg.permutations)]
     found, shuffled = {}, {}
     for attribute, values in probes['attributes'].items():
         y = np.array([values.index(a[attribute]) for a in (*shown.values(), *hidden.values())])
         found[attribute] = float(ridge_accuracy(kernel, y, train, test)[0])
-        shuffled[attribute] = float(np.mean([ridge_accuracy(kernel[o][:, o], y, train, test)[0] for o in orders]))
-    return {'mean': float(np.mean(list(found.values()))), 'per_attribute': found, 'permutation': float(np.mean(list(shuffled.values())))}
+        shuffled[attribute] = float(np.mean([ridge_accuracy(kernel[o][:, o], y, train, test)[0]
+                                             for o in orders]))
+    return {'mean': float(np.mean(list(found.values()))), 'per_attribute': found,
+            'permutation': float(np.mean(list(shuffled.values())))}
 
 # %% ../../nbs/09a_probes.ipynb #921c4aab
 class Scores(dict):
@@ -249,7 +279,8 @@ class Scores(dict):
 def _markdown(table):
     "A data frame in Markdown, numbers with three decimals."
     cells = lambda row: '| ' + ' | '.join(f'{c:.3f}' if isinstance(c, float) else str(c) for c in row) + ' |'
-    return '\n'.join([cells(['', *table.columns]), '|---' * (table.shape[1] + 1) + '|', *(cells([i, *row]) for i, row in zip(table.index, table.values.tolist()))])
+    return '\n'.join([cells(['', *table.columns]), '|---' * (table.shape[1] + 1) + '|',
+                      *(cells([i, *row]) for i, row in zip(table.index, table.values.tolist()))])
 
 # %% ../../nbs/09a_probes.ipynb #48f84148
 def probe(
@@ -261,10 +292,13 @@ def probe(
 ) -> Scores:                # {'property': {'mean', 'per_attribute', 'permutation', …}, 'physical': {'accuracy', …}, 'order': {'accuracy', 'permutation'}}; 'temporal', 'withheld' where the world has them
     "Every toy-world probe of one model; deterministic by seed."
     cfg, names = cfg or Evaluation(), list(probes['names'])
-    labels = {a: np.array([v.index(probes['names'][x][a]) for x in names]) for a, v in probes['attributes'].items()}
+    labels = {a: np.array([v.index(probes['names'][x][a]) for x in names])
+              for a, v in probes['attributes'].items()}
     found = property_probe(name_states(model, tokenizer, names, probes['neutral']), labels, cfg, seed)
     scores = Scores(property=found, physical=physical_probe(model, tokenizer, probes, cfg, seed))
-    if 'order' in labels: scores['order'] = {'accuracy': found['per_attribute']['order'], 'permutation': found['permutation_per_attribute']['order']}
+    if 'order' in labels:
+        scores['order'] = {'accuracy': found['per_attribute']['order'],
+                           'permutation': found['permutation_per_attribute']['order']}
     if 'temporal' in probes: scores['temporal'] = temporal_probe(model, tokenizer, probes, cfg, seed)
     if 'withheld' in probes: scores['withheld'] = withheld_probe(model, tokenizer, probes, cfg, seed)
     return scores
@@ -274,8 +308,10 @@ def probe_table(
     results: dict[str, dict],   # model's name -> what `probe` returned
 ) -> pd.DataFrame:              # a row for each probe, a column for each model
     "Results side by side."
-    column = lambda r: {'property, mean': r['property']['mean'], '– states shuffled': r['property']['permutation'],
-                        **{f'– {a}': v for a, v in r['property']['per_attribute'].items()}, 'physical, two choices': r['physical']['accuracy']}
+    column = lambda r: {'property, mean': r['property']['mean'],
+                        '– states shuffled': r['property']['permutation'],
+                        **{f'– {a}': v for a, v in r['property']['per_attribute'].items()},
+                        'physical, two choices': r['physical']['accuracy']}
     return pd.DataFrame({name: column(r) for name, r in results.items()})
 
 # %% ../../nbs/09a_probes.ipynb #9c6ef93d
@@ -294,7 +330,8 @@ def plot_probes(
         chance = [p['permutation'], *p['permutation_per_attribute'].values(), .5]
         x = np.arange(len(groups)) - .4 + width * (i + .5)
         ax.bar(x, height, width * .92, color=plt.cm.viridis(i / max(1, len(results)) * .9), label=name)
-        ax.hlines(chance, x - width * .46, x + width * .46, color='black', lw=1.2, label='by chance' if i == len(results) - 1 else None)
+        ax.hlines(chance, x - width * .46, x + width * .46, color='black', lw=1.2,
+                  label='by chance' if i == len(results) - 1 else None)
     ax.set(xticks=range(len(groups)), xticklabels=groups, ylim=(0, 1.02), ylabel='accuracy, held-out names')
     ax.spines[['top', 'right']].set_visible(False)
     ax.legend(frameon=False, ncols=len(results) + 1, loc='lower center', bbox_to_anchor=(.5, 1))

@@ -26,22 +26,31 @@ class Table:
     published: list = field(default_factory=list)    # of `read_published`
     def frame(self) -> pd.DataFrame:
         "Every run, a row each."
-        return pd.DataFrame([{k: r[k] for k in ('model', 'task', 'seed', 'metric', 'value', 'majority', 'collapsed')} for r in self.results])
+        return pd.DataFrame([{k: r[k] for k in ('model', 'task', 'seed', 'metric', 'value', 'majority',
+                                                'collapsed')} for r in self.results])
     @property
-    def tasks(self): return sorted({r['task'] for r in self.results}, key=lambda t: ([*TASKS].index(t) if t in TASKS else -1, t))
+    def tasks(self):
+        return sorted({r['task'] for r in self.results},
+                      key=lambda t: ([*TASKS].index(t) if t in TASKS else -1, t))
     @property
-    def names(self): return [*(m for m in self.models if any(r['model'] == m for r in self.results)), *sorted({r['model'] for r in self.results} - set(self.models))]
-    def runs(self, model: str, task: str) -> list: return [r for r in self.results if (r['model'], r['task']) == (model, task)]
+    def names(self):
+        return [*(m for m in self.models if any(r['model'] == m for r in self.results)),
+                *sorted({r['model'] for r in self.results} - set(self.models))]
+    def runs(self, model: str, task: str) -> list:
+        return [r for r in self.results if (r['model'], r['task']) == (model, task)]
     def _repr_markdown_(self): return self.markdown()
-    def __repr__(self): return f"Table({len(self.names)} models, {len(self.tasks)} tasks, {len(self.results)} runs)"
+    def __repr__(self):
+        return f"Table({len(self.names)} models, {len(self.tasks)} tasks, {len(self.results)} runs)"
 
 # %% ../../nbs/09e_results.ipynb #dac6a252
 def _summary(self: Table) -> pd.DataFrame:
     "Median, lowest, highest, runs and collapsed runs of each model (rows) and task (columns), in percent."
     def cell(runs):
         v = [100 * r['value'] for r in runs]
-        return {'median': float(np.median(v)), 'low': min(v), 'high': max(v), 'runs': len(v), 'collapsed': sum(bool(r['collapsed']) for r in runs)} if v else {}
-    found = pd.DataFrame({m: {(t, k): x for t in self.tasks for k, x in cell(self.runs(m, t)).items()} for m in self.names}).T
+        return {'median': float(np.median(v)), 'low': min(v), 'high': max(v), 'runs': len(v),
+                'collapsed': sum(bool(r['collapsed']) for r in runs)} if v else {}
+    found = pd.DataFrame({m: {(t, k): x for t in self.tasks for k, x in cell(self.runs(m, t)).items()}
+                          for m in self.names}).T
     return found.astype({c: 'Int64' for c in found if c[1] in ('runs', 'collapsed')})
 
 Table.summary = _summary
@@ -50,22 +59,28 @@ def cell_text(runs: list, dagger='†', dash='–') -> str:
     "Median (lowest–highest), and the collapsed among the runs."
     if not runs: return dash
     v, dead = sorted(100 * r['value'] for r in runs), sum(bool(r['collapsed']) for r in runs)
-    return f'{np.median(v):.1f}' + (f' ({v[0]:.1f}{dash}{v[-1]:.1f})' if len(v) > 1 else '') + (f' {dagger}{dead}/{len(v)}' if dead else '')
+    return (f'{np.median(v):.1f}' + (f' ({v[0]:.1f}{dash}{v[-1]:.1f})' if len(v) > 1 else '')
+            + (f' {dagger}{dead}/{len(v)}' if dead else ''))
 
 # %% ../../nbs/09e_results.ipynb #1cd81886
 def _grid(self: Table, cell, title=lambda task, metric: f'{task} ({metric})') -> tuple[list, list]:
     "Header and rows of cells, the published ones last."
     metric = {r['task']: r['metric'] for r in self.results}
     rows = [[m, *(cell(self.runs(m, t)) for t in self.tasks)] for m in self.names]
-    rows += [[f"{p['model']} [{i}]", *(f"{p['scores'][t]:.1f}" if t in p['scores'] else cell([]) for t in self.tasks)] for i, p in enumerate(self.published, 1)]
+    rows += [[f"{p['model']} [{i}]", *(f"{p['scores'][t]:.1f}" if t in p['scores'] else cell([])
+                                       for t in self.tasks)] for i, p in enumerate(self.published, 1)]
     return ['model', *(title(t, metric[t]) for t in self.tasks)], rows
 
 def _notes(self: Table) -> list[str]:
     "What a reader of the table must know."
     n = sorted({len(self.runs(m, t)) for m in self.names for t in self.tasks if self.runs(m, t)})
-    note = [f"Percent on the dev rows: median (lowest–highest) of {'–'.join(map(str, dict.fromkeys((n[0], n[-1]))))} {'seed' if n == [1] else 'seeds'}."] if n else []
-    if any(r['collapsed'] for r in self.results): note.append('†: collapsed runs, which gave one answer to everything; they are included.')
-    return note + [f"[{i}] published, not measured here: {p['source']}" for i, p in enumerate(self.published, 1)]
+    note = ["Percent on the dev rows: median (lowest–highest) of "
+            f"{'–'.join(map(str, dict.fromkeys((n[0], n[-1]))))} "
+            f"{'seed' if n == [1] else 'seeds'}."] if n else []
+    if any(r['collapsed'] for r in self.results):
+        note.append('†: collapsed runs, which gave one answer to everything; they are included.')
+    return note + [f"[{i}] published, not measured here: {p['source']}"
+                   for i, p in enumerate(self.published, 1)]
 
 Table.grid, Table.notes = _grid, _notes
 
@@ -74,20 +89,27 @@ def _markdown(self: Table) -> str:
     "For a README."
     head, rows = self.grid(cell_text)
     line = lambda cells: '| ' + ' | '.join(c.replace('|', '\\|') for c in cells) + ' |'
-    return '\n'.join([line(head), '|---' * len(head) + '|', *map(line, rows), '', *(n + '  ' for n in self.notes())]).rstrip()
+    return '\n'.join([line(head), '|---' * len(head) + '|', *map(line, rows), '',
+                      *(n + '  ' for n in self.notes())]).rstrip()
 
 def _html(self: Table) -> str:
     "For a report."
     head, rows = self.grid(cell_text)
     tr = lambda cells, tag: '<tr>' + ''.join(f'<{tag}>{html.escape(c)}</{tag}>' for c in cells) + '</tr>'
-    return '<table>\n' + '\n'.join([tr(head, 'th'), *(tr(r, 'td') for r in rows)]) + '\n</table>\n' + '\n'.join(f'<p>{html.escape(n)}</p>' for n in self.notes())
+    return ('<table>\n' + '\n'.join([tr(head, 'th'), *(tr(r, 'td') for r in rows)]) + '\n</table>\n'
+            + '\n'.join(f'<p>{html.escape(n)}</p>' for n in self.notes()))
 
 def _latex(self: Table) -> str:
     "For a paper (with booktabs)."
-    safe = lambda s: ''.join({'\\': r'\textbackslash{}', '&': r'\&', '%': r'\%', '_': r'\_', '#': r'\#', '$': r'\$', '{': r'\{', '}': r'\}', '~': r'\textasciitilde{}', '^': r'\textasciicircum{}', '–': '--', '†': r'$^{\dagger}$'}.get(c, c) for c in s)
+    safe = lambda s: ''.join({'\\': r'\textbackslash{}', '&': r'\&', '%': r'\%', '_': r'\_', '#': r'\#',
+                              '$': r'\$', '{': r'\{', '}': r'\}', '~': r'\textasciitilde{}',
+                              '^': r'\textasciicircum{}', '–': '--', '†': r'$^{\dagger}$'}.get(c, c)
+                              for c in s)
     head, rows = self.grid(cell_text)
     line = lambda cells: ' & '.join(map(safe, cells)) + r' \\'
-    return '\n'.join([r'\begin{tabular}{l' + 'r' * (len(head) - 1) + '}', r'\toprule', line(head), r'\midrule', *map(line, rows), r'\bottomrule', r'\end{tabular}', *('% ' + n for n in self.notes())])
+    return '\n'.join([r'\begin{tabular}{l' + 'r' * (len(head) - 1) + '}', r'\toprule', line(head),
+                      r'\midrule', *map(line, rows), r'\bottomrule', r'\end{tabular}',
+                      *('% ' + n for n in self.notes())])
 
 Table.markdown, Table.html, Table.latex = _markdown, _html, _latex
 
@@ -101,8 +123,10 @@ def details(
         for k, v in d.items():
             if isinstance(v, dict): yield from flat(v, f'{at}{k} / ')
             else: yield at + k, v
-    runs = [{'model': r['model'], 'seed': r['seed'], **dict(flat(r['scores']))} for r in results if r['task'] == task]
-    if not runs: raise UserError(f"There are no results of '{task}': {nearest(task, {r['task'] for r in results})}")
+    runs = [{'model': r['model'], 'seed': r['seed'], **dict(flat(r['scores']))}
+            for r in results if r['task'] == task]
+    if not runs:
+        raise UserError(f"There are no results of '{task}': {nearest(task, {r['task'] for r in results})}")
     return pd.DataFrame(runs).drop(columns='seed').groupby('model').median().T
 
 # %% ../../nbs/09e_results.ipynb #78d9c74d
@@ -116,7 +140,8 @@ def value_of(run: dict, rows: np.ndarray) -> float:
     if rows.ndim == 1: return float(rows.mean())
     if run['kind'] == 'regression': return measures((run['metric'],), rows[:, 0], rows[:, 1])[run['metric']]
     classes = max(2, int(rows.max()) + 1)
-    return of_confusion(run['metric'], np.bincount(rows[:, 0] * classes + rows[:, 1], minlength=classes**2).reshape(classes, classes))
+    return of_confusion(run['metric'], np.bincount(rows[:, 0] * classes + rows[:, 1],
+                                                   minlength=classes**2).reshape(classes, classes))
 
 def of_confusion(
     metric: str,         # 'accuracy', 'f1', 'mcc', or the mean of two
@@ -125,7 +150,8 @@ def of_confusion(
     "A metric from counts alone: thousands of draws need no second look at the rows."
     n, right, gold, said = m.sum(), np.trace(m), m.sum(1), m.sum(0)
     spread = math.sqrt(float(n**2 - (said**2).sum()) * float(n**2 - (gold**2).sum()))
-    one = {'accuracy': right / n, 'f1': 2 * m[1, 1] / max(gold[1] + said[1], 1), 'mcc': float(right * n - gold @ said) / spread if spread else 0.}
+    one = {'accuracy': right / n, 'f1': 2 * m[1, 1] / max(gold[1] + said[1], 1),
+           'mcc': float(right * n - gold @ said) / spread if spread else 0.}
     return float(np.mean([one[k] for k in metric.split('_')]))
 
 # %% ../../nbs/09e_results.ipynb #ebc23d1e
@@ -140,26 +166,34 @@ def difference(
     "Median score of `a` minus that of `b`, with a bootstrap interval over questions and seeds, in pairs."
     mine, theirs = ({r['seed']: r for r in results if (r['model'], r['task']) == (m, task)} for m in (a, b))
     seeds = sorted(mine.keys() & theirs.keys())
-    if not seeds: raise UserError(f"'{a}' and '{b}' have no seed of {task} in common: run both with the same --seeds.")
+    if not seeds:
+        raise UserError(f"'{a}' and '{b}' have no seed of {task} in common: run both with the same --seeds.")
     pairs = [[(g[s], run_rows(g[s])) for s in seeds] for g in (mine, theirs)]
     n = len(pairs[0][0][1])
-    if any(len(x) != n for side in pairs for _, x in side): raise UserError(f"'{a}' and '{b}' answered different dev rows of {task}: their scores cannot be compared.")
+    if any(len(x) != n for side in pairs for _, x in side):
+        raise UserError(f"'{a}' and '{b}' answered different dev rows of {task}: "
+                        "their scores cannot be compared.")
     rng, found = np.random.default_rng(seed), []
     for _ in range(draws):
         rows, drawn = rng.integers(n, size=n) if n else None, rng.integers(len(seeds), size=len(seeds))
-        once = [[r['value'] if rows is None else value_of(r, x[rows]) if i in drawn else None for i, (r, x) in enumerate(side)] for side in pairs]
+        once = [[r['value'] if rows is None else value_of(r, x[rows]) if i in drawn else None
+                 for i, (r, x) in enumerate(side)] for side in pairs]
         found.append(np.median([once[0][i] for i in drawn]) - np.median([once[1][i] for i in drawn]))
     middle = np.median([r['value'] for r, _ in pairs[0]]) - np.median([r['value'] for r, _ in pairs[1]])
     low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
-    return {'task': task, 'model': a, 'against': b, 'difference': 100 * float(middle), 'low': 100 * float(low), 'high': 100 * float(high), 'seeds': len(seeds), 'rows': n, 'draws': draws}
+    return {'task': task, 'model': a, 'against': b, 'difference': 100 * float(middle),
+            'low': 100 * float(low), 'high': 100 * float(high), 'seeds': len(seeds),
+            'rows': n, 'draws': draws}
 
 # %% ../../nbs/09e_results.ipynb #a1f48798
 def _differences(self: Table, against: str | None = None, draws: int = 1000) -> pd.DataFrame:
     "Each model against one of them (default: the first), task by task."
     first = against or self.names[0]
-    if first not in self.names: raise UserError(f"There is no model '{first}' among the results: {nearest(first, self.names)}")
+    if first not in self.names:
+        raise UserError(f"There is no model '{first}' among the results: {nearest(first, self.names)}")
     shared = lambda m, t: {r['seed'] for r in self.runs(m, t)} & {r['seed'] for r in self.runs(first, t)}
-    return pd.DataFrame([difference(self.results, m, first, t, draws) for t in self.tasks for m in self.names if m != first and shared(m, t)])
+    return pd.DataFrame([difference(self.results, m, first, t, draws) for t in self.tasks
+                         for m in self.names if m != first and shared(m, t)])
 
 Table.differences = _differences
 
@@ -168,19 +202,25 @@ def _plot(self: Table, columns: int = 4):
     "Every run, with medians and error bars, a panel for each task; the figure."
     import matplotlib.pyplot as plt
     rows, wide = math.ceil(len(self.tasks) / columns), min(columns, len(self.tasks))
-    fig, axes = plt.subplots(rows, wide, figsize=(max(3.2, .6 * len(self.names) + 1.6) * wide, 2.8 * rows), squeeze=False, layout='constrained')
+    fig, axes = plt.subplots(rows, wide, figsize=(max(3.2, .6 * len(self.names) + 1.6) * wide, 2.8 * rows),
+                             squeeze=False, layout='constrained')
     for ax, task in zip(axes.flat, self.tasks):
         for x, m in enumerate(self.names):
             runs, color = self.runs(m, task), plt.cm.viridis(x / max(1, len(self.names)) * .9)
             if not runs: continue
             v = np.array([100 * r['value'] for r in runs])
-            ax.errorbar(x, np.median(v), [[np.median(v) - v.min()], [v.max() - np.median(v)]], fmt='_', color='black', ms=16, capsize=3, lw=1)
-            for r, at in zip(runs, x + np.linspace(-.2, .2, len(runs)) * (len(runs) > 1)): ax.plot(at, 100 * r['value'], 'o', color=color, mfc='white' if r['collapsed'] else color, ms=5)
+            ax.errorbar(x, np.median(v), [[np.median(v) - v.min()], [v.max() - np.median(v)]], fmt='_',
+                        color='black', ms=16, capsize=3, lw=1)
+            for r, at in zip(runs, x + np.linspace(-.2, .2, len(runs)) * (len(runs) > 1)):
+                ax.plot(at, 100 * r['value'], 'o', color=color, mfc='white' if r['collapsed']
+                        else color, ms=5)
         known = [r['majority'] for r in self.results if r['task'] == task and r['majority'] is not None]
         if known: ax.axhline(100 * known[0], color='gray', lw=.8, ls=':')
         metric = next(r['metric'] for r in self.results if r['task'] == task)
-        ax.set(title=task, ylabel=f"{metric.replace('_', ' & ')} (%)", xticks=range(len(self.names)), xlim=(-.6, len(self.names) - .4))
-        ax.set_xticklabels(self.names, rotation=25 if len(self.names) > 2 else 0, ha='right' if len(self.names) > 2 else 'center')
+        ax.set(title=task, ylabel=f"{metric.replace('_', ' & ')} (%)", xticks=range(len(self.names)),
+               xlim=(-.6, len(self.names) - .4))
+        ax.set_xticklabels(self.names, rotation=25 if len(self.names) > 2 else 0,
+                           ha='right' if len(self.names) > 2 else 'center')
         ax.spines[['top', 'right']].set_visible(False)
     for ax in axes.flat[len(self.tasks):]: ax.set_visible(False)
     return fig
@@ -193,15 +233,22 @@ def read_published(
 ) -> list[dict]:
     "Published figures with their sources; raises `UserError` where one has none."
     try: found = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e: raise UserError(f"{path} cannot be read as YAML: {' '.join(str(e).split())}.") from None
-    if not isinstance(found, list): raise UserError(f"{path}: a list of entries with 'model', 'source' and 'scores' is expected.")
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
+        raise UserError(f"{path} cannot be read as YAML: {' '.join(str(e).split())}.") from None
+    if not isinstance(found, list):
+        raise UserError(f"{path}: a list of entries with 'model', 'source' and 'scores' is expected.")
     for i, p in enumerate(found, 1):
         lacks = [k for k in ('model', 'source', 'scores') if not isinstance(p, dict) or not p.get(k)]
-        if lacks: raise UserError(f"{path}, entry {i}: '{lacks[0]}' is missing{': a figure without its source is not shown' if lacks[0] == 'source' else ''}.")
-        if not isinstance(p['scores'], dict): raise UserError(f"{path}, entry {i}: 'scores' maps tasks to percent, as {{rte: 66.4}}.")
+        if lacks:
+            raise UserError(f"{path}, entry {i}: '{lacks[0]}' is "
+                            f"missing{': a figure without its source is not shown' if lacks[0] == 'source' else ''}.")
+        if not isinstance(p['scores'], dict):
+            raise UserError(f"{path}, entry {i}: 'scores' maps tasks to percent, as {{rte: 66.4}}.")
         for t, v in p['scores'].items():
-            if t not in TASKS: raise UserError(f"{path}, entry {i}: there is no task '{t}': {nearest(str(t), TASKS)}")
-            if isinstance(v, bool) or not isinstance(v, (int, float)) or not -100 <= v <= 100: raise UserError(f"{path}, entry {i}: the score of {t} is {v!r}, not a number in percent.")
+            if t not in TASKS:
+                raise UserError(f"{path}, entry {i}: there is no task '{t}': {nearest(str(t), TASKS)}")
+            if isinstance(v, bool) or not isinstance(v, (int, float)) or not -100 <= v <= 100:
+                raise UserError(f"{path}, entry {i}: the score of {t} is {v!r}, not a number in percent.")
     return found
 
 # %% ../../nbs/09e_results.ipynb #1083849f
@@ -212,11 +259,16 @@ def write_table(
     against: str | None = None,    # whom the others are compared with; default: the first
 ) -> Table:
     "Write table, runs, differences and picture beside the results."
-    table, out = Table(results_in(out), models or [], read_published(published) if published else []), Path(out)
+    table, out = (Table(results_in(out), models or [], read_published(published) if published else []),
+                  Path(out))
     if not table.results: raise UserError(f"There are no results in '{out}'.")
     gaps = table.gaps = table.differences(against)
     text = table.markdown() + ('\n\n' + difference_lines(gaps) if len(gaps) else '')
-    for name, content in (('table.md', text + '\n'), ('table.html', table.html()), ('table.tex', table.latex() + '\n'), ('runs.csv', table.frame().to_csv(index=False)), ('differences.csv', gaps.to_csv(index=False))): write_aside(out/name, content)
+    for name, content in (('table.md', text + '\n'), ('table.html', table.html()),
+                          ('table.tex', table.latex() + '\n'),
+                          ('runs.csv', table.frame().to_csv(index=False)),
+                          ('differences.csv', gaps.to_csv(index=False))):
+        write_aside(out/name, content)
     import matplotlib.pyplot as plt
     fig = table.plot()
     fig.savefig(out/'results.png', dpi=120); plt.close(fig)
@@ -224,4 +276,5 @@ def write_table(
 
 def difference_lines(gaps: pd.DataFrame) -> str:
     "Differences in words."
-    return '\n'.join(f"- {g.task}: {g.model} − {g.against} = {g.difference:+.1f} points, 95 % interval {g.low:+.1f} … {g.high:+.1f}" for g in gaps.itertuples())
+    return '\n'.join(f"- {g.task}: {g.model} − {g.against} = {g.difference:+.1f} points, "
+                     f"95 % interval {g.low:+.1f} … {g.high:+.1f}" for g in gaps.itertuples())

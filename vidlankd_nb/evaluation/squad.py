@@ -27,18 +27,25 @@ def read_squad(
     "Questions of a SQuAD file, each with its paragraph; raises `UserError` when it is no such file."
     try: document = json.loads(text := path.read_bytes().decode('utf-8-sig'))
     except UnicodeDecodeError as e: raise UserError(f"{path} is not UTF-8 text (byte {e.start}).") from None
-    except json.JSONDecodeError as e: raise UserError(f"{path}, line {e.lineno}: not JSON ({e.msg.removesuffix(' starting at')}); is the download complete? Get it from {task.source}.") from None
-    except RecursionError: raise UserError(f"{path} is no SQuAD file: its JSON is nested too deeply.") from None
-    if not isinstance(document, dict) or not isinstance(document.get('data'), list): raise UserError(f"{path} is no SQuAD file: an object with a list 'data' of articles was expected.")
-    inside = lambda thing, key: thing[key] if isinstance(thing, dict) and isinstance(thing.get(key), list) else rows.skip(line, f"something without a list '{key}'") or ()
+    except json.JSONDecodeError as e:
+        raise UserError(f"{path}, line {e.lineno}: not JSON ({e.msg.removesuffix(' starting at')}); "
+                        f"is the download complete? Get it from {task.source}.") from None
+    except RecursionError:
+        raise UserError(f"{path} is no SQuAD file: its JSON is nested too deeply.") from None
+    if not isinstance(document, dict) or not isinstance(document.get('data'), list):
+        raise UserError(f"{path} is no SQuAD file: an object with a list 'data' of articles was expected.")
+    inside = (lambda thing, key: thing[key] if isinstance(thing, dict) and isinstance(thing.get(key), list)
+              else rows.skip(line, f"something without a list '{key}'") or ())
     seen, at, line = set(), 0, 1
     for article in document['data']:
         for paragraph in inside(article, 'paragraphs'):
             for record in inside(paragraph, 'qas'):
-                if not isinstance(record, dict) or not isinstance(record.get('id'), str): rows.skip(line, 'a question without an id'); continue
+                if not isinstance(record, dict) or not isinstance(record.get('id'), str):
+                    rows.skip(line, 'a question without an id'); continue
                 found = text.find(json.dumps(record['id']), at)
                 if found >= 0: line, at = line + text.count('\n', at, found), found
-                if record['id'] in seen: rows.skip(line, f"the id {record['id']} occurs a second time"); continue
+                if record['id'] in seen:
+                    rows.skip(line, f"the id {record['id']} occurs a second time"); continue
                 seen.add(record['id'])
                 yield line, record | {'context': paragraph.get('context')}
 
@@ -48,14 +55,21 @@ def good_answers(
     answers,         # a list of {'text', 'answer_start'}, or the hub's {'text': list, 'answer_start': list}
 ) -> tuple[list, list]:   # answers as {'text', 'start'}; reasons for those left out
     "Answers that stand where they claim to."
-    if isinstance(answers, dict): answers = [{'text': t, 'answer_start': s} for t, s in zip(answers.get('text', ()), answers.get('answer_start', ()))]
+    if isinstance(answers, dict):
+        answers = [{'text': t, 'answer_start': s} for t, s in zip(answers.get('text', ()),
+                                                                  answers.get('answer_start', ()))]
     if not isinstance(answers, list): return [], ["'answers' is no list"]
     good, bad = [], []
     for a in answers:
         text, start = (a.get('text'), a.get('answer_start')) if isinstance(a, dict) else (None, None)
         if not isinstance(text, str) or not text.strip(): bad.append('an answer without text')
-        elif not isinstance(start, int) or isinstance(start, bool) or not 0 <= start <= len(context) - len(text): bad.append(f'the answer {text!r} starts at {start!r}, outside of the paragraph of {len(context)} characters')
-        elif not context.startswith(text, start): bad.append(f'the answer {text!r} is not at character {start}, where {context[start:start + len(text)]!r} stands')
+        elif (not isinstance(start, int) or isinstance(start, bool)
+              or not 0 <= start <= len(context) - len(text)):
+            bad.append(f'the answer {text!r} starts at {start!r}, outside of the paragraph of '
+                       f'{len(context)} characters')
+        elif not context.startswith(text, start):
+            bad.append(f'the answer {text!r} is not at character {start}, '
+                       f'where {context[start:start + len(text)]!r} stands')
         else: good.append({'text': text, 'start': start})
     return good, bad
 
@@ -67,11 +81,15 @@ def span_row(task: Task, record: dict, split: str) -> dict:
     except ValueError as e: raise ValueError(who + str(e)) from None
     good, bad = good_answers(context, record.get('answers') or [])
     impossible = record.get('is_impossible', task.name == 'squad2' and not good and not bad)
-    if not isinstance(impossible, bool): raise ValueError(f"{who}'is_impossible' is {impossible!r}, not true or false")
-    if impossible and task.name == 'squad': raise ValueError(who + 'marked as impossible, which SQuAD 1.1 does not know')
+    if not isinstance(impossible, bool):
+        raise ValueError(f"{who}'is_impossible' is {impossible!r}, not true or false")
+    if impossible and task.name == 'squad':
+        raise ValueError(who + 'marked as impossible, which SQuAD 1.1 does not know')
     if impossible and (good or bad): raise ValueError(who + 'marked as impossible, and yet it has an answer')
-    if not impossible and not good: raise ValueError(who + ('; '.join(bad) or 'no answer is given, and it is not marked as impossible'))
-    return {'id': str(record['id']), 'context': context, 'question': question, 'answers': good, 'impossible': impossible, 'wrong_answers': [who + b for b in bad]}
+    if not impossible and not good:
+        raise ValueError(who + ('; '.join(bad) or 'no answer is given, and it is not marked as impossible'))
+    return {'id': str(record['id']), 'context': context, 'question': question, 'answers': good,
+            'impossible': impossible, 'wrong_answers': [who + b for b in bad]}
 
 # %% ../../nbs/09c_squad.ipynb #sq09reg2
 READERS |= dict.fromkeys(('squad', 'squad2'), read_squad)
@@ -133,18 +151,23 @@ def windows(
     batch: int = 1000,        # rows tokenized at once
 ) -> Windows:
     "All windows of all rows, in order; raises `UserError` without a fast tokenizer or without room."
-    if not tokenizer.is_fast: raise UserError("SQuAD needs to know which characters a token came from, which only a fast tokenizer tells (a folder with tokenizer.json).")
+    if not tokenizer.is_fast:
+        raise UserError("SQuAD needs to know which characters a token came from, which only a fast tokenizer "
+                        "tells (a folder with tokenizer.json).")
     special = tokenizer.num_special_tokens_to_add(pair=True)
     max_question = min(max_question, (max_length - special) // 2)
     room = max_length - special - max_question
-    if room < 4: raise UserError(f"Windows of {max_length} tokens have no room for question and paragraph: give more.")
+    if room < 4:
+        raise UserError(f"Windows of {max_length} tokens have no room for question and paragraph: give more.")
     out = Windows()
     for i in range(0, len(rows), batch):
         questions, cut = shortened(tokenizer, rows[i:i + batch], max_question)
-        enc = tokenizer(questions, [r['context'] for r in rows[i:i + batch]], truncation='only_second', max_length=max_length, stride=min(overlap, room // 2),
+        enc = tokenizer(questions, [r['context'] for r in rows[i:i + batch]], truncation='only_second',
+                        max_length=max_length, stride=min(overlap, room // 2),
                         return_overflowing_tokens=True, return_offsets_mapping=True)
         out.cut += cut
-        for w, of in enumerate(enc['overflow_to_sample_mapping']): out.append(one_window(tokenizer, enc, w, i + of, rows[i + of]))
+        for w, of in enumerate(enc['overflow_to_sample_mapping']):
+            out.append(one_window(tokenizer, enc, w, i + of, rows[i + of]))
     return out
 
 # %% ../../nbs/09c_squad.ipynb #8cc3eaa3
@@ -152,9 +175,12 @@ def one_window(tokenizer, enc, w: int, number: int, row: dict) -> dict:
     "Window `w` of an encoding, for row `number`."
     out = {k: enc[k][w] for k in tokenizer.model_input_names if k in enc}
     inside = np.array([s == 1 for s in enc.sequence_ids(w)])
-    out |= {'row': number, 'offsets': np.where(inside[:, None], np.array(enc['offset_mapping'][w], np.int32), -1)}
-    out['cls'] = out['input_ids'].index(tokenizer.cls_token_id) if tokenizer.cls_token_id in out['input_ids'] else 0
-    out['start'], out['end'] = positions(out['offsets'], row['answers'][0] if row['answers'] else None, out['cls'])
+    out |= {'row': number, 'offsets': np.where(inside[:, None],
+                                               np.array(enc['offset_mapping'][w], np.int32), -1)}
+    out['cls'] = (out['input_ids'].index(tokenizer.cls_token_id)
+                  if tokenizer.cls_token_id in out['input_ids'] else 0)
+    out['start'], out['end'] = positions(out['offsets'], row['answers'][0] if row['answers']
+                                         else None, out['cls'])
     return out
 
 # %% ../../nbs/09c_squad.ipynb #1f790b86
@@ -188,7 +214,8 @@ def spans(
     flat = band.ravel()
     top = np.argpartition(-flat, min(n_best, len(flat) - 1))[:n_best]
     top = top[np.lexsort((top, -flat[top]))]
-    return [(float(flat[t]), int(a + t // longest), int(a + t // longest + t % longest)) for t in top if flat[t] > -np.inf]
+    return [(float(flat[t]), int(a + t // longest), int(a + t // longest + t % longest))
+            for t in top if flat[t] > -np.inf]
 
 # %% ../../nbs/09c_squad.ipynb #dbfe6271
 def answers(
@@ -204,7 +231,8 @@ def answers(
     for w, s, e in zip(windows, start_logits, end_logits, strict=True):
         n = len(w['offsets'])
         s, e = np.asarray(s, np.float64)[:n], np.asarray(e, np.float64)[:n]
-        if not np.isfinite(s).all() or not np.isfinite(e).all(): raise UserError("Some start or end logits are not numbers: the model has diverged.")
+        if not np.isfinite(s).all() or not np.isfinite(e).all():
+            raise UserError("Some start or end logits are not numbers: the model has diverged.")
         null[w['row']] = min(null.get(w['row'], np.inf), float(s[w['cls']] + e[w['cls']]))
         for value, i, j in spans(w, s, e, longest, n_best):
             key = int(w['offsets'][i, 0]), int(w['offsets'][j, 1])
@@ -213,7 +241,8 @@ def answers(
     texts, no_answer, listed = {}, {}, {}
     for r, row in enumerate(rows):
         top = sorted(best.get(r, {}).items(), key=lambda kv: (-kv[1], kv[0]))[:n_best]
-        listed[row['id']] = [{'text': row['context'][a:b], 'start': a, 'end': b, 'score': v} for (a, b), v in top]
+        listed[row['id']] = [{'text': row['context'][a:b], 'start': a, 'end': b, 'score': v}
+                             for (a, b), v in top]
         texts[row['id']] = listed[row['id']][0]['text'] if top else ''
         no_answer[row['id']] = null[r] - top[0][1] if top else 0.
     return texts, no_answer, listed
@@ -245,7 +274,8 @@ def decided(
     threshold: float = 0.,
 ) -> dict:                     # id -> text, '' for no answer
     "The texts that are said at a threshold."
-    return dict(texts) if no_answer is None else {i: '' if no_answer[i] > threshold else t for i, t in texts.items()}
+    return dict(texts) if no_answer is None else {i: '' if no_answer[i] > threshold else t
+                                                  for i, t in texts.items()}
 
 # %% ../../nbs/09c_squad.ipynb #75e48136
 def score_spans(
@@ -257,18 +287,23 @@ def score_spans(
     "EM and F1 of all, of 'HasAns' and 'NoAns', and at the best thresholds; raises `UserError` when a question has no prediction."
     for name, given in (('prediction', texts), ('no-answer score', no_answer)):
         missing = [r['id'] for r in rows if given is not None and r['id'] not in given]
-        if missing: raise UserError(f"{len(missing):,} of {len(rows):,} questions have no {name}, the first is {missing[0]}.")
+        if missing:
+            raise UserError(f"{len(missing):,} of {len(rows):,} questions have no {name}, "
+                            f"the first is {missing[0]}.")
     if not rows: raise UserError("No questions to score.")
-    said, impossible, out = decided(texts, no_answer, threshold), np.array([r['impossible'] for r in rows]), {}
+    said, impossible, out = (decided(texts, no_answer, threshold),
+                             np.array([r['impossible'] for r in rows]), {})
     for name, metric in (('f1', f1), ('em', em)):
         value = np.array([best_of(metric, said[r['id']], r) for r in rows])
         out[name] = float(value.mean())
         if impossible.any():
             for group, at in (('HasAns', ~impossible), ('NoAns', impossible)):
-                if at.any(): out |= {f'{group}_{name}': float(value[at].mean()), f'{group}_total': int(at.sum())}
+                if at.any():
+                    out |= {f'{group}_{name}': float(value[at].mean()), f'{group}_total': int(at.sum())}
         if no_answer is not None:
             given = [best_of(metric, texts[r['id']], r) for r in rows]
-            out[f'best_{name}'], out[f'best_{name}_threshold'] = best_threshold(given, impossible, [no_answer[r['id']] for r in rows])
+            out[f'best_{name}'], out[f'best_{name}_threshold'] = (
+                best_threshold(given, impossible, [no_answer[r['id']] for r in rows]))
     return out | {'total': len(rows)}
 
 # %% ../../nbs/09c_squad.ipynb #sq09reg3
