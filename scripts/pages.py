@@ -7,6 +7,7 @@ FOLDED = {'jupyter': {'source_hidden': True}}
 
 def stored(nb: dict) -> dict:
     "A notebook as it should lie on the disk."
+    nb['metadata'].pop('widgets', None)
     for c in nb['cells']:
         if 'outputs' in c: c['outputs'] = [o for o in c['outputs'] if not any('widget-view' in k for k in o.get('data', {}))]
         c['metadata'].pop('jupyter', None)

@@ -149,9 +149,8 @@ def units(x: CellRun) -> dict:
     elif (reads_teacher(cfg) or cfg.start == 'teacher') and cfg.teacher in OWN_TEACHERS: teacher(cfg.teacher)
     if 'vokens' in chain: stage('vokens')
     if student:
-        out[x.path('students', x.cell.name)] = ('student',
-                                                lambda: train_student(x, x.cell.name, cfg,
-                                                                      x.path('students', x.cell.name)))
+        folder = x.path('students', x.cell.name)
+        out[folder] = ('student', lambda: train_student(x, x.cell.name, cfg, folder))
     return out
 
 # %% ../nbs/12b_ablation.ipynb #ab000021

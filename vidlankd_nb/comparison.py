@@ -193,10 +193,11 @@ def in_short(
     for c in report['cells']:
         mean = lambda k: f"{c['metrics'][k]['mean']:.2f}" if k in c['metrics'] else '–'
         d = c['against'].get('text_only', {}).get('property')
-        apart = f"{d['mean']:+.2f} ({d['low']:+.2f} to {d['high']:+.2f})" if d else '–'
+        signed = lambda x: f'{x:+.2f}'.replace('+0.00', '0.00').replace('-0.00', '0.00')
+        apart = f"{signed(d['mean'])} ({signed(d['low'])} to {signed(d['high'])})" if d else '–'
         rows.append(f"| {c['name'].replace('_', ' ')} | {c['about']} | {mean('property')} | {apart} | "
                     f"{mean('physical')} | {mean('mlm_loss')} |")
-    chance = (f" Property with labels shuffled: {report['chance']['property']['mean']:.2f}; two choices: .50."
+    chance = (f" Property with labels shuffled: {report['chance']['property']['mean']:.2f}; two choices: 0.50."
               if report['chance'] else '')
     return ('\n'.join(rows) + f"\n\n{len(report['seeds'])} worlds, {report['seconds']['clock'] / 60:.0f} "
             f"minutes on {report['processors']} processor cores.{chance} {stars(report)}")

@@ -117,7 +117,7 @@ def _forward(self: StudentTask, batch, scale):
         mine['logits'] = vocabulary_logits(self.student, states if isinstance(at, str) else take(states, at))
     if self.teacher is not None: theirs |= teacher_reads(self.teacher, batch, at, 'states' in o.reads)
     mask = _pick(_masks(self, batch), o.positions)
-    loss, self.seen = o(_pick(mine, o.reads), _pick(theirs, o.reads), mask, batch['examples'])
+    loss, _ = o(_pick(mine, o.reads), _pick(theirs, o.reads), mask, batch['examples'])
     terms['distillation'] = loss * o.count(mask) * scale['distillation'] if o.separable else loss
     return terms
 

@@ -74,10 +74,11 @@ def text_encoder(
 def load_text(
     folder: str | Path,   # of a teacher or of any masked-LM model, or a name on the Hugging Face hub
 ):                        # a Hugging Face masked-LM model
-    "The text encoder in a folder; raises `UserError` when its weights cannot be read, or one of them is NaN or infinite."
+    "The text encoder in a folder, in float32; raises `UserError` when its weights cannot be read, or one is NaN or infinite."
     try:
-        model = (VideoTeacher.from_pretrained(folder).text if AutoConfig.from_pretrained(folder).model_type
-                 == TeacherConfig.model_type else AutoModelForMaskedLM.from_pretrained(folder))
+        is_teacher = AutoConfig.from_pretrained(folder).model_type == TeacherConfig.model_type
+        model = (VideoTeacher.from_pretrained(folder).text if is_teacher
+                 else AutoModelForMaskedLM.from_pretrained(folder))
     except (OSError, ValueError, RuntimeError, SafetensorError) as e:
         raise UserError(f"No masked-LM weights at '{folder}': give a folder with config.json and "
                         "model.safetensors, or a name on the Hugging Face hub. "
@@ -87,7 +88,7 @@ def load_text(
         raise UserError(f"The weights in '{folder}' are broken: {len(bad)} of "
                         f"{sum(1 for _ in model.parameters())} tensors hold NaN or infinity, "
                         f"first '{bad[0]}'. Copy or train them again.")
-    return model
+    return model.float()   # steps of 1e-4 are lost in weights of half precision
 
 # %% ../nbs/05_teacher.ipynb #ac8bf884
 def vocabulary_logits(
@@ -371,9 +372,9 @@ class TeacherTask(nn.Module):
             if not getattr(cfg, k) > 0:
                 raise UserError(f"teacher.{k} is {getattr(cfg, k)}; it must be above 0.")
         self.model, self.cfg = model, cfg
-        self.weights = {'mlm': cfg.mlm_weight} | ({'contrast': cfg.contrast_weight} if cfg.contrast != 'none'
-                                                  else {}) | ({'words': cfg.word_weight}
-                                                  if model.config.has_words else {})
+        self.weights = {'mlm': cfg.mlm_weight}
+        if cfg.contrast != 'none': self.weights['contrast'] = cfg.contrast_weight
+        if model.config.has_words: self.weights['words'] = cfg.word_weight
         self.couples_batch = cfg.contrast != 'none'
         if cfg.frozen_video or cfg.contrast == 'none': model.video.requires_grad_(False)
     def counts(self, batch): return {'mlm': (batch['labels'] != -100).sum()}

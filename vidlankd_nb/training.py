@@ -339,8 +339,8 @@ class TrainingStopped(UserError):
 class Watch:
     "Loss terms of the steps since the last look, kept on the device; looking finds the first value that is not finite."
     def __init__(self, names: list[str], pieces: Pieces, acc: Accelerator, limit: float):
-        self.names, self.pieces, self.acc, self.limit, self.rows = ([*names, 'gradient norm'],
-                                                                    pieces, acc, limit, [])
+        self.names, self.rows = [*names, 'gradient norm'], []
+        self.pieces, self.acc, self.limit = pieces, acc, limit
     def add(self, step: int, values): self.rows.append((step, values))   # (terms and norm,), the same on every process
     def look(self) -> dict:   # mean of each value since the last look
         if not self.rows: return {}
@@ -627,11 +627,9 @@ def train(
     loader = iter(torch.utils.data.DataLoader(pieces, batch_size=None,
                                               sampler=range(start * cfg.accumulate, total * cfg.accumulate),
                                               num_workers=cfg.workers, pin_memory=acc.device.type == 'cuda'))
-    watch, progress = (Watch(list(task.weights), pieces, acc, cfg.stop_norm),
-                       Progress(name, total, start,
-                                bool(show) and acc.is_main_process
-                                and not (callable(show) and in_notebook())))
-    record, clock = {}, Clock()
+    watch, record, clock = Watch(list(task.weights), pieces, acc, cfg.stop_norm), {}, Clock()
+    bar = bool(show) and acc.is_main_process and not (callable(show) and in_notebook())
+    progress = Progress(name, total, start, bar)
     with stop_on_signal(acc.num_processes) as stop:
         for step in range(start, total):
             torch.manual_seed(hash_seed(seed, step, acc.process_index))

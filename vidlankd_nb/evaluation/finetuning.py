@@ -130,11 +130,12 @@ class PlainHead(nn.Module):
         words = ({'input_ids': input_ids, 'attention_mask': attention_mask}
                  | ({'token_type_ids': token_type_ids} if token_type_ids is not None else {}))
         states = self.base_model(**{k: v.flatten(0, -2) for k, v in words.items()}).last_hidden_state
-        if self.kind == 'span': return transformers.modeling_outputs.QuestionAnsweringModelOutput(
-                None, *self.score(states).unbind(-1))
+        outputs = transformers.modeling_outputs
+        if self.kind == 'span':
+            return outputs.QuestionAnsweringModelOutput(None, *self.score(states).unbind(-1))
         logits = self.score(states[:, 0])
-        return transformers.modeling_outputs.SequenceClassifierOutput(None, logits.view(input_ids.shape[:-1])
-                                                                      if self.kind == 'choice' else logits)
+        if self.kind == 'choice': logits = logits.view(input_ids.shape[:-1])
+        return outputs.SequenceClassifierOutput(None, logits)
 
 # %% ../../nbs/09d_finetuning.ipynb #b4beb336
 @contextlib.contextmanager
@@ -195,9 +196,8 @@ class TaskBatches:
         self.task, self.rows, self.cfg, self.pad = task, rows, cfg, c.tokenizer.pad_token_id
         self.texts_a_row = len(rows[0]['choices']) if task.kind == 'choice' else 1
         self.length = longest(c, cfg.span_length if task.kind == 'span' else cfg.max_length)
-        (self._cut_windows if task.kind == 'span' else self._tokenize)(c.tokenizer,
-                                                                       getattr(c.config, 'type_vocab_size', 2)
-                                                                       > 1)
+        cut = self._cut_windows if task.kind == 'span' else self._tokenize
+        cut(c.tokenizer, getattr(c.config, 'type_vocab_size', 2) > 1)
         self.size, self._order = min(batch or cfg.batch, len(self)), None
     def __len__(self): return len(self.lengths)
 
