@@ -197,8 +197,8 @@ def in_short(
         apart = f"{signed(d['mean'])} ({signed(d['low'])} to {signed(d['high'])})" if d else '–'
         rows.append(f"| {c['name'].replace('_', ' ')} | {c['about']} | {mean('property')} | {apart} | "
                     f"{mean('physical')} | {mean('mlm_loss')} |")
-    chance = (f" Property with labels shuffled: {report['chance']['property']['mean']:.2f}; two choices: 0.50."
-              if report['chance'] else '')
+    chance = (f" Property with labels shuffled: {report['chance']['property']['mean']:.2f}; "
+              "two choices: 0.50." if report['chance'] else '')
     return ('\n'.join(rows) + f"\n\n{len(report['seeds'])} worlds, {report['seconds']['clock'] / 60:.0f} "
             f"minutes on {report['processors']} processor cores.{chance} {stars(report)}")
 
