@@ -171,6 +171,7 @@ def named_models(words: list) -> dict:
         models[name] = source
     return models
 
+# %% ../nbs/13_cli.ipynb #e7a1c0d3
 def evaluate_command(args):
     whole = lambda doc, default=None: (int, default, doc)
     cfg, space = _file_words(args, 'evaluate', FineTuning(), 'MODEL',
@@ -181,10 +182,9 @@ def evaluate_command(args):
         seeds=whole('runs of each model and task', 5), first_seed=whole('the first seed', 0),
         limit=whole('training rows of a task, drawn once for all'),
         dev_limit=whole('dev rows of a task, likewise'),
-        held_out=(float, None, 'where a benchmark has one file only: '
-                  'the share of its texts that becomes dev'),
-                  processes=whole('cells computed side by side, one thread or one GPU each', 1),
-                  keep_models=(bool, False, 'keep the checkpoints of fine-tuned models'),
+        held_out=(float, None, 'where a benchmark has one file only: the share of its texts that becomes dev'),
+        processes=whole('cells computed side by side, one thread or one GPU each', 1),
+        keep_models=(bool, False, 'keep the checkpoints of fine-tuned models'),
         device=(str, None, "'cpu' keeps off the GPU"),
         published=(str, None, 'YAML file with published figures and their sources'),
         against=(str, None, 'the model that others are compared with; default: the first'))
@@ -240,10 +240,11 @@ def ablate(args):
     from vidlankd_nb.ablation import grids
     parser = run_parser(prog='vidlankd ablate', description=COMMANDS['ablate'][1]
                         + '. The same command goes on after an interruption, and tries failed cells again.')
-    for name, kind, default, doc in (('grid', str, None,
-                                      f'a grid of the package ({", ".join(grids())}) or a YAML file {{table: '
-                                      f'{{cell: {{key: value}}}}}}'), ('seeds', int, 3, 'number of seeds'),
-                                      ('first-seed', int, 0, 'the first one'),
+    known = ', '.join(grids())
+    for name, kind, default, doc in (
+            ('grid', str, None, f'a grid of the package ({known}) '
+                                'or a YAML file {table: {cell: {key: value}}}'),
+            ('seeds', int, 3, 'number of seeds'), ('first-seed', int, 0, 'the first one'),
             ('out', str, None, "the grid's folder; default: runs/ablation-GRID"),
             ('processes', int, 1, 'cells at a time, one thread each'),
             ('cell', int, None, 'run one cell with one seed, by its number from 0: for job arrays')):

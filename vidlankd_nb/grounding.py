@@ -160,10 +160,8 @@ def _folded(title, wide): return fill(title, int(wide * 15))      # about 15 let
 
 def _scale(image, axes, beside):
     place = dict(ax=axes, fraction=.03 / len(axes)**.5, pad=.02) if beside is None else dict(cax=beside)
-    axes[0].figure.colorbar(image, label='cosine',
-                            ticks=np.linspace(*image.get_clim(), 5 if len(axes) > 1
-                                              or image.get_array().shape[0] > 2 else 3),
-                                              **place).outline.set_visible(False)
+    ticks = np.linspace(*image.get_clim(), 5 if len(axes) > 1 or image.get_array().shape[0] > 2 else 3)
+    axes[0].figure.colorbar(image, label='cosine', ticks=ticks, **place).outline.set_visible(False)
 
 def _canvas(n, words, frames, titles, scale=True):
     "A new figure: axes for `n` heat maps, at most a text column wide, and one for the scale. Places are reckoned in inches: a layout engine would draw everything twice."

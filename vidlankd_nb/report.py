@@ -188,6 +188,7 @@ def _vokens(report, pictures):
             f"and {end['to_cell']:.2f} to the best that could be restored from the label; "
             "a continuous target lies at 0.</p>", pictures['vokens']]
 
+# %% ../nbs/12a_report.ipynb #71fe746b
 def page(report: dict, pictures: dict) -> str:
     "The report as one self-contained HTML page."
     import html

@@ -64,7 +64,7 @@ _glue('mrpc', 'mrpc', 'Do these two sentences from the news say the same?', ['no
       files={'train': ('train.tsv', 'msr_paraphrase_train.txt', 'train'),
              'dev': ('dev.tsv', 'msr_paraphrase_train.txt', 'train'),
              'test': ('test.tsv', 'msr_paraphrase_test.txt', 'test')},
-             hub={'a': 'sentence1', 'b': 'sentence2'}, id=None, a='#1 string', b='#2 string', label='quality')
+      hub={'a': 'sentence1', 'b': 'sentence2'}, id=None, a='#1 string', b='#2 string', label='quality')
 _glue('qqp', 'qqp', 'Do these two questions ask the same?', ['not_duplicate', 'duplicate'],
       metrics=('accuracy_f1', 'accuracy', 'f1'), layout='id qid1 qid2 question1 question2 is_duplicate',
       written=('0', '1'), id='id', a='question1', b='question2', label='is_duplicate')
@@ -520,6 +520,7 @@ def load(
                         f"{_why_none(rows, apart, held_out)}")
     return rows
 
+# %% ../../nbs/09b_benchmarks.ipynb #9ef8e8aa
 def _why_none(rows: Rows, apart: int, held_out) -> str:
     if apart:
         return (f"with held_out={held_out:g}, "
