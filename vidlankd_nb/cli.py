@@ -182,7 +182,7 @@ def evaluate_command(args):
         seeds=whole('runs of each model and task', 5), first_seed=whole('the first seed', 0),
         limit=whole('training rows of a task, drawn once for all'),
         dev_limit=whole('dev rows of a task, likewise'),
-        held_out=(float, None, 'where a benchmark has one file only: the share of its texts that becomes dev'),
+        held_out=(float, None, 'where a benchmark has one file: the share of its texts that becomes dev'),
         processes=whole('cells computed side by side, one thread or one GPU each', 1),
         keep_models=(bool, False, 'keep the checkpoints of fine-tuned models'),
         device=(str, None, "'cpu' keeps off the GPU"),

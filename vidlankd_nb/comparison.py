@@ -77,12 +77,13 @@ def collect_grid(
     compare(rows)
     chance = [r['metrics']['permutation']['per_seed'] for r in rows if 'permutation' in r['metrics']]
     per_seed = {str(s): sum(v) / len(v) for s in seeds if (v := [c[str(s)] for c in chance if str(s) in c])}
-    versions = {'python': platform.python_version()} | {p: version(p) for p in ('torch', 'transformers', 'numpy')}
+    versions = {p: version(p) for p in ('torch', 'transformers', 'numpy')}
     seconds = {'clock': clock(out),
                'cells': round(sum(v for r in rows for v in r['seconds'].values()), 1),
                'processor': round(sum(v or 0 for r in rows for v in r['processor'].values()), 1)}
     chance = {'mean': sum(per_seed.values()) / len(per_seed), 'per_seed': per_seed} if per_seed else None
-    return {'command': command, 'version': __version__, 'versions': versions, 'processors': cores(),
+    return {'command': command, 'version': __version__,
+            'versions': {'python': platform.python_version()} | versions, 'processors': cores(),
             'seconds': seconds, 'seeds': seeds, 'chance': {'property': chance} if chance else {},
             'cells': rows, 'config': asdict(base)}
 
