@@ -158,7 +158,7 @@ def test_page_cell_by_cell_in_jupyterlab(lab, browser, page, tmp_path, request):
     browser.execute_script('jupyterapp.shell.currentWidget.sessionContext.shutdown()')
 
 
-def test_explorer_in_jupyterlab(lab, browser):
+def test_explorer_in_jupyterlab(lab, browser, tmp_path, request):
     walk(browser, f'{lab}/doc/tree/explore.ipynb')
     first = changed(browser, PIXELS, None, 300)
     browser.find_element(By.CSS_SELECTOR, '.noUi-handle').send_keys(Keys.ARROW_RIGHT)      # one step, one picture
@@ -171,6 +171,7 @@ def test_explorer_in_jupyterlab(lab, browser):
     box.send_keys(Keys.CONTROL, 'a'); box.send_keys('the ball jumps', Keys.ENTER)
     typed = changed(browser, PIXELS, touched)
     assert len({first, moved, touched, typed}) == 4
+    browser.save_screenshot(str(Path(request.config.getoption('--photographs') or tmp_path)/'explorer.png'))
     WebDriverWait(browser, 20, .1).until(lambda d: d.execute_script("return [...document.querySelectorAll('.widget-toggle-buttons .widget-toggle-button')].map(b => b.innerText.trim()).join(' ')") == 'the ball jumps')
 
 
