@@ -183,12 +183,10 @@ def test_two_processes_train_the_same_teacher(prepared, tmp_path):
 
 def test_what_does_not_go_together_is_refused(run):
     nst = ['--students', '{nst: {objective: nst}}']
-    (run/'config.yaml').unlink(); shutil.copytree(run, run.with_name('other')); shutil.rmtree(run)
-    for words, sentence in (([*TEN, *nst], 'set accumulate to 1'), ([*TEN, '--student.sharding', 'fdsp'], "did you mean 'fsdp'"), ([*TEN, '--student.precision', 'fp16'], "choose 'auto', 'bf16' or 'fp32'")):
-        shutil.copytree(run.with_name('other'), run)
-        (run/'config.yaml').write_text(yaml_of(words))
-        assert sentence in refused(*CLI, 'student', *words, '--out', run)
-        shutil.rmtree(run)
+    (run/'config.yaml').write_text(yaml_of([*TEN, *nst]))
+    assert 'set accumulate to 1' in refused(*CLI, 'student', *TEN, *nst, '--out', run)
+    for name, wrong, meant in (('sharding', 'fdsp', 'fsdp'), ('precision', 'fp16', 'bf16')):
+        assert f"Unknown student.{name} '{wrong}': did you mean '{meant}'?" in refused(*CLI, 'student', *TEN, f'--student.{name}', wrong, '--out', run)
 
 
 def test_shares_are_not_compiled():

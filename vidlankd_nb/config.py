@@ -27,7 +27,8 @@ def make_folder(
 ):
     "Make a folder; raises `UserError` where that is impossible."
     try: Path(folder).mkdir(parents=True, exist_ok=True)
-    except OSError as e: raise UserError(f"The folder {folder} cannot be made ({e.strerror}).") from None
+    except OSError as e: raise UserError(f"The folder {folder} cannot be made ({e.strerror}): "
+                                   "choose another folder.") from None
 
 # %% ../nbs/00_config.ipynb #cf2cb92d
 def nearest(
