@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, PreTrained
 
 from vidlankd_nb.config import FineTuning, UserError
 from vidlankd_nb.evaluation.benchmarks import TASKS, load, score
-from vidlankd_nb.evaluation.finetuning import (Candidate, FineTuneTask, Grid, PlainHead, TaskBatches, bucketed_order, candidate, collapse, draw, evaluate, fine_tune, hushed, left_out, longest,
+from vidlankd_nb.evaluation.finetuning import (Candidate, FineTuneTask, Grid, PlainHead, TaskBatches, bucketed_order, candidate, collapse, draw, evaluate, fine_tune, hushed, left_out,
                                                padding_share, predict, results_in, with_head)
 
 WORDS = 'a the dog cat sleeps runs eats not is here there yes no good bad film one two what where'.split()
@@ -153,9 +153,14 @@ def test_weights_saved_in_half_precision_are_trained_in_full(tmp_path, data, mod
     assert evaluate(grid({'half': str(tmp_path/'half')}, data, tmp_path/'out', seeds=1), show=False)[0]['value'] >= 0
 
 
-def test_length_never_exceeds_the_encoders_positions(tmp_path):
-    assert longest(candidate(tiny(tmp_path/'b')), 512) == 64
-    assert longest(candidate(tiny(tmp_path/'r', 'roberta')), 512) == 63
+def test_length_never_exceeds_the_encoders_positions(tmp_path, data):
+    rows = [r | {'a': ' '.join(['dog'] * 100)} for r in load('rte', data, 'dev')]
+    for name, most in (('bert', 64), ('roberta', 63)):
+        c = candidate(tiny(tmp_path/name, name))
+        batches = TaskBatches(TASKS['rte'], rows, c, FineTuning(max_length=512))
+        assert batches.lengths.max() == most and batches.truncated == len(rows)
+        with torch.no_grad(), hushed(): with_head(c, TASKS['rte'], 0)(**{k: v for k, v in batches.batch([0]).items() if k != 'labels'})
+        assert TaskBatches(TASKS['rte'], rows, c, FineTuning(max_length=20)).lengths.max() == 20
 
 
 # --- batches

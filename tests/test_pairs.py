@@ -291,17 +291,6 @@ def test_masks_do_not_depend_on_the_batch(pairs, tokenizer):
     assert (pairs.ready['ids'] != 4).all()     # a mask that writes in place does not reach what is kept
 
 
-@pytest.mark.parametrize('n,batch', [(1000, 16), (7, 16), (0, 4), (33, 16)])
-def test_bucketed_is_an_order_of_all(n, batch):
-    lengths = np.random.default_rng(0).integers(1, 100, n)
-    a, b = P.bucketed(lengths, batch, 1, 0), P.bucketed(lengths, batch, 1, 0)
-    assert np.array_equal(a, b) and np.array_equal(np.sort(a), np.arange(n))
-    if n == 1000:
-        assert not np.array_equal(a, P.bucketed(lengths, batch, 1, 1))
-        spread = lambda o: np.mean([np.ptp(lengths[o[i:i+batch]]) for i in range(0, n, batch)])
-        assert spread(a) < .2*spread(np.arange(n))
-
-
 def test_a_split_that_is_none(tmp_path):
     with pytest.raises(UserError, match="no split 'test'"): P.PairSet.load(tmp_path, 'test')
 

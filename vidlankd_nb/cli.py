@@ -58,11 +58,19 @@ def run_command(args):
     print(f"report: {out/'report.html'}")
 
 # %% ../nbs/13_cli.ipynb #8def043a
+def _parser(command: str, description: str | None = None):
+    "A parser of a command that works on files."
+    from jsonargparse import ArgumentParser
+    return ArgumentParser(prog=f'vidlankd {command}', description=description or COMMANDS[command][1],
+                          exit_on_error=False, allow_abbrev=False)
+
+def _parsed(parser, args: list):
+    try: return parser.parse_args(args)
+    except Exception as e: raise UserError(explain(str(e), parser)) from None
+
 def _file_words(args: list, command: str, section, files: str, what: str, **more):
     "Parse `FILES… --out DIR` and the fields of one configuration section: (section, other options)."
-    from jsonargparse import ArgumentParser
-    parser = ArgumentParser(prog=f'vidlankd {command}', description=COMMANDS[command][1], exit_on_error=False,
-                            allow_abbrev=False)
+    parser = _parser(command)
     parser.add_argument('files', nargs='+', metavar=files, help=what)
     parser.add_argument('--out', type=str, required=True, help='folder to write')
     parser.add_argument('--strict', action='store_true', help='stop at the first thing that would be skipped')
@@ -73,8 +81,7 @@ def _file_words(args: list, command: str, section, files: str, what: str, **more
     docs = field_docs(type(section))
     for action in parser._actions:
         if action.dest in docs: action.help = docs[action.dest]
-    try: space = parser.parse_args(args)
-    except Exception as e: raise UserError(explain(str(e), parser)) from None
+    space = _parsed(parser, args)
     return type(section)(**{k: getattr(space, k) for k in vars(section)}), space
 
 # %% ../nbs/13_cli.ipynb #50cbbce0
@@ -114,16 +121,13 @@ def corpus_command(args):
 # %% ../nbs/13_cli.ipynb #vok13001
 def vocabulary_command(args):
     "Which words of text files captions cover."
-    from jsonargparse import ArgumentParser
-    parser = ArgumentParser(prog='vidlankd vocabulary', description=COMMANDS['vocabulary'][1],
-                            exit_on_error=False, allow_abbrev=False)
+    parser = _parser('vocabulary')
     parser.add_argument('captions', help='HowTo100M-layout JSON')
     parser.add_argument('text', nargs='+', help='plain-text files')
     parser.add_argument('--out', type=str, required=True, help='folder to write')
     parser.add_argument('--orders', type=int, default=20, help='random orders behind the interval')
     parser.add_argument('--seed', type=int, default=0, help='of the orders')
-    try: space = parser.parse_args(args)
-    except Exception as e: raise UserError(explain(str(e), parser)) from None
+    space = _parsed(parser, args)
     from vidlankd_nb.vocabulary import vocabulary_files
     found = vocabulary_files(space.captions, space.text, space.out, space.orders, space.seed)
     end = found['curve'][-1]
@@ -136,10 +140,7 @@ def vocabulary_command(args):
 # %% ../nbs/13_cli.ipynb #grndcli2
 def ground_command(args):
     "Read a sentence beside a clip of a run."
-    from jsonargparse import ArgumentParser
-    parser = ArgumentParser(prog='vidlankd ground',
-                            description='draw what the words of a sentence see in a clip of a finished run',
-                            exit_on_error=False, allow_abbrev=False)
+    parser = _parser('ground', 'draw what the words of a sentence see in a clip of a finished run')
     parser.add_argument('run', metavar='RUN', help="a run's folder")
     parser.add_argument('--text', type=str, required=True, help='the sentence')
     parser.add_argument('--clip', type=str, default=None,
@@ -147,8 +148,7 @@ def ground_command(args):
     parser.add_argument('--out', type=str, default=None, help='folder to write; default: RUN/looks')
     parser.add_argument('--students', type=str, default=None,
                         help="names, with commas; 'none'; default: those trained into the teacher's space")
-    try: space = parser.parse_args(args)
-    except Exception as e: raise UserError(explain(str(e), parser)) from None
+    space = _parsed(parser, args)
     from vidlankd_nb.config import Run
     from vidlankd_nb.experiments import ground_sentence
     quiet(Run())

@@ -13,7 +13,8 @@ import difflib, inspect, json, os, re, sys, time
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from types import NoneType
+from typing import Literal, get_args, get_type_hints
 
 import yaml
 
@@ -354,8 +355,19 @@ def parse_run(
     try: space = parser.parse_args(args)
     except UserError: raise
     except Exception as e: raise UserError(explain(str(e), parser)) from None
+    _filled(Run, space)
     made = parser.instantiate(space)
     return Run(**{f.name: made[f.name] for f in fields(Run)}), space
+
+def _filled(kind, space, where=''):
+    "Raises `UserError` where a file says null, or nothing, and a value is needed: `jsonargparse` lets that pass."
+    for name, hint in get_type_hints(kind).items():
+        value, inside = space[name], get_args(hint)
+        if value is None and NoneType not in inside:
+            raise UserError(f"{where}{name} is null; it needs a value. Take the line away for the default.")
+        if is_dataclass(hint): _filled(hint, value, f'{where}{name}.')
+        elif inside and is_dataclass(inside[-1]):
+            for k in value: _filled(inside[-1], value[k], f'{where}{name}.{k}.')
 
 # %% ../nbs/00_config.ipynb #7a4148d1
 _EXPECTED = {'int': 'a whole number', 'float': 'a number', 'bool': 'true or false', 'str': 'text',
@@ -379,6 +391,9 @@ def explain(
                                  message)):
         choices = re.findall(r"'([^']+)'", m[1])
         return f"Unknown {where} '{m[2]}': {nearest(m[2], choices)}"
+    if where and (m := re.search(r"Not a valid subclass of (\w+)\. (?:Got|Given) value: (\S+)", message)):
+        return (f"{where} holds {m[2].replace('None', 'null')}; a mapping with keys such as {', '.join(dotted(globals()[m[1]]))} "
+                "is expected.")
     if where and (kinds := re.findall(r"Expected a <class '(\w+)'>", message)):
         return (f"{where} is {re.findall(r'(?:Got|Given) value: (.+)', message)[-1]}; "
                 f"{' or '.join(dict.fromkeys(_EXPECTED.get(k, k) for k in kinds))} is expected.")

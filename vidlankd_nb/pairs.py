@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PIECE', 'PAIR_SCHEMA', 'read_captions', 'repeated', 'Span', 'check', 'without_overlap', 'merged', 'timeline',
            'NpyFolder', 'open_features', 'overlap', 'Aligned', 'make_pairs', 'Pair', 'PairSet', 'unit', 'show_pair',
-           'assemble', 'collate', 'bucketed']
+           'assemble', 'collate']
 
 # %% ../nbs/03_pairs.ipynb #6c98aa9a
 import json, math, os
@@ -559,20 +559,3 @@ def collate(
                examples=examples)
     if labels is not None: out['labels'] = labels[:, :L]
     return {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in out.items()}
-
-# %% ../nbs/03_pairs.ipynb #f7d59f1b
-def bucketed(
-    lengths,                 # (N,) length of each example
-    batch: int,              # examples of a batch
-    seed: int = 0,           # of the order
-    epoch: int = 0,          # of the order
-    pool: int = 50,          # batches that are sorted among themselves
-) -> np.ndarray:             # (N,) an order of the examples; batch k is order[k*batch:(k+1)*batch]
-    "Random order in which consecutive examples have similar lengths."
-    lengths, rng = np.asarray(lengths), np.random.default_rng([seed, epoch])
-    order = rng.permutation(len(lengths))
-    order = np.concatenate([p[np.argsort(lengths[p], kind='stable')]
-                            for p in np.split(order, range(batch*pool, len(order), batch*pool))])
-    whole = len(order)//batch*batch
-    return np.concatenate([order[:whole].reshape(-1, batch)[rng.permutation(whole//batch)].ravel(),
-                           order[whole:]])

@@ -71,16 +71,17 @@ def learning_rate(
 # %% ../nbs/08_training.ipynb #tr08sett
 def check_settings(cfg: Training):
     "Raises `UserError` on numbers with which no training is possible."
+    where = {'Teacher': 'teacher.', 'Student': 'student.'}.get(type(cfg).__name__, '')
     for k in (*['steps'] * (cfg.epochs is None), 'batch', 'accumulate', 'log_every', 'save_every', 'keep'):
-        if getattr(cfg, k) < 1: raise UserError(f"{k} is {getattr(cfg, k)}; it must be 1 or more.")
+        if getattr(cfg, k) < 1: raise UserError(f"{where}{k} is {getattr(cfg, k)}; it must be 1 or more.")
     if cfg.epochs is not None and not cfg.epochs > 0:
-        raise UserError(f"epochs is {cfg.epochs}; it must be above 0, or null for a number of steps.")
-    if cfg.workers < 0: raise UserError(f"workers is {cfg.workers}; it must be 0 or more.")
+        raise UserError(f"{where}epochs is {cfg.epochs}; it must be above 0, or null for a number of steps.")
+    if cfg.workers < 0: raise UserError(f"{where}workers is {cfg.workers}; it must be 0 or more.")
     for k in ('clip', 'stop_norm'):
-        if not getattr(cfg, k) > 0: raise UserError(f"{k} is {getattr(cfg, k)}; it must be above 0.")
+        if not getattr(cfg, k) > 0: raise UserError(f"{where}{k} is {getattr(cfg, k)}; it must be above 0.")
     for k in ('lr', 'warmup', 'weight_decay'):
         if not 0 <= getattr(cfg, k) < math.inf:
-            raise UserError(f"{k} is {getattr(cfg, k)}; it must be a number from 0 up.")
+            raise UserError(f"{where}{k} is {getattr(cfg, k)}; it must be a number from 0 up.")
 
 # %% ../nbs/08_training.ipynb #1b994248
 def make_optimizer(

@@ -140,9 +140,9 @@ def word_losses(
     "Each word's loss when it alone is hidden; words with unknown pieces are left out."
     import torch
     from torch.nn import functional as F
+    from vidlankd_nb.teacher import most_tokens
     rows = []
-    longest = min(tokenizer.model_max_length, getattr(model.config, 'max_position_embeddings', 512)
-                  - ('roberta' in model.config.model_type) * (tokenizer.pad_token_id + 1))
+    longest = min(tokenizer.model_max_length, most_tokens(model.config) or 512)
     for line in lines:
         enc = tokenizer(line, truncation=True, max_length=longest)
         for w in dict.fromkeys(k for k in enc.word_ids() if k is not None):

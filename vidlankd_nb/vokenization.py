@@ -249,6 +249,7 @@ def make_vokens(
 ) -> dict:                    # the manifest
     "Name every token of a corpus by a clip; raises `UserError` on impossible settings, and where `out` holds something else."
     out, train = Path(out), PairSet.load(pairs, 'train')
+    _free(out)
     chosen = choose_clips(len(train), cfg.count, seed)
     model = VideoTeacher.from_pretrained(teacher).eval().to('cuda' if torch.cuda.is_available() else 'cpu')
     special, splits = (load_tokenizer(Path(corpus)/'tokenizer').all_special_ids,
@@ -277,12 +278,15 @@ def make_vokens(
     return manifest
 
 # %% ../nbs/11_vokenization.ipynb #vk000039
-def _begin(out, identity):
-    "An empty folder, or the one that an interrupted run with the same `identity` left; raises `UserError` where something else lies."
-    file = out/'making.json'
-    if out.exists() and not (out.is_dir() and (file.exists() or not any(out.iterdir()))):
+def _free(out):
+    "Raises `UserError` where something other than vokens lies."
+    if out.exists() and not (out.is_dir() and ((out/'making.json').exists() or not any(out.iterdir()))):
         raise UserError(f"{out} is in use for something other than vokens: choose a new folder. "
                         "Nothing was written.")
+
+def _begin(out, identity):
+    "An empty folder, or the one that an interrupted run with the same `identity` left."
+    file = out/'making.json'
     if out.exists() and not (file.exists() and json.loads(file.read_text()) == identity): shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
     for half in out.glob('.*.npy.*'): half.unlink()

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['HEADS', 'LOSSES', 'TOY', 'Candidate', 'hushed', 'candidate', 'fingerprint', 'outputs_of', 'PlainHead', 'text_folder',
-           'pretrained', 'with_head', 'TaskBatches', 'longest', 'texts_of', 'bucketed_order', 'padding_share',
-           'FineTuneTask', 'predict', 'collapse', 'majority', 'fine_tune', 'named_tasks', 'Grid', 'draw',
-           'rows_fingerprint', 'left_out', 'settings', 'results_in', 'check_identity', 'write_result', 'answer',
-           'spoken', 'row_values', 'identity_of', 'compute', 'probe_cell', 'held', 'work', 'evaluate', 'counted',
-           'grouped', 'side_by_side', 'worker']
+           'pretrained', 'with_head', 'TaskBatches', 'texts_of', 'bucketed_order', 'padding_share', 'FineTuneTask',
+           'predict', 'collapse', 'majority', 'fine_tune', 'named_tasks', 'Grid', 'draw', 'rows_fingerprint',
+           'left_out', 'settings', 'results_in', 'check_identity', 'write_result', 'answer', 'spoken', 'row_values',
+           'identity_of', 'compute', 'probe_cell', 'held', 'work', 'evaluate', 'counted', 'grouped', 'side_by_side',
+           'worker']
 
 # %% ../../nbs/09d_finetuning.ipynb #2925ba6e
 import contextlib, fcntl, hashlib, inspect, json, os, shutil, signal, subprocess, sys, tempfile, threading
@@ -25,7 +25,7 @@ from transformers import (AutoConfig, AutoModel, AutoModelForMultipleChoice, Aut
 from ..config import FineTuning, UserError, nearest, samples, write_aside, write_json
 from . import squad
 from .benchmarks import GROUPS, TASKS, Rows, Task, load, score, tasks
-from ..teacher import VideoTeacher, encoder_flops
+from ..teacher import VideoTeacher, encoder_flops, most_tokens
 from ..training import check_settings, epoch_order, hash_seed, make_accelerator, to_device, train
 
 # %% ../../nbs/09d_finetuning.ipynb #5c37fc91
@@ -195,19 +195,14 @@ class TaskBatches:
     ):
         self.task, self.rows, self.cfg, self.pad = task, rows, cfg, c.tokenizer.pad_token_id
         self.texts_a_row = len(rows[0]['choices']) if task.kind == 'choice' else 1
-        self.length = longest(c, cfg.span_length if task.kind == 'span' else cfg.max_length)
+        wanted = cfg.span_length if task.kind == 'span' else cfg.max_length
+        self.length = min(wanted, most_tokens(c.config) or wanted)
         cut = self._cut_windows if task.kind == 'span' else self._tokenize
         cut(c.tokenizer, getattr(c.config, 'type_vocab_size', 2) > 1)
         self.size, self._order = min(batch or cfg.batch, len(self)), None
     def __len__(self): return len(self.lengths)
 
 # %% ../../nbs/09d_finetuning.ipynb #a30ae9fe
-def longest(c: Candidate, wanted: int) -> int:
-    "Tokens that an input may have: as many as wanted, or as the encoder has positions."
-    positions = getattr(c.config, 'max_position_embeddings', None) or wanted
-    if 'roberta' in c.config.model_type: positions -= c.config.pad_token_id + 1   # its positions are counted from there
-    return min(wanted, positions)
-
 def texts_of(task: Task, rows: list[dict]) -> tuple[list, list | None]:
     "First and second texts of all inputs; None where there is no second."
     if task.kind == 'choice':
