@@ -392,8 +392,8 @@ def explain(
         choices = re.findall(r"'([^']+)'", m[1])
         return f"Unknown {where} '{m[2]}': {nearest(m[2], choices)}"
     if where and (m := re.search(r"Not a valid subclass of (\w+)\. (?:Got|Given) value: (\S+)", message)):
-        return (f"{where} holds {m[2].replace('None', 'null')}; a mapping with keys such as {', '.join(dotted(globals()[m[1]]))} "
-                "is expected.")
+        return (f"{where} holds {m[2].replace('None', 'null')}; a mapping with keys such as "
+                f"{', '.join(dotted(globals()[m[1]]))} is expected.")
     if where and (kinds := re.findall(r"Expected a <class '(\w+)'>", message)):
         return (f"{where} is {re.findall(r'(?:Got|Given) value: (.+)', message)[-1]}; "
                 f"{' or '.join(dict.fromkeys(_EXPECTED.get(k, k) for k in kinds))} is expected.")
