@@ -403,29 +403,33 @@ class CRD(Objective):
         for name in ('pointer', 'filled'): self.register_buffer(name, torch.zeros((), dtype=torch.int64))
         self.register_buffer('log_mean', torch.zeros(())); self.register_buffer('ready', torch.tensor(False))
 
-    def compare(self, s, t, mask, ids):
-        index, valid = spread(gather(mask), self.max_tokens)
-        s, t = (chosen(lambda x: unit(f(x)), x, index, valid)
-                for f, x in ((self.embed_s, s), (self.embed_t, t)))   # (K, E)
-        n, pair, old = (valid.sum(), valid[:, None] & valid,
-                        torch.arange(len(self.queue_s), device=s.device) < self.filled)
-        log_mean = torch.where(self.ready, self.log_mean,
-                               log_mean_exp(s.detach() @ t.detach().T / self.temperature, pair))
-        negatives = (n - 1 + self.filled).clamp_min(1).to(s.dtype)
-        shift, a, b = log_mean + negatives.log(), s/self.temperature, t/self.temperature
-        own = (a * t).sum(1) - shift                                                     # u_ii, the logit of h of the true pair
-        loss = 2*(push(a, t, valid, shift) - own)                                         # the same pairs in both directions
-        loss = loss + push(a, self.queue_t.clone(), old, shift) + push(b, self.queue_s.clone(), old, shift)
-        loss = torch.where(valid, loss, 0).sum() / n.clamp_min(1)
-        if self.training:
-            ok = torch.isfinite(loss.detach()) & (n > 0)
-            moved = [enqueue(queue, self.pointer, x.detach(), valid & ok)
-                     for queue, x in ((self.queue_s, s), (self.queue_t, t))][0]
-            self.pointer.copy_((self.pointer + moved) % len(self.queue_s))
-            self.filled.copy_((self.filled + moved).clamp_max(len(self.queue_s)))
-            keep_first(self.log_mean, self.ready, log_mean, ok)
-        return loss, {'negatives': negatives, 'log_mean': log_mean,
-                      'own': torch.where(valid, own.sigmoid(), 0).sum() / n.clamp_min(1)}
+# %% ../nbs/06_objectives.ipynb #ob000041
+def _crd(self: CRD, s, t, mask, ids):
+    "Tokens against those of the batch and of the queues, in both directions."
+    index, valid = spread(gather(mask), self.max_tokens)
+    s, t = (chosen(lambda x: unit(f(x)), x, index, valid)
+            for f, x in ((self.embed_s, s), (self.embed_t, t)))   # (K, E)
+    n, pair, old = (valid.sum(), valid[:, None] & valid,
+                    torch.arange(len(self.queue_s), device=s.device) < self.filled)
+    log_mean = torch.where(self.ready, self.log_mean,
+                           log_mean_exp(s.detach() @ t.detach().T / self.temperature, pair))
+    negatives = (n - 1 + self.filled).clamp_min(1).to(s.dtype)
+    shift, a, b = log_mean + negatives.log(), s/self.temperature, t/self.temperature
+    own = (a * t).sum(1) - shift   # u_ii, the logit of h of the true pair
+    loss = 2*(push(a, t, valid, shift) - own)   # the same pairs in both directions
+    loss = loss + push(a, self.queue_t.clone(), old, shift) + push(b, self.queue_s.clone(), old, shift)
+    loss = torch.where(valid, loss, 0).sum() / n.clamp_min(1)
+    if self.training:
+        ok = torch.isfinite(loss.detach()) & (n > 0)
+        moved = [enqueue(queue, self.pointer, x.detach(), valid & ok)
+                 for queue, x in ((self.queue_s, s), (self.queue_t, t))][0]
+        self.pointer.copy_((self.pointer + moved) % len(self.queue_s))
+        self.filled.copy_((self.filled + moved).clamp_max(len(self.queue_s)))
+        keep_first(self.log_mean, self.ready, log_mean, ok)
+    return loss, {'negatives': negatives, 'log_mean': log_mean,
+                  'own': torch.where(valid, own.sigmoid(), 0).sum() / n.clamp_min(1)}
+
+CRD.compare = _crd
 
 # %% ../nbs/06_objectives.ipynb #01e80c24
 def scatter_draws(
@@ -501,26 +505,30 @@ class CRDBank(Objective):
 
     def count(self, mask): return mask.any(1).sum().float()
 
-    def compare(self, s, t, mask, ids):
-        if ids is None:
-            raise UserError("crd_bank: the bank needs the ids of the examples, "
-                            "(B,) int64 from 0 to n_examples-1.")
-        mean = [x.sum(1) / mask.sum(1, keepdim=True).clamp_min(1) for x in (s, t)]                              # (B, D)
-        s, t = (gather(unit(f(x))) for f, x in zip((self.embed_s, self.embed_t), mean))                         # (B, E)
-        ids, valid, m = gather(ids), gather(mask.any(1)), len(self.bank_s)
-        known = ((ids >= 0) & (ids < m)).all(); ids = ids.clamp(0, m - 1)
-        draws = scatter_draws(self.step, len(ids), self.negatives, m - 1)
-        draws = draws + (draws >= ids[:, None])   # never one's own
-        loss, log_mean = zip(*[bank_critic(x, bank, ids, draws, valid, self.temperature, kept, self.ready)
-                               for x, bank, kept in ((s, self.bank_t, self.log_mean[0]),
-                                                     (t, self.bank_s, self.log_mean[1]))])
-        loss, log_mean = torch.where(known, sum(loss), float('nan')), torch.stack(log_mean)
-        if self.training:
-            ok = torch.isfinite(loss.detach()) & valid.any()
-            for bank, x in ((self.bank_s, s), (self.bank_t, t)):
-                move_entries(bank, ids, x.detach(), valid & ok, self.momentum)
-            keep_first(self.log_mean, self.ready, log_mean, ok); self.step.add_(1)
-        return loss, {'log_mean': log_mean.mean()}
+# %% ../nbs/06_objectives.ipynb #ob000042
+def _crd_bank(self: CRDBank, s, t, mask, ids):
+    "Blocks against their own entries of the other side's bank, and against draws from it."
+    if ids is None:
+        raise UserError("crd_bank: the bank needs the ids of the examples, "
+                        "(B,) int64 from 0 to n_examples-1.")
+    mean = [x.sum(1) / mask.sum(1, keepdim=True).clamp_min(1) for x in (s, t)]   # (B, D)
+    s, t = (gather(unit(f(x))) for f, x in zip((self.embed_s, self.embed_t), mean))   # (B, E)
+    ids, valid, m = gather(ids), gather(mask.any(1)), len(self.bank_s)
+    known = ((ids >= 0) & (ids < m)).all(); ids = ids.clamp(0, m - 1)
+    draws = scatter_draws(self.step, len(ids), self.negatives, m - 1)
+    draws = draws + (draws >= ids[:, None])   # never one's own
+    loss, log_mean = zip(*[bank_critic(x, bank, ids, draws, valid, self.temperature, kept, self.ready)
+                           for x, bank, kept in ((s, self.bank_t, self.log_mean[0]),
+                                                 (t, self.bank_s, self.log_mean[1]))])
+    loss, log_mean = torch.where(known, sum(loss), float('nan')), torch.stack(log_mean)
+    if self.training:
+        ok = torch.isfinite(loss.detach()) & valid.any()
+        for bank, x in ((self.bank_s, s), (self.bank_t, t)):
+            move_entries(bank, ids, x.detach(), valid & ok, self.momentum)
+        keep_first(self.log_mean, self.ready, log_mean, ok); self.step.add_(1)
+    return loss, {'log_mean': log_mean.mean()}
+
+CRDBank.compare = _crd_bank
 
 # %% ../nbs/06_objectives.ipynb #34511216
 class Voken(Objective):

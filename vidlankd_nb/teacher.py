@@ -384,27 +384,10 @@ class TeacherTask(nn.Module):
         self.couples_batch = cfg.contrast != 'none'
         if cfg.frozen_video or cfg.contrast == 'none': model.video.requires_grad_(False)
     def counts(self, batch): return {'mlm': (batch['labels'] != -100).sum()}
-    def flops_per_token(self, batch): # forward and backward: three times the forward pass
-        L, K = batch['input_ids'].shape[1], batch['labels'].shape[1]
-        video = (2 * matmul_parameters(self.model.video) * batch['video'].shape[1] / L
-                 if self.couples_batch else 0)
-        if 'words' in self.weights: # each different word once, with every frame
-            different = batch['input_ids'].unique().numel() / batch['input_ids'].numel()
-            video += different * (2 * matmul_parameters(self.model.word)
-                                  + 2 * self.model.text.config.hidden_size * batch['video_mask'].numel())
-        return 3 * (encoder_flops(self.model.text, L, K) + video)
-    def visible(self, batch): # (B, L): real tokens that were not hidden; a hidden one's state is a guess
-        hidden = torch.zeros_like(batch['special']).scatter(1, batch['masked_at'], batch['labels'] != -100)
-        return ~batch['special'] & ~hidden
     def contrast(self, tokens, real, clips):
         c = self.cfg
         if c.contrast == 'infonce': return infonce_loss(tokens, real, clips, c.temperature)
         return hinge_loss(tokens, real, clips, c.margin, 'one' if c.contrast == 'hinge_one' else 'all')
-    def word_contrast(self, ids, real, local, video_mask):
-        each, number = ids.unique(return_inverse=True)                                       # a word is the same wherever it stands
-        scores = best_frames(self.model.words(each)[None], local, video_mask,
-                             self.cfg.word_temperature)[0] / self.cfg.temperature
-        return infonce_of(scores[number], real)                                              # (B, L, C)
     def forward(self, batch, scale):
         watching = self.couples_batch
         out = self.model(batch['input_ids'], batch['attention_mask'], batch['video'] if watching else None,
@@ -417,6 +400,35 @@ class TeacherTask(nn.Module):
             terms['words'] = self.word_contrast(*map(gather, (batch['input_ids'], self.visible(batch),
                                                               out.local, batch['video_mask'])))
         return terms
+
+# %% ../nbs/05_teacher.ipynb #te000041
+def _visible(self: TeacherTask, batch): # (B, L): real tokens that were not hidden; a hidden one's state is a guess
+    hidden = torch.zeros_like(batch['special']).scatter(1, batch['masked_at'], batch['labels'] != -100)
+    return ~batch['special'] & ~hidden
+
+TeacherTask.visible = _visible
+
+# %% ../nbs/05_teacher.ipynb #te000043
+def _word_contrast(self: TeacherTask, ids, real, local, video_mask):
+    each, number = ids.unique(return_inverse=True)   # a word is the same wherever it stands
+    scores = best_frames(self.model.words(each)[None], local, video_mask,
+                         self.cfg.word_temperature)[0] / self.cfg.temperature
+    return infonce_of(scores[number], real)   # (B, L, C)
+
+TeacherTask.word_contrast = _word_contrast
+
+# %% ../nbs/05_teacher.ipynb #te000045
+def _flops_per_token(self: TeacherTask, batch): # forward and backward: three times the forward pass
+    L, K = batch['input_ids'].shape[1], batch['labels'].shape[1]
+    video = (2 * matmul_parameters(self.model.video) * batch['video'].shape[1] / L
+             if self.couples_batch else 0)
+    if 'words' in self.weights: # each different word once, with every frame
+        different = batch['input_ids'].unique().numel() / batch['input_ids'].numel()
+        video += different * (2 * matmul_parameters(self.model.word)
+                              + 2 * self.model.text.config.hidden_size * batch['video_mask'].numel())
+    return 3 * (encoder_flops(self.model.text, L, K) + video)
+
+TeacherTask.flops_per_token = _flops_per_token
 
 # %% ../nbs/05_teacher.ipynb #82490988
 class PairBatches:

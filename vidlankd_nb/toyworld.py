@@ -322,6 +322,7 @@ _OTHER_LINES = (
     'the {size} ball and the {colour} box are {place}', 'you want something that rolls so use a ball',
     'you want something {colour} so use {thing}')
 
+# %% ../nbs/01_toyworld.ipynb #tw000041
 def corpus_lines(
     n: int,                     # lines
     names: list[str],           # the invented names, and nothing about them
