@@ -273,7 +273,7 @@ def _ablate(run, space, args):
     from vidlankd_nb.comparison import make_comparison
     cells, seeds, out = (read_grid(space.grid), list(range(space.first_seed, space.first_seed + space.seeds)),
                          Path(space.out or f'runs/ablation-{Path(space.grid).stem}'))
-    run, total = replace(run, seed=0, students={}, controls={}), len(cells) * len(seeds)    # cells bring their own
+    run, total = replace(run, seed=0, students={}, controls={}), len(cells) * len(seeds)   # cells bring their own
     if space.slurm:
         print(f"sbatch --array 0-{total - 1} scripts/ablate.slurm "
               f"{shlex.join(a for a in args if a != '--slurm')}"); return

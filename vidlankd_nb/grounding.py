@@ -108,7 +108,7 @@ def styled(
     "The same plot, drawn under `STYLE`."
     @wraps(plot)
     def under_style(*args, **kwargs):
-        before = {k: plt.rcParams[k] for k in STYLE}     # not rc_context: it would also undo a backend that is set up by the first plot
+        before = {k: plt.rcParams[k] for k in STYLE}   # not rc_context: it would also undo a backend that is set up by the first plot
         plt.rcParams.update(STYLE)
         try: return plot(*args, **kwargs)
         finally: plt.rcParams.update(before)
@@ -171,7 +171,7 @@ def _canvas(n, words, frames, titles, scale=True):
     above = [wide * h / w / f + .12 + .17 * len(_folded(t, wide).splitlines()) for t in titles]
     across, tall = left + wide + right, sum(above) + n * (below + rows)
     figure = plt.figure(figsize=(across, tall))
-    feet = [tall - sum(above[:k + 1]) - k * below - (k + 1) * rows for k in range(n)]      # the lower edge of each map
+    feet = [tall - sum(above[:k + 1]) - k * below - (k + 1) * rows for k in range(n)]   # the lower edge of each map
     axes = [figure.add_axes((left / across, y / tall, wide / across, rows / tall)) for y in feet]
     return axes, figure.add_axes(((left + wide + .12) / across, feet[-1] / tall, .09 / across,
                                   min(max(feet[0] + rows - feet[-1], .6), 2.4) / tall)) if scale else None
@@ -205,7 +205,7 @@ def recall(
         labels = np.arange(len(queries)), np.arange(len(targets))
     mine, theirs = np.split(np.unique(np.concatenate([np.asarray(x) for x in labels]),
                                       return_inverse=True)[1], [len(queries)])
-    right = np.bincount(theirs, minlength=mine.max() + 1)[mine]                      # (Q,) how many targets are right
+    right = np.bincount(theirs, minlength=mine.max() + 1)[mine]   # (Q,) how many targets are right
     if not right.all():
         raise UserError(f"{(right == 0).sum()} queries have no right target: "
                         "their labels do not occur among the targets'.")

@@ -91,7 +91,7 @@ class Objective(nn.Module):
         check_shapes(self, student, teacher, mask)
         s, t = real(student, mask), real(teacher.detach(), mask)
         with torch.autocast(s.device.type, enabled=False): loss, log = self.compare(s, t, mask, ids)
-        finite = torch.isfinite(s.detach().sum() + t.sum())                   # one pass; a sum shows a NaN or infinity anywhere
+        finite = torch.isfinite(s.detach().sum() + t.sum())   # one pass; a sum shows a NaN or infinity anywhere
         return torch.where(finite, loss, float('nan')), {k: v.detach() for k, v in log.items()}
 
 # %% ../nbs/06_objectives.ipynb #079de91b
@@ -233,13 +233,13 @@ class NST(Objective):
 
     def compare(self, s, t, mask, ids):
         reduce = together if self.over == 'batch' else lambda x: x
-        if self.over == 'batch': s, t, mask = (x.flatten(0, 1)[None] for x in (s, t, mask))     # one group: (1, M, D)
+        if self.over == 'batch': s, t, mask = (x.flatten(0, 1)[None] for x in (s, t, mask))   # one group: (1, M, D)
         s, t = (x * reduce(x.square().sum(1, keepdim=True)).clamp_min(1e-24).rsqrt() for x in (s, t))
         if self.kernel == 'poly':
             loss = poly_mmd(s, t, reduce, by_neurons=True if reduce is together and world() > 1 else None)
         elif self.kernel == 'gaussian': loss = gaussian_mmd(s, t, reduce, self.sigma)
         else: loss = linear_mmd(s, t, reduce)
-        enough = reduce(mask.sum(1)) >= 2                                                       # (G,): one token is like any other
+        enough = reduce(mask.sum(1)) >= 2   # (G,): one token is like any other
         return (torch.where(enough, loss, 0).sum() / enough.sum().clamp_min(1),
                 {'skipped': (~enough).sum().float()})
 
@@ -285,7 +285,7 @@ class InfoNCE(Objective):
 
     def compare(self, s, t, mask, ids):
         index, valid = spread(gather(mask), self.max_tokens)
-        s, t = chosen(lambda x: unit(self.project(x)), s, index, valid), chosen(unit, t, index, valid)     # (K, D)
+        s, t = chosen(lambda x: unit(self.project(x)), s, index, valid), chosen(unit, t, index, valid)   # (K, D)
         z = (s @ t.T / self.temperature).masked_fill(~(valid[:, None] & valid), torch.finfo(s.dtype).min)   # (K, K)
         loss, n = -(z.log_softmax(0) + z.log_softmax(1)).diagonal()/2, valid.sum().clamp_min(1)
         found = valid & (z.diagonal() >= z.amax(1))
@@ -331,7 +331,7 @@ def log_mean_exp(
 ) -> torch.Tensor:
     "log of the mean of e^z over valid scores; 0 if there is none."
     z, n = z.masked_fill(~valid, torch.finfo(z.dtype).min), valid.sum()
-    rows = z.amax(1) - z.log_softmax(1).amax(1)                                           # logsumexp of each row
+    rows = z.amax(1) - z.log_softmax(1).amax(1)   # logsumexp of each row
     return torch.where(n > 0, rows.logsumexp(0) - n.clamp_min(1).to(z.dtype).log(), 0)
 
 # %% ../nbs/06_objectives.ipynb #e85db349
@@ -469,7 +469,7 @@ def bank_critic(
     ready: torch.Tensor,    # … if there has been one
 ) -> tuple:                 # loss, log m̄
     "Anchors against a bank: mean over anchors of the critic's loss."
-    own, others = (x*bank[ids]).sum(1)/temperature, torch.einsum('be,bne->bn', x, bank[draws])/temperature     # (B,), (B, N)
+    own, others = (x*bank[ids]).sum(1)/temperature, torch.einsum('be,bne->bn', x, bank[draws])/temperature   # (B,), (B, N)
     z = torch.cat([own[:, None], others], 1).detach()
     log_mean = torch.where(ready, kept, log_mean_exp(z, valid[:, None].expand_as(z)))
     each = critic(own, others, log_mean + math.log(draws.shape[1]))

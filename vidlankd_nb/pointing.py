@@ -155,7 +155,7 @@ def colour_scores(
         frames = frame_states(teacher, b['video'][0], 'local' if reader == 'words' else 'context')
         at = {tuple(e['seen']): colours.index(e['colour']) for e in events}
         shown = [next(c for (a, z), c in at.items() if a - 1e-6 <= t < z - 1e-6) for t in times]
-        clips.append(np.column_stack([F.normalize(frames, dim=-1) @ vectors.T, shown]))                             # (F, 5)
+        clips.append(np.column_stack([F.normalize(frames, dim=-1) @ vectors.T, shown]))   # (F, 5)
     return bootstrap(clips, lambda x: np.nanmean([auc(x[:, k], x[:, 4] == k) for k in range(len(colours))]),
                      draws) | {'chance': .5}
 

@@ -29,7 +29,7 @@ def rotation(
     return orthogonal_procrustes(s, t)[0]
 
 # %% ../nbs/10b_readers.ipynb #9617750c
-ALIGNED = {'l2', 'infonce', 'ntxent'}    # objectives that compare states of a token with the teacher's, in the teacher's own axes
+ALIGNED = {'l2', 'infonce', 'ntxent'}   # objectives that compare states of a token with the teacher's, in the teacher's own axes
 
 def aligns(
     objective: str,   # as in a `Distillation`; a sum such as 'nst+l2' aligns where a part does

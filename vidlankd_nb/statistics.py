@@ -18,7 +18,7 @@ def interval(
 ) -> dict:                # 'mean', 'low', 'high', 'n'
     "Mean and bootstrap percentile interval over seeds."
     x = np.asarray(values, float)
-    if len(x) ** len(x) <= 50_000: means = np.stack(np.meshgrid(*[x] * len(x))).mean(0).ravel()     # every draw there is
+    if len(x) ** len(x) <= 50_000: means = np.stack(np.meshgrid(*[x] * len(x))).mean(0).ravel()   # every draw there is
     else: means = x[np.random.default_rng(0).integers(len(x), size=(draws, len(x)))].mean(1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return {'mean': float(x.mean()), 'low': float(low), 'high': float(high), 'n': len(x)}

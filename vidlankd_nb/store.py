@@ -27,7 +27,7 @@ class StoreWriter:
         folder: str | Path,        # made if it is missing
         meta: dict,                # settings; must hold 'width', and 'difference' if some columns are one
         shard_bytes: int = 256 << 20, # a shard is closed at this size …
-        seconds: float = 10.,      # … or when it has been open so long (later, 1 % of the time the run took so far)
+        seconds: float = 10.,   # … or when it has been open so long (later, 1 % of the time the run took so far)
     ):
         self.folder, self.meta, self.shard_bytes, self.seconds = Path(folder), meta, shard_bytes, seconds
         make_folder(self.folder)
@@ -335,7 +335,7 @@ def _wanted(captions):
 def _plan(videos, out, wanted):
     "(files to extract, the report's first lines)."
     todo, seen, skipped, store = [], {}, [], out.resolve()
-    there = lambda p: p.is_file() or p.is_symlink() and not p.exists()      # a link that leads nowhere is reported, too
+    there = lambda p: p.is_file() or p.is_symlink() and not p.exists()   # a link that leads nowhere is reported, too
     files = sorted((p.relative_to(videos) for p in videos.rglob('*') if there(p)
                     and store not in (p.parent.resolve(), *p.parent.resolve().parents)), key=_videos_first)
     if not files:

@@ -193,7 +193,7 @@ class VideoEncoder(nn.Module):
         rows = torch.where(mask[..., None], video, 0).double()
         self.scale.copy_(rows.square().sum().div(mask.sum() * video.shape[-1]).rsqrt())
         return self
-    def rows(self, video, mask):     # (B, F, H): what both readings start from; raises `UserError` on clips of another shape
+    def rows(self, video, mask):   # (B, F, H): what both readings start from; raises `UserError` on clips of another shape
         (F, D), (most, width) = video.shape[1:], (len(self.positions), self.project[0].in_features)
         if F > most or D != width:
             raise UserError(f"The clips have {F} rows of {D} numbers, and this video encoder takes at most "

@@ -209,16 +209,16 @@ def _tracks(
     box, small, light, late = (column(lambda e: e.values[k]) for k in range(1, 5))
     kind, way, length = (column(lambda e: KINDS.index(e.kind)), column(lambda e: -1. if e.left else 1.),
                          column(lambda e: e.length))
-    u = (np.arange(frames) * 8 / frames - column(lambda e: e.start)) * 8 / length         # (N, T) eighths of the event
+    u = (np.arange(frames) * 8 / frames - column(lambda e: e.start)) * 8 / length   # (N, T) eighths of the event
     during, past = (u > -.01) & (u < 7.99), np.clip(u, 0, 8)
     jumps, still = np.isin(kind, (2, 4)), column(lambda e: e.still)
     top, half = np.where(kind == 4, 4 - 4 / length, np.where(late == 1, 1.5, 5.5)), np.where(kind == 4, 4, 2)
-    height = (np.where(light == 1, 12, 7) + still) * np.clip(1 - ((u - top) / half)**2, 0, 1) * during * jumps    # a parabola
-    glow = during * np.where(kind == 2, (u < 3.99) == (late == 0), kind == 3)             # half of a wake, or all of a glow
+    height = (np.where(light == 1, 12, 7) + still) * np.clip(1 - ((u - top) / half)**2, 0, 1) * during * jumps   # a parabola
+    glow = during * np.where(kind == 2, (u < 3.99) == (late == 0), kind == 3)   # half of a wake, or all of a glow
     fall = np.where(light == 1, past / 7.5, np.minimum((past / 3)**2, 1)) * (kind == 0)
     roll = way * np.where(still, np.where(box == 1, 7, 13),
                           np.where(box == 1, 3, 22)) * np.clip(past / 6, 0, 1) * (kind == 1)
-    rest = np.where(still, 16, np.choose(kind, [7, 22, 22, 22, 22]))                      # where it lies before anything happens
+    rest = np.where(still, 16, np.choose(kind, [7, 22, 22, 22, 22]))   # where it lies before anything happens
     x = 16 - 11 * way * ((kind == 1) & ~still) + roll + light * 3 * np.sin(1.2 * past) * (kind == 0)
     y = rest + np.where(still, 8, 17) * fall - height
     radius = np.where(small == 0, 3.5, 6.0)
@@ -425,7 +425,7 @@ def generate(
                         "choose another folder, or delete that one.")
     for part in ('videos', 'text'): shutil.rmtree(folder/part, ignore_errors=True)
     for part in ('videos', 'text'): make_folder(folder/part)
-    rngs = [np.random.default_rng([seed, part]) for part in range(5)]    # apart, so that a longer corpus moves nothing else
+    rngs = [np.random.default_rng([seed, part]) for part in range(5)]   # apart, so that a longer corpus moves nothing else
     everyone, values = (make_names(world.names + world.withheld, rngs[0]),
                         balanced_attributes(world.names, rngs[1]))
     names, withheld = everyone[:world.names], everyone[world.names:]      # no video shows the withheld ones

@@ -72,7 +72,7 @@ def coverage(
     text: Counter,         # tokens of each type of the text
     orders: int = 20,      # random orders
     seed: int = 0,
-) -> dict:                 # 'curve': rows of {'captions', 'types', 'tokens', 'own'}, each a mean and the 2.5th and 97.5th percentile
+) -> dict:   # 'curve': rows of {'captions', 'types', 'tokens', 'own'}, each a mean and the 2.5th and 97.5th percentile
     "Share of a text's types and tokens that captions cover, against their number."
     number, word, caption, n, left_out = caption_words(captions)
     inside = np.array([w in text for w in number])

@@ -52,7 +52,7 @@ def verdict(
     "Means over seeds against the thresholds set beforehand."
     out = {}
     for kind, hoped in THRESHOLDS.items():
-        if not all(kind in s['words'] for s in by_seed.values()): continue          # a small world may hold out no such word
+        if not all(kind in s['words'] for s in by_seed.values()): continue   # a small world may hold out no such word
         at = lambda name: [s[name][kind]['mean'] for s in by_seed.values()]
         out[kind] = {'mean': float(np.mean(at('words'))), 'smallest': min(at('words')), 'hoped': hoped,
                      'reached': float(np.mean(at('words'))) >= hoped,

@@ -80,7 +80,7 @@ def naive_terms(
 ) -> tuple:             # masked-LM loss, NST over sequences
     "The loss terms with a dense vocabulary head, a trip through NumPy and a loop over sequences."
     words = {k: batch[k] for k in ('input_ids', 'attention_mask')}
-    with torch.no_grad(): t = teacher(**words, output_hidden_states=True).hidden_states[-1]           # (B, L, H)
+    with torch.no_grad(): t = teacher(**words, output_hidden_states=True).hidden_states[-1]   # (B, L, H)
     t = torch.from_numpy(t.cpu().numpy()).to(words['input_ids'].device)
     out = student(**words, labels=dense_labels(batch), output_hidden_states=True)
     return out.loss, nst_loop(head(out.hidden_states[-1]).to(t.dtype), t, ~batch['special'])
@@ -162,7 +162,7 @@ def make_steps(
     shape: Encoder,
     vocab: int, batch: int, length: int,
     cfg: Training,
-) -> tuple:            # (the timed functions by name, floating-point operations a token by name, the device, bf16?)
+) -> tuple:   # (the timed functions by name, floating-point operations a token by name, the device, bf16?)
     "Plain, distilled and naive steps with their parts."
     tokenizer = numbered_words(vocab)
     b, acc = random_batch(tokenizer, batch, length), make_accelerator(cfg)

@@ -468,7 +468,7 @@ def read_hub(
                         f"network, or get the original files from {task.source}.") from None
     rows.files.append(f"{name}{f'/{config}' if config else ''}:{theirs}")
     classes = getattr(data.features.get(task.hub_columns.get('label', 'label')), 'names', None)
-    written = dict(zip(task.labels, task.written or task.labels))        # the hub's names -> as the files write them
+    written = dict(zip(task.labels, task.written or task.labels))   # the hub's names -> as the files write them
     for n, r in enumerate(data):
         r = {'id': n} | r | {k: r.get(c) for k, c in task.hub_columns.items()}
         value = r.get('label')

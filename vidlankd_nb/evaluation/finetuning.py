@@ -625,7 +625,7 @@ def compute(
     _, name, seed = cell
     if name == 'toy': return probe_cell(grid, c, seed)
     task, folder = TASKS[name], grid.folder(*cell)
-    identities = {t: identity_of(grid, c, t) for t in grid.missing(cell)}      # files that are missing are missed before the training
+    identities = {t: identity_of(grid, c, t) for t in grid.missing(cell)}   # files that are missing are missed before the training
     data = grid.batches(c, task)
     model = fine_tune(c, task, data, grid.cfg, folder, seed,
                       {'settings': settings(grid), 'model': c.fingerprint,

@@ -78,7 +78,7 @@ def ridge_accuracy(
     alpha: float = .1,          # ridge penalty, in units of H
 ) -> np.ndarray:                # (S,) accuracies
     "Ridge regression on one-hot labels for many splits at once, in dual form."
-    most = max(1, 2**25 // max(train.shape[1], test.shape[1])**2)                 # splits at once: about 1 GB in thousands of names
+    most = max(1, 2**25 // max(train.shape[1], test.shape[1])**2)   # splits at once: about 1 GB in thousands of names
     if len(train) > most:
         return np.concatenate([ridge_accuracy(kernel, y, train[i:i+most], test[i:i+most], alpha)
                                for i in range(0, len(train), most)])
@@ -163,7 +163,7 @@ def pair_accuracy(
     has: torch.Tensor,      # (Q, n) bool: the name has what the question wants
 ) -> torch.Tensor:          # (Q,) share of pairs (has, has not) in the right order; a tie counts half
     "Two-choice accuracy of each question over all pairs of names."
-    if len(scores) > 1: return torch.cat([pair_accuracy(s[None], h[None]) for s, h in zip(scores, has)])    # memory of one question
+    if len(scores) > 1: return torch.cat([pair_accuracy(s[None], h[None]) for s, h in zip(scores, has)])   # memory of one question
     gap = scores[:, :, None] - scores[:, None, :]                                # (Q, n, n)
     pairs = has[:, :, None] & ~has[:, None, :]
     return (((gap > 0).double() + .5 * (gap == 0)) * pairs).sum((1, 2)) / pairs.sum((1, 2))
@@ -289,7 +289,7 @@ def probe(
     probes: dict,           # as in the toy world's probes.json
     cfg: Evaluation | None = None,
     seed: int = 0,
-) -> Scores:                # {'property': {'mean', 'per_attribute', 'permutation', …}, 'physical': {'accuracy', …}, 'order': {'accuracy', 'permutation'}}; 'temporal', 'withheld' where the world has them
+) -> Scores:   # {'property': {'mean', 'per_attribute', 'permutation', …}, 'physical': {'accuracy', …}, 'order': {'accuracy', 'permutation'}}; 'temporal', 'withheld' where the world has them
     "Every toy-world probe of one model; deterministic by seed."
     cfg, names = cfg or Evaluation(), list(probes['names'])
     labels = {a: np.array([v.index(probes['names'][x][a]) for x in names])

@@ -208,7 +208,7 @@ def spans(
     "The best spans of one window, exactly."
     inside = np.flatnonzero(window['offsets'][:, 0] >= 0)
     if not len(inside): return []
-    a, b = inside[0], inside[-1] + 1                                        # the paragraph's tokens are neighbours
+    a, b = inside[0], inside[-1] + 1   # the paragraph's tokens are neighbours
     ends = np.concatenate([e[a:b], np.full(longest - 1, -np.inf)])
     band = s[a:b, None] + np.lib.stride_tricks.sliding_window_view(ends, longest)       # (b - a, longest)
     flat = band.ravel()
@@ -225,7 +225,7 @@ def answers(
     end_logits,
     longest: int = 30,      # tokens
     n_best: int = 20,
-) -> tuple[dict, dict, dict]:    # id -> text; id -> no-answer score; id -> n-best list of {'text', 'start', 'end', 'score'}
+) -> tuple[dict, dict, dict]:   # id -> text; id -> no-answer score; id -> n-best list of {'text', 'start', 'end', 'score'}
     "Answers cut out of the paragraphs, and how much better no answer looks; raises `UserError` when the logits are not numbers."
     best, null = {}, {}
     for w, s, e in zip(windows, start_logits, end_logits, strict=True):
@@ -258,7 +258,7 @@ def threshold_curve(
     order = np.argsort(z, kind='stable')
     z = z[order]
     total = silent.sum() + np.concatenate([[0.], np.cumsum((values - silent)[order])])
-    last = np.flatnonzero(np.append(z[1:] != z[:-1], True))                 # the last of each group of equal scores
+    last = np.flatnonzero(np.append(z[1:] != z[:-1], True))   # the last of each group of equal scores
     return np.concatenate([[z[0] - 1], z[last]]), total[np.concatenate([[0], last + 1])] / len(z)
 
 def best_threshold(values, impossible, no_answer) -> tuple[float, float]:
