@@ -42,9 +42,15 @@ def test_every_module_has_its_page():
     assert modules == set(house.notebooks())
 
 
+def cells_of(page): return json.loads(page.read_text(encoding='utf-8'))['cells']
+
+
+def code_of(page): return [''.join(c['source']) for c in cells_of(page) if c['cell_type'] == 'code']
+
+
 @pytest.mark.parametrize('page', pages(), ids=lambda p: p.stem)
 def test_a_name_is_defined_once_and_no_merge_is_left_over(page):
-    cells, names = [''.join(c['source']) for c in json.loads(page.read_text(encoding='utf-8'))['cells']], []
+    cells, names = [''.join(c['source']) for c in cells_of(page)], []
     assert not [c for c in cells if re.search(r'^(<{7}|={7}$|>{7})', c, re.M)]
     for c in cells:
         if c.startswith('#| export'): names += [n.name for n in ast.parse(c).body if isinstance(n, (ast.FunctionDef, ast.ClassDef))]
@@ -55,9 +61,8 @@ def test_a_name_is_defined_once_and_no_merge_is_left_over(page):
 def test_imports_have_cells_of_their_own(page):
     "nbdev runs cells with imports when it makes the API pages, and only those: what else stands in them would fail."
     mixed = []
-    for c in json.loads(page.read_text(encoding='utf-8'))['cells']:
-        source = ''.join(c['source'])
-        if c['cell_type'] != 'code' or re.search(r'^#\|\s*(export|eval:\s*false)', source, re.M): continue
+    for source in code_of(page):
+        if re.search(r'^#\|\s*(export|eval:\s*false)', source, re.M): continue
         tree = ast.parse(re.sub(r'^\s*[%!].*$', '', source, flags=re.M))
         imports = (ast.Import, ast.ImportFrom)
         if any(isinstance(n, imports) for n in ast.walk(tree)) and not all(isinstance(n, (*imports, ast.FunctionDef, ast.ClassDef)) for n in tree.body): mixed.append(source)
@@ -82,7 +87,7 @@ def test_the_course_holds_every_page():
 @pytest.mark.parametrize('page', pages(), ids=lambda p: p.stem)
 def test_a_page_opens_with_its_title_and_one_sentence(page):
     "nbdev makes the site's title of the first cell, and drops what else stands in it."
-    assert re.fullmatch(r'# .+\n\n> .+', ''.join(json.loads(page.read_text(encoding='utf-8'))['cells'][0]['source']).strip())
+    assert re.fullmatch(r'# .+\n\n> .+', ''.join(cells_of(page)[0]['source']).strip())
 
 
 def test_the_picture_of_teacher_and_student_is_what_its_script_draws():
@@ -92,7 +97,7 @@ def test_the_picture_of_teacher_and_student_is_what_its_script_draws():
 
 @pytest.mark.parametrize('page', [root/'nbs'/p for p in course() if p != 'index.ipynb' and not p.startswith('bench/')], ids=lambda p: p.stem)
 def test_a_lesson_has_an_aim_and_exercises_and_leads_on(page):
-    cells = json.loads(page.read_text(encoding='utf-8'))['cells']
+    cells = cells_of(page)
     source = [''.join(c['source']) for c in cells]
     assert any('**Afterwards you can**' in s and '**You need**' in s for s in source[:4])
     turn = max(i for i, s in enumerate(source) if re.search(r'^## Your turn$', s, re.M))
@@ -121,9 +126,8 @@ def test_a_page_lies_on_the_disk_as_it_should(page):
 def test_code_fits_the_page(page):
     "What a scroll bar hides is not read: 110 characters a line, comments behind the code and lines that are one string apart."
     long = []
-    for c in json.loads(page.read_text(encoding='utf-8'))['cells']:
-        source = ''.join(c['source'])
-        if c['cell_type'] != 'code' or re.search(r'^[%!]', source, re.M): continue
+    for source in code_of(page):
+        if re.search(r'^[%!]', source, re.M): continue
         inside, code = set(), {}                                               # lines of strings; end of the code on each line
         for t in tokenize.generate_tokens(io.StringIO(source).readline):
             if t.type == tokenize.STRING and (t.start[0] != t.end[0] or not t.line[:t.start[1]].strip()): inside |= set(range(t.start[0], t.end[0] + 1))
@@ -173,7 +177,7 @@ def test_links_of_pages_hold_wherever_a_page_is_read():
 
 @pytest.mark.parametrize('page', pages(), ids=lambda p: p.stem)
 def test_a_page_shows_its_results(page):
-    code = [c for c in json.loads(page.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code']
+    code = [c for c in cells_of(page) if c['cell_type'] == 'code']
     shown = [o for c in code for o in c['outputs']]
     assert not [o for o in shown if o['output_type'] == 'error']
     assert shown or len(code) < 4, 'no stored outputs: a reader on the web sees no result'

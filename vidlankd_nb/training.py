@@ -8,7 +8,7 @@ __all__ = ['SHARDING', 'epoch_order', 'step_examples', 'total_steps', 'learning_
            'synchronised', 'whole', 'training_state', 'held_as', 'load_weights', 'load_training_state', 'validate',
            'TrainingStopped', 'Watch', 'optimizer_step', 'memory_named', 'hash_seed', 'Log', 'open_tracker', 'read_log',
            'plot_losses', 'in_notebook', 'Curves', 'matmul_peak', 'Clock', 'log_record', 'resume', 'keep',
-           'stop_on_signal', 'train']
+           'stop_on_signal', 'check_pieces', 'read_ahead', 'train']
 
 # %% ../nbs/08_training.ipynb #80c90e20
 import copy, hashlib, json, math, os, shutil, signal, sys, time
@@ -599,6 +599,28 @@ class stop_on_signal:
         for s, handler in self.before.items(): signal.signal(s, handler)
         if self.group is not None: torch.distributed.destroy_process_group(self.group)
 
+# %% ../nbs/08_training.ipynb #tr08read
+def check_pieces(
+    task: nn.Module,
+    cfg: Training,
+):
+    "Raises `UserError` where a batch is to be computed in pieces and cannot be."
+    if cfg.accumulate > 1 and task.couples_batch:
+        raise UserError("This loss compares the examples of a batch with each other, so a batch cannot be "
+                        "computed in pieces: set accumulate to 1 (use more processes, or a smaller batch).")
+
+def read_ahead(
+    pieces: Pieces,
+    start: int,                # the first step
+    total: int,                # one more than the last
+    cfg: Training,
+    device: torch.device,
+):                             # an iterator over pieces of steps, `cfg.accumulate` for each
+    "What is left of a training, prepared by `cfg.workers` processes while the model computes."
+    return iter(torch.utils.data.DataLoader(pieces, batch_size=None,
+                                            sampler=range(start * cfg.accumulate, total * cfg.accumulate),
+                                            num_workers=cfg.workers, pin_memory=device.type == 'cuda'))
+
 # %% ../nbs/08_training.ipynb #3a1b5a51
 def train(
     task: nn.Module,           # a task: `forward(batch, scale) -> terms`, `counts(batch)`, `weights`, `couples_batch`
@@ -613,11 +635,8 @@ def train(
     device: str | None = None, # 'cpu' keeps off the GPU
 ) -> dict:                     # the last log record
     "Train until the configured number of steps is done, from the newest checkpoint in `out` if there is one; raises `UserError` on impossible settings, `TrainingStopped` where it breaks."
-    check_settings(cfg)
+    check_settings(cfg); check_pieces(task, cfg)
     acc, total, identity = make_accelerator(cfg, device), total_steps(cfg, len(data)), identity or {}
-    if cfg.accumulate > 1 and task.couples_batch:
-        raise UserError("This loss compares the examples of a batch with each other, so a batch cannot be "
-                        "computed in pieces: set accumulate to 1 (use more processes, or a smaller batch).")
     module = place(task, cfg, acc)
     pieces = Pieces(data, cfg.batch, cfg.accumulate, seed, acc.process_index, acc.num_processes)
     optimizer, checkpoints = make_optimizer(module, cfg), Checkpoints(Path(out)/'checkpoints', cfg.keep)
@@ -625,9 +644,7 @@ def train(
     log = Log(out, start, cfg.trackers, show if callable(show) else None) if acc.is_main_process else None
     model, optimizer = ((module, optimizer) if isinstance(module, FSDPModule)
                         else acc.prepare(torch.compile(module) if cfg.compile else module, optimizer))
-    loader = iter(torch.utils.data.DataLoader(pieces, batch_size=None,
-                                              sampler=range(start * cfg.accumulate, total * cfg.accumulate),
-                                              num_workers=cfg.workers, pin_memory=acc.device.type == 'cuda'))
+    loader = read_ahead(pieces, start, total, cfg, acc.device)
     watch, record, clock = Watch(list(task.weights), pieces, acc, cfg.stop_norm), {}, Clock()
     bar = bool(show) and acc.is_main_process and not (callable(show) and in_notebook())
     progress = Progress(name, total, start, bar)
