@@ -225,7 +225,16 @@ def test_everything_that_should_move_moves(prepared, tmp_path):
 def test_every_weight_of_a_student_moves_and_its_teacher_does_not(run, whole):
     before, after = checkpoint(whole, 8), checkpoint(whole, 10)
     assert [k for k in before if before[k].is_floating_point() and torch.equal(before[k], after[k])] == [] and any(k.startswith('head.') for k in before)
-    code = "forward = student.teacher_reads\ndef reads(teacher, *a):\n    assert not teacher.training and not any(p.requires_grad for p in teacher.parameters())\n    out = forward(teacher, *a)\n    assert all(not v.requires_grad and torch.equal(v, w) for v, w in zip(out.values(), forward(teacher, *a).values()))   # no dropout\n    return out\nimport torch; student.teacher_reads = reads"
+    code = """
+import torch
+forward = student.teacher_outputs
+def reads(teacher, *a):
+    assert not teacher.training and not any(p.requires_grad for p in teacher.parameters())
+    out, again = forward(teacher, *a), forward(teacher, *a)
+    assert not out.hidden_states.requires_grad and torch.equal(out.hidden_states, again.hidden_states)   # no dropout
+    return out
+student.teacher_outputs = reads
+"""
     call(sys.executable, '-c', PATCHED.format(code), 'student', *TEN, '--out', run)
     assert (student_of(run)/'model.safetensors').read_bytes() == (whole/'model.safetensors').read_bytes()
 
@@ -241,7 +250,7 @@ def test_a_training_that_breaks_says_where(run):
 
 def test_a_loss_that_breaks_in_one_process_moves_no_weight_in_any(run):
     "NaN without a gradient, in the second of two processes: both leave the step out, and the next checkpoint is not written."
-    code = "import os\nreal, calls = student.mlm_sum, []\ndef poisoned(*a):\n    calls.append(1)\n    bad = os.environ['RANK'] == '1' and len(calls) == 3   # the first piece of step 2\n    return torch.where(torch.tensor(bad), torch.nan, real(*a))\nimport torch; student.mlm_sum = poisoned\n" \
+    code = "import os\nreal, calls = student.mlm_sum, []\ndef poisoned(*a):\n    if a[0].training: calls.append(1)\n    bad = os.environ['RANK'] == '1' and len(calls) == 3   # the first piece of step 2\n    return torch.where(torch.tensor(bad), torch.nan, real(*a))\nimport torch; student.mlm_sum = poisoned\n" \
            "look = training.Watch.look\ndef looking(self):\n    if len(calls) == 2: rows['before'] = state()\n    if len(calls) == 4: assert torch.equal(rows['before'], state()), 'moved'\n    return look(self)\nrows, tasks, place = {}, [], training.place\n" \
            "def placed(task, *a): tasks.append(place(task, *a)); return tasks[-1]\ndef state(): return torch.cat([p.detach().flatten() for p in tasks[-1].parameters()]).clone()\ntraining.Watch.look, training.place = looking, placed"
     together(2, '-c', PATCHED.format(code), 'student', *TEN, '--out', run, code=2)
@@ -257,7 +266,7 @@ def test_an_exploding_gradient_is_named(run):
 
 def test_out_of_memory_says_what_to_change_and_the_same_run_goes_on(run):
     "A real failure to allocate in step 6; in twice as many pieces the run goes on from its checkpoint."
-    code = "real, calls = student.mlm_sum, []\ndef greedy(*a):\n    calls.append(1)\n    if len(calls) == 14: training.torch.empty(2**50)   # four steps, three held-out pieces, one step, and a piece\n    return real(*a)\nstudent.mlm_sum = greedy"
+    code = "real, calls = student.mlm_sum, []\ndef greedy(*a):\n    if a[0].training: calls.append(1)\n    if len(calls) == 11: training.torch.empty(2**50)   # five steps of two pieces, and one more\n    return real(*a)\nstudent.mlm_sum = greedy"
     said = refused(sys.executable, '-c', PATCHED.format(code), 'student', *TEN, '--out', run)
     assert 'Step 6: out of memory with 8 examples at a time. Set accumulate to 4' in said and 'the last checkpoint stands' in said, said
     saved = [p.name for p in (student_of(run)/'checkpoints').iterdir()]

@@ -30,7 +30,7 @@ def run(name, rank=0, world=1, steps=3):
     for step in range(steps):
         s, t, mask, ids = (x.chunk(world)[rank] for x in batch(step))
         s = s.clone().requires_grad_()
-        loss, log = objective(s, t, mask, ids)
+        loss, log = objective(s, t, mask, ids, torch.tensor(step))
         for p in objective.parameters(): p.grad = None
         loss.backward()
         for p in objective.parameters():

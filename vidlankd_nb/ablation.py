@@ -20,7 +20,7 @@ from . import __version__
 from .config import (Distillation, Run, UserError, differences, dotted, load_run, make_folder,
                                 nearest, to_yaml, write_aside)
 from .experiments import (OWN_TEACHERS, STAGES, Experiment, contents, digest, evaluate_model,
-                                     reads_teacher, stage_key, student_key, teacher_key,
+                                     rests_on_teacher, stage_key, student_key, teacher_key,
                                      train_student, train_teacher)
 
 # %% ../nbs/12b_ablation.ipynb #ab000007
@@ -146,7 +146,7 @@ def units(x: CellRun) -> dict:
     cfg, student = x.cell.student, x.cell.model == 'student'
     if student: stage('corpus')
     if not student: teacher('video')
-    elif (reads_teacher(cfg) or cfg.start == 'teacher') and cfg.teacher in OWN_TEACHERS: teacher(cfg.teacher)
+    elif rests_on_teacher(cfg) and cfg.teacher in OWN_TEACHERS: teacher(cfg.teacher)
     if 'vokens' in chain: stage('vokens')
     if student:
         folder = x.path('students', x.cell.name)

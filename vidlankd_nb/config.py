@@ -171,6 +171,7 @@ class Training:
     "Settings of the one training loop."
     steps: int = 900                      # optimizer steps
     epochs: float | None = None           # if set, replaces `steps` by passes over the data
+    decay_epochs: float | None = None     # passes over which the learning rate falls to 0; null: those of the training (the released teachers stop after 20 of 200)
     batch: int = 64                       # examples of one optimizer step, over all processes and accumulation
     accumulate: int = 1                   # pieces a step's examples are computed in
     lr: float = 1e-3                      # peak learning rate of AdamW
@@ -194,6 +195,7 @@ class Teacher(Training):
     "A text encoder and a video encoder that learn together."
     text: Encoder = field(default_factory=Encoder)  # the text encoder
     video_layers: int = 1                 # transformer layers of the video encoder
+    video_dropout: float | None = None    # dropout of the video encoder; null: the text encoder's
     contrast: Literal['infonce', 'hinge', 'hinge_one', 'none'] = 'infonce'   # 'infonce', 'hinge' (all in-batch negatives), 'hinge_one' (as published) or 'none'
     temperature: float = 0.07             # of 'infonce'
     margin: float = 1.0                   # α of the hinge forms
@@ -211,11 +213,14 @@ class Teacher(Training):
 class Distillation:
     "One student: what it receives, and how."
     objective: str = 'none'               # 'none', a name of `vidlankd_nb.objectives`, a sum 'nst+crd', or an import path 'package.module.Class'
-    weight: float = 1.0                   # λ: weight of the distillation loss beside the masked-LM loss
+    weight: float | None = None           # λ: weight beside the masked-LM loss; null: the measured default of each objective; 1: as published
     head: Literal['none', 'linear', 'mlp'] = 'mlp'   # distillation head beside the student
     options: dict = field(default_factory=dict)  # keyword arguments of the objective
-    teacher: str = 'video'                # 'video', 'captions' (a teacher that saw no video) or a teacher's folder
+    teacher: str = 'video'                # 'video', 'captions' (a teacher that saw no video), 'shuffled' (one that saw the wrong ones) or a teacher's folder
     start: Literal['random', 'teacher'] = 'random'   # first weights: 'random', the same for all students, or 'teacher': go on from its text encoder
+    fade_from: float = 1.0                # share of the steps after which the distillation's weight begins to fall …
+    fade_to: float = 1.0                  # … and share of the steps at which it is 0; 1 and 1: it never falls
+    budget: Literal['steps', 'distilled', 'distilled_and_teacher'] = 'steps'   # a student without a teacher may train longer, for as many operations as a distilled one took, without or with its teacher's training
 
 # %% ../nbs/00_config.ipynb #d546d16e
 @dataclass

@@ -6,9 +6,10 @@
 __all__ = ['HOW', 'CONTRAST_ONLY', 'OWN_TEACHERS', 'STUDENT_CODE', 'TEACHER_CODE', 'STAGES', 'Stage', 'Experiment', 'stage_key',
            'digest', 'setting', 'what_counts', 'contents', 'stage_record', 'chain', 'do', 'sources', 'train_teacher',
            'teacher_config', 'teacher_key', 'save_model', 'same_words', 'teacher_encoder', 'reads_teacher',
-           'teacher_folder', 'load_encoder', 'first_weights', 'student_key', 'train_student', 'model_card',
-           'student_card', 'teacher_card', 'evaluate_model', 'validation_loss', 'probe_folder', 'retrieval', 'pointing',
-           'open_grounding', 'ground_sentence', 'load_tokenizer_of', 'write_looks', 'run_world', 'run_worlds']
+           'rests_on_teacher', 'teacher_folder', 'load_encoder', 'first_weights', 'student_key', 'student_training',
+           'teaching_flops', 'train_student', 'model_card', 'student_card', 'teacher_card', 'evaluate_model',
+           'validation_loss', 'probe_folder', 'retrieval', 'pointing', 'open_grounding', 'ground_sentence',
+           'load_tokenizer_of', 'write_looks', 'run_world', 'run_worlds']
 
 # %% ../nbs/12_experiments.ipynb #fb78f99c
 import fcntl, hashlib, json, os, shutil, time
@@ -325,7 +326,14 @@ def teacher_encoder(
     "The text encoder of the teacher that a student asks for; None for a student without a teacher."
     return load_encoder(x, teacher_folder(x, cfg.teacher)) if reads_teacher(cfg) else None
 
-def reads_teacher(cfg) -> bool: return cfg.objective not in ('none', 'voken')
+def reads_teacher(cfg) -> bool:
+    "Does a student's objective ask for a teacher's states or scores?"
+    from vidlankd_nb.objectives import parse_objective
+    return parse_objective(cfg.objective).needs_teacher
+
+def rests_on_teacher(cfg) -> bool:
+    "Must a teacher be trained before this student? Also where only its weights, or its cost, are taken."
+    return reads_teacher(cfg) or cfg.start == 'teacher' or cfg.budget != 'steps'
 
 OWN_TEACHERS = ('video', 'captions', 'shuffled')   # that a run trains
 
@@ -357,12 +365,47 @@ def student_key(x: Experiment, cfg) -> str:
     "A hash of everything a student depends on: of its teacher or its vokens only where it has them."
     from vidlankd_nb.vokenization import reads_vokens
     what, inputs = asdict(cfg), [stage_key(x, STAGES['corpus'])]
-    if cfg.objective == 'none': what = {'objective': 'none', 'start': cfg.start}
-    if not reads_teacher(cfg) and cfg.start == 'random': what.pop('teacher', None)
+    if cfg.objective == 'none': what = {'objective': 'none', 'start': cfg.start, 'budget': cfg.budget}
+    if not rests_on_teacher(cfg): what.pop('teacher', None)
     elif (teacher := what.pop('teacher', cfg.teacher)) in OWN_TEACHERS: inputs.append(teacher_key(x, teacher))
     else: inputs.append([teacher, contents(Path(teacher)/'model.safetensors')])
     if reads_vokens(cfg.objective): inputs.append(stage_key(x, STAGES['vokens']))
     return digest('student', x.run.seed, what_counts(x.run.student), what, inputs)
+
+# %% ../nbs/12_experiments.ipynb #exbud001
+def student_training(x: Experiment, cfg, task, data):
+    "How a student is trained: as all of the run, or, without a teacher, for as many operations as a distilled one cost; raises `UserError` where a budget makes no sense."
+    from vidlankd_nb.student import budget_steps
+    from vidlankd_nb.teacher import encoder_flops, load_text
+    from vidlankd_nb.training import total_steps
+    training = x.run.student
+    if cfg.budget == 'steps': return training
+    if cfg.objective != 'none':
+        raise UserError(f"A budget of '{cfg.budget}' is for a student without a teacher, and this one has "
+                        f"the objective '{cfg.objective}': set budget to 'steps'.")
+    batch = data.batch(range(min(training.batch, len(data))), 0)
+    tokens = training.batch * batch['input_ids'].shape[1]
+    folder = teacher_folder(x, cfg.teacher)
+    own = tokens * task.flops_per_token(batch)
+    reading = tokens * encoder_flops(load_text(folder), batch['input_ids'].shape[1])
+    teaching = teaching_flops(x, cfg.teacher) if cfg.budget == 'distilled_and_teacher' else 0.0
+    steps = budget_steps(total_steps(training, len(data)), own, reading, teaching)
+    x.say(f"  {steps:,} steps in place of {total_steps(training, len(data)):,}, for as many operations")
+    return replace(training, steps=steps, epochs=None)
+
+def teaching_flops(x: Experiment, kind: str) -> float:
+    "Operations that the training of one of the run's teachers took."
+    from vidlankd_nb.corpus import load_tokenizer
+    from vidlankd_nb.pairs import PairSet
+    from vidlankd_nb.teacher import PairBatches, TeacherTask, VideoTeacher
+    from vidlankd_nb.training import total_steps
+    cfg = teacher_config(x.run, kind)
+    pairs = PairBatches(PairSet.load(x.path('pairs'), 'train'), load_tokenizer(x.path('corpus', 'tokenizer')),
+                        x.run.pairs, x.run.seed, x.run.corpus.mask_share)
+    batch = pairs.batch(range(min(cfg.batch, len(pairs))), 0)
+    task = TeacherTask(VideoTeacher.from_pretrained(teacher_folder(x, kind)), cfg)
+    tokens = cfg.batch * batch['input_ids'].shape[1]
+    return total_steps(cfg, len(pairs)) * tokens * task.flops_per_token(batch)
 
 # %% ../nbs/12_experiments.ipynb #ebaa6c9c
 def train_student(
@@ -386,7 +429,8 @@ def train_student(
     torch.manual_seed(hash_seed(run.seed, 'student'))   # the same first weights for all
     task = StudentTask(first_weights(x, cfg, tok), cfg, teacher_encoder(x, cfg), n_examples=len(train_set),
                        n_vokens=run.vokens.count)
-    train(task, train_set, run.student, out, run.seed, valid_set if len(valid_set) else None, name=name,
+    cfg_training = student_training(x, cfg, task, train_set)
+    train(task, train_set, cfg_training, out, run.seed, valid_set if len(valid_set) else None, name=name,
           identity={'key': student_key(x, cfg)}, show=x.show)
     if x.main: save_model(lambda aside: save_student(task, tok, aside, student_card(x, name, cfg, out)), out)
 
@@ -453,8 +497,9 @@ def student_card(
     "The model card of a student of a run."
     from vidlankd_nb.training import read_log
     c = json.loads(x.path('corpus', 'corpus.json').read_text())
+    weight = 'at its measured default weight' if cfg.weight is None else f'weight {cfg.weight:g}'
     how = ('trained on text alone' if cfg.objective == 'none'
-           else f"distilled with the objective `{cfg.objective}` (weight {cfg.weight:g}) from the teacher "
+           else f"distilled with the objective `{cfg.objective}` ({weight}) from the teacher "
            f"'{cfg.teacher}'")
     data = (f"{c['counts']['train_examples']:,} examples of {'' if c['packed'] else 'up to '}{c['block']} "
             f"tokens, from {', '.join(t.name for t in sources(x)['text'])}; vocabulary {c['fingerprint']}; "

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['POOLINGS', 'CONTRASTS', 'text_encoder', 'load_text', 'vocabulary_logits', 'most_tokens', 'states_of', 'take',
-           'mlm_sum', 'matmul_parameters', 'encoder_flops', 'VideoEncoder', 'pool', 'cosines', 'hinge_loss',
-           'infonce_loss', 'infonce_of', 'best_frames', 'TeacherConfig', 'TeacherOutput', 'VideoTeacher',
-           'make_teacher', 'TeacherTask', 'PairBatches', 'embed_pairs']
+           'mlm_sum', 'matmul_parameters', 'encoder_flops', 'gradient_norms', 'VideoEncoder', 'pool', 'cosines',
+           'hinge_loss', 'infonce_loss', 'infonce_of', 'best_frames', 'TeacherConfig', 'TeacherOutput', 'VideoTeacher',
+           'dropout_of', 'make_teacher', 'TeacherTask', 'PairBatches', 'embed_pairs']
 
 # %% ../nbs/05_teacher.ipynb #54a6c96c
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np, torch
@@ -164,6 +164,22 @@ def encoder_flops(
     return (2 * matmul_parameters(model.base_model) + 4 * c.num_hidden_layers * c.hidden_size * length
             + 2 * c.hidden_size * c.vocab_size * masked / length)
 
+# %% ../nbs/05_teacher.ipynb #te05pus2
+def gradient_norms(
+    losses_of,              # states (B, L, H) -> name -> loss without dimensions
+    states: torch.Tensor,   # (B, L, H)
+) -> dict[str, torch.Tensor]:   # name -> norm; a loss that does not depend on the states is left out
+    "The norm of each loss's gradient with respect to states."
+    with torch.enable_grad():
+        states = states.detach().requires_grad_()
+        losses = losses_of(states)
+        found = {}
+        for name, loss in losses.items():
+            if not loss.requires_grad: continue
+            gradient = torch.autograd.grad(loss, states, retain_graph=True, allow_unused=True)[0]
+            if gradient is not None: found[name] = gradient.float().norm()
+    return found
+
 # %% ../nbs/05_teacher.ipynb #ad519de1
 class VideoEncoder(nn.Module):
     "Feature rows (B, F, D) → frame states (B, F, H) and a clip vector (B, H)."
@@ -183,18 +199,22 @@ class VideoEncoder(nn.Module):
         self.register_buffer('scale', torch.ones(()))
         self.project = nn.Sequential(nn.Linear(in_width, hidden), nn.GELU(), nn.Linear(hidden, width))
         self.positions = nn.Parameter(torch.randn(max_frames, width) * 0.3)
-        layer = nn.TransformerEncoderLayer(width, heads, 4 * width, dropout, 'gelu', batch_first=True)
-        self.layers = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+        def layer():
+            return nn.TransformerEncoderLayer(width, heads, 4 * width, dropout, 'gelu', batch_first=True)
+        self.layers = nn.TransformerEncoder(layer(), layers, enable_nested_tensor=False)
+        for i in range(1, layers): self.layers.layers[i] = layer()   # the stock class copies the first layer's weights
         self.out = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
         if window:
-            self.near, self.near_out = (nn.Conv1d(width, width, window, padding=window // 2),
-                                        nn.Linear(width, width))
+            self.near = nn.Conv1d(width, width, window, padding=window // 2)
+            self.near_out = nn.Linear(width, width)
     def calibrate(self, video, mask): # once, on training features: (B, F, D), (B, F)
         rows = torch.where(mask[..., None], video, 0).double()
         self.scale.copy_(rows.square().sum().div(mask.sum() * video.shape[-1]).rsqrt())
         return self
     def rows(self, video, mask):   # (B, F, H): what both readings start from; raises `UserError` on clips of another shape
-        (F, D), (most, width) = video.shape[1:], (len(self.positions), self.project[0].in_features)
+        F, D = video.shape[1:]
+        most = len(self.positions)
+        width = self.project[0].in_features
         if F > most or D != width:
             raise UserError(f"The clips have {F} rows of {D} numbers, and this video encoder takes at most "
                             f"{most} rows of {width}: use the features it was made for, "
@@ -292,10 +312,15 @@ class TeacherConfig(PretrainedConfig):
     "Shape of a `VideoTeacher`."
     model_type = 'vidlankd-teacher'
     def __init__(self, text=None, video_width=384, video_layers=1, video_hidden=256, max_frames=8,
-                 pooling='mean', word_window=0, **kwargs):
-        self.text, self.video_width, self.video_layers, self.video_hidden = (
-            text or {}, video_width, video_layers, video_hidden)
-        self.max_frames, self.pooling, self.word_window = max_frames, pooling, word_window
+                 pooling='mean', word_window=0, video_dropout=0.0, **kwargs):
+        self.text = text or {}
+        self.video_width = video_width
+        self.video_layers = video_layers
+        self.video_hidden = video_hidden
+        self.video_dropout = video_dropout
+        self.max_frames = max_frames
+        self.pooling = pooling
+        self.word_window = word_window
         super().__init__(**kwargs)
     @property
     def has_words(self) -> bool:   # the second contrast's word vectors and local frame states
@@ -323,7 +348,7 @@ class VideoTeacher(PreTrainedModel):
         shape = self.text.config
         self.video = VideoEncoder(config.video_width, shape.hidden_size, config.video_layers,
                                   shape.num_attention_heads, config.video_hidden, config.max_frames,
-                                  pooling=config.pooling, window=config.word_window)
+                                  config.video_dropout, config.pooling, config.word_window)
         if config.has_words: self.word = nn.Linear(shape.hidden_size, shape.hidden_size)
         self.post_init()
     def _init_weights(self, module): pass  # both encoders have initialised themselves
@@ -343,6 +368,15 @@ AutoConfig.register(TeacherConfig.model_type, TeacherConfig, exist_ok=True)
 AutoModel.register(TeacherConfig, VideoTeacher, exist_ok=True)
 
 # %% ../nbs/05_teacher.ipynb #9209919c
+def dropout_of(
+    config,      # of a text encoder
+) -> float:
+    "The dropout of an encoder's states, whatever its architecture calls it; 0 where it has none."
+    for name in ('hidden_dropout_prob', 'dropout', 'mlp_dropout', 'dropout_rate', 'hidden_dropout'):
+        share = getattr(config, name, None)
+        if isinstance(share, (int, float)): return float(share)
+    return 0.0
+
 def make_teacher(
     cfg: Teacher,
     tokenizer,
@@ -357,10 +391,15 @@ def make_teacher(
         raise UserError(f"Unknown teacher.pooling '{cfg.pooling}': {nearest(cfg.pooling, POOLINGS)}")
     if cfg.video_layers < 1:
         raise UserError(f"teacher.video_layers is {cfg.video_layers}; it must be 1 or more.")
+    if cfg.video_dropout is not None and not 0 <= cfg.video_dropout < 1:
+        raise UserError(f"teacher.video_dropout is {cfg.video_dropout}; "
+                        "it must be 0 or more, and below 1, or null.")
     text = text_encoder(cfg.text, tokenizer)
+    dropout = dropout_of(text.config) if cfg.video_dropout is None else cfg.video_dropout
     hidden = 1024 if text.config.hidden_size >= 512 else 256
     model = VideoTeacher(TeacherConfig(text=text.config.to_dict(), video_width=video_width,
-        video_layers=cfg.video_layers, video_hidden=hidden, max_frames=max_frames, pooling=cfg.pooling,
+        video_layers=cfg.video_layers, video_hidden=hidden, video_dropout=dropout,
+        max_frames=max_frames, pooling=cfg.pooling,
         word_window=cfg.word_window if cfg.word_weight and cfg.contrast != 'none' else 0))
     model.text.load_state_dict(text.state_dict())
     return model
@@ -377,58 +416,69 @@ class TeacherTask(nn.Module):
         for k in ('temperature', 'word_temperature'):
             if not getattr(cfg, k) > 0:
                 raise UserError(f"teacher.{k} is {getattr(cfg, k)}; it must be above 0.")
-        self.model, self.cfg = model, cfg
+        self.model = model
+        self.cfg = cfg
         self.weights = {'mlm': cfg.mlm_weight}
         if cfg.contrast != 'none': self.weights['contrast'] = cfg.contrast_weight
         if model.config.has_words: self.weights['words'] = cfg.word_weight
         self.couples_batch = cfg.contrast != 'none'
         if cfg.frozen_video or cfg.contrast == 'none': model.video.requires_grad_(False)
-    def counts(self, batch): return {'mlm': (batch['labels'] != -100).sum()}
-    def contrast(self, tokens, real, clips):
+
+    def counts(self, batch: dict) -> dict[str, torch.Tensor]:
+        return {'mlm': (batch['labels'] != -100).sum()}
+
+    def contrast(self, tokens, real, clips) -> torch.Tensor:
         c = self.cfg
         if c.contrast == 'infonce': return infonce_loss(tokens, real, clips, c.temperature)
         return hinge_loss(tokens, real, clips, c.margin, 'one' if c.contrast == 'hinge_one' else 'all')
-    def forward(self, batch, scale):
-        watching = self.couples_batch
-        out = self.model(batch['input_ids'], batch['attention_mask'], batch['video'] if watching else None,
-                         batch['video_mask'] if watching else None)
+
+    def read(self, batch: dict) -> TeacherOutput:
+        "Both encoders' states; of a teacher without a contrast, the text's alone."
+        if not self.couples_batch: return self.model(batch['input_ids'], batch['attention_mask'])
+        return self.model(batch['input_ids'], batch['attention_mask'], batch['video'], batch['video_mask'])
+
+    def forward(self, batch: dict, scale: dict) -> dict[str, torch.Tensor]:
+        return self.terms(self.read(batch), batch, scale)
+
+    def terms(self, out: TeacherOutput, batch: dict, scale: dict) -> dict[str, torch.Tensor]:
+        "What the losses make of states."
         terms = {'mlm': mlm_sum(self.model.text, out.text, batch['masked_at'], batch['labels'])
                  * scale['mlm']}
-        if watching:
-            terms['contrast'] = self.contrast(*map(gather, (out.text, self.visible(batch), out.clip)))
+        real = self.visible(batch)
+        if self.couples_batch: terms['contrast'] = self.contrast(*map(gather, (out.text, real, out.clip)))
         if 'words' in self.weights:
-            terms['words'] = self.word_contrast(*map(gather, (batch['input_ids'], self.visible(batch),
+            terms['words'] = self.word_contrast(*map(gather, (batch['input_ids'], real,
                                                               out.local, batch['video_mask'])))
         return terms
 
-# %% ../nbs/05_teacher.ipynb #te000041
-def _visible(self: TeacherTask, batch): # (B, L): real tokens that were not hidden; a hidden one's state is a guess
-    hidden = torch.zeros_like(batch['special']).scatter(1, batch['masked_at'], batch['labels'] != -100)
-    return ~batch['special'] & ~hidden
+    def visible(self, batch: dict) -> torch.Tensor:   # (B, L)
+        "Real tokens that were not hidden: a hidden one's state is a guess."
+        hidden = torch.zeros_like(batch['special']).scatter(1, batch['masked_at'], batch['labels'] != -100)
+        return ~batch['special'] & ~hidden
 
-TeacherTask.visible = _visible
+    def word_contrast(self, ids, real, local, video_mask) -> torch.Tensor:
+        "The second contrast: words without context against single frames."
+        each, number = ids.unique(return_inverse=True)   # a word is the same wherever it stands
+        scores = best_frames(self.model.words(each)[None], local, video_mask,
+                             self.cfg.word_temperature)[0] / self.cfg.temperature
+        return infonce_of(scores[number], real)   # (B, L, C)
 
-# %% ../nbs/05_teacher.ipynb #te000043
-def _word_contrast(self: TeacherTask, ids, real, local, video_mask):
-    each, number = ids.unique(return_inverse=True)   # a word is the same wherever it stands
-    scores = best_frames(self.model.words(each)[None], local, video_mask,
-                         self.cfg.word_temperature)[0] / self.cfg.temperature
-    return infonce_of(scores[number], real)   # (B, L, C)
+    def pushes(self, batch: dict, scale: dict) -> dict[str, torch.Tensor]:
+        "How hard each term pulls at the text encoder's last states: the norm of its gradient with respect to them, raw."
+        with torch.no_grad(): out = self.read(batch)
+        def losses(states): return self.terms(replace(out, text=states), batch, scale)
+        return gradient_norms(losses, out.text)
 
-TeacherTask.word_contrast = _word_contrast
-
-# %% ../nbs/05_teacher.ipynb #te000045
-def _flops_per_token(self: TeacherTask, batch): # forward and backward: three times the forward pass
-    L, K = batch['input_ids'].shape[1], batch['labels'].shape[1]
-    video = (2 * matmul_parameters(self.model.video) * batch['video'].shape[1] / L
-             if self.couples_batch else 0)
-    if 'words' in self.weights: # each different word once, with every frame
-        different = batch['input_ids'].unique().numel() / batch['input_ids'].numel()
-        video += different * (2 * matmul_parameters(self.model.word)
-                              + 2 * self.model.text.config.hidden_size * batch['video_mask'].numel())
-    return 3 * (encoder_flops(self.model.text, L, K) + video)
-
-TeacherTask.flops_per_token = _flops_per_token
+    def flops_per_token(self, batch: dict) -> float:
+        "Floating-point operations a token, forward and backward: three times the forward pass."
+        L = batch['input_ids'].shape[1]
+        video = 0.0
+        if self.couples_batch: video = 2 * matmul_parameters(self.model.video) * batch['video'].shape[1] / L
+        if 'words' in self.weights: # each different word once, with every frame
+            different = batch['input_ids'].unique().numel() / batch['input_ids'].numel()
+            frames = 2 * self.model.text.config.hidden_size * batch['video_mask'].numel()
+            video += different * (2 * matmul_parameters(self.model.word) + frames)
+        return 3 * (encoder_flops(self.model.text, L, batch['labels'].shape[1]) + video)
 
 # %% ../nbs/05_teacher.ipynb #82490988
 class PairBatches:

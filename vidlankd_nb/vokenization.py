@@ -17,7 +17,7 @@ import torch.nn.functional as F
 
 from .config import Pairs, Progress, UserError, Vokens, nearest, write_aside, write_json
 from .corpus import Examples, load_tokenizer
-from .objectives import find_objective, parse_sum
+from .objectives import parse_objective
 from .pairs import PairSet, unit
 from .teacher import VideoTeacher, states_of
 from .video import even
@@ -305,13 +305,11 @@ def _use(out, count):
                           for i in top.tolist()]}
 
 # %% ../nbs/11_vokenization.ipynb #vk000053
-@lru_cache
 def reads_vokens(
     objective: str,    # as in `Distillation`: a name, a sum, or an import path
 ) -> bool:
     "Does any part of an objective read vokens?"
-    return objective != 'none' and any(find_objective(name).reads == 'vokens'
-                                       for name, _ in parse_sum(objective))
+    return parse_objective(objective).needs_vokens
 
 # %% ../nbs/11_vokenization.ipynb #vk000055
 def labels_for(
