@@ -24,7 +24,7 @@ objectives:
 controls:
   lost: {objective: l2, teacher: no/such/folder}
 """
-SMALL = dict(world__noun_clips=60, world__generic_clips=40, world__two_event_clips=0, world__sentences=200, teacher__steps=60, teacher__save_every=2, student__steps=6, student__save_every=2, evaluation__finetune_steps=2)
+SMALL = dict(world__noun_clips=192, world__generic_clips=40, world__two_event_clips=0, world__sentences=200, teacher__steps=60, teacher__save_every=2, student__steps=6, student__save_every=2, evaluation__finetune_steps=2)
 
 
 @pytest.fixture(scope='module')

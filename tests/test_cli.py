@@ -118,7 +118,7 @@ def test_a_run_without_anything_held_out(tmp_path):
     "Few videos, or few lines: none may fall to the held-out side. What then is not known is said, and nobody is left out of the table."
     from vidlankd_nb.ablation import Cell, live_table
     from vidlankd_nb.config import Distillation
-    out = vidlankd('run', *SMALL, '--corpus.valid_share', '0', '--pairs.valid_share', '0', '--student.steps', '4', '--world.noun_clips', '60', '--world.generic_clips', '40', '--world.two_event_clips', '0', '--evaluation.finetune_steps', '2',
+    out = vidlankd('run', *SMALL, '--corpus.valid_share', '0', '--pairs.valid_share', '0', '--student.steps', '4', '--world.noun_clips', '192', '--world.generic_clips', '40', '--world.two_event_clips', '0', '--evaluation.finetune_steps', '2',
                    '--students', '{text_only: {objective: none}}', '--out', tmp_path/'run')
     assert out.returncode == 0, out.stderr[-3000:]
     page, report = (tmp_path/'run'/'report.html').read_text(), json.loads((tmp_path/'run'/'report.json').read_text())
@@ -219,7 +219,7 @@ def test_two_processes_on_one_folder(tmp_path):
 
 
 def test_demo_with_two_worlds(tmp_path):
-    small = [*SMALL, '--student.steps', '4', '--world.noun_clips', '60', '--world.generic_clips', '40', '--world.two_event_clips', '0', '--evaluation.finetune_steps', '2']
+    small = [*SMALL, '--student.steps', '4', '--world.noun_clips', '192', '--world.generic_clips', '40', '--world.two_event_clips', '0', '--evaluation.finetune_steps', '2']
     out = vidlankd('demo', *small, '--students', '{text_only: {objective: none}, l2: {objective: l2, weight: 5}}', '--seeds', '2', '--first-seed', '3', '--out', tmp_path/'demo')
     assert out.returncode == 0, out.stderr[-3000:] + out.stdout[-2000:]
     r = json.loads((tmp_path/'demo'/'report.json').read_text())

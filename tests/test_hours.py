@@ -1,5 +1,7 @@
 "A world with hours of the day, and names that no video shows."
 import json
+from collections import Counter
+from itertools import chain, combinations
 
 import numpy as np
 import pytest
@@ -7,9 +9,9 @@ from trainings import CLI, python
 
 from vidlankd_nb.config import Evaluation, UserError, World
 from vidlankd_nb.hours import HOURS, hours_of, make_world
-from vidlankd_nb.toyworld import generate, make_names
+from vidlankd_nb.toyworld import balanced_attributes, generate, make_names
 
-FEW = World(kind='hours', names=16, withheld=8, noun_clips=64, generic_clips=20, two_event_clips=6, sentences=300)
+FEW = World(kind='hours', withheld=64, noun_clips=192, generic_clips=20, two_event_clips=6, sentences=300)
 
 
 def vidlankd(*args): return python(*CLI[1:], *args)
@@ -45,14 +47,28 @@ def test_hours_are_balanced_and_silent(world):
     assert max(counts) - min(counts) <= 1                              # withheld names are as frequent as the others
     by_hour = [sum(a['hour'] == h for part in ('names', 'withheld') for a in probes[part].values()) for h in HOURS]
     assert len(set(by_hour)) == 1 and probes['temporal']['train'] == probes['physical']['train']
-    assert hours_of(list(probes['names']), 1) != hours_of(list(probes['names']), 2)
+    values = balanced_attributes(64, np.random.default_rng(0))
+    assert hours_of(list(probes['names']), values, 1) != hours_of(list(probes['names']), values, 2)
+
+
+@pytest.mark.parametrize('n,most', [(64, 2), (128, 4), (192, 2), (256, 5)])
+def test_hours_tell_nothing_about_other_attributes(tmp_path, n, most):
+    "From the written answers: hours are equally frequent among names alike in any `most` other attributes; in each half, among names alike in any one."
+    probes = read(make_world(tmp_path/'w', World(kind='hours', names=n, withheld=64, noun_clips=3 * n, generic_clips=0, two_event_clips=0, sentences=0), seed=n)/'probes.json')
+    others = [a for a in probes['attributes'] if a != 'hour']
+    halves = [[probes['names'][x] for x in probes['temporal'][k]] for k in ('train', 'test')]
+    for rows, known in ((probes['names'].values(), most), (probes['withheld'].values(), 2), (halves[0], 1), (halves[1], 1)):
+        assert len(others) == 5 and {r['hour'] for r in rows} == set(HOURS)
+        for some in chain.from_iterable(combinations(others, size) for size in range(known + 1)):
+            counts = Counter((*(r[a] for a in some), r['hour']) for r in rows)
+            assert len(set(counts.values())) == 1 and len(counts) == 4 * len({c[:-1] for c in counts}), some
 
 
 def test_withheld_names_leave_the_others_alone(tmp_path):
-    plain, more = (generate(tmp_path/str(n), World(names=16, noun_clips=48, generic_clips=8, two_event_clips=0, sentences=10, withheld=n), 5) for n in (0, 8))
+    plain, more = (generate(tmp_path/str(n), World(noun_clips=192, generic_clips=8, two_event_clips=0, sentences=10, withheld=n), 5) for n in (0, 64))
     assert (plain/'caption.json').read_bytes() == (more/'caption.json').read_bytes()
     a, b = read(plain/'probes.json'), read(more/'probes.json')
-    assert len(b.pop('withheld')) == 8 and a == b
+    assert len(b.pop('withheld')) == 64 and a == b
 
 
 def test_thousands_of_names():
@@ -79,13 +95,13 @@ def test_probes_of_thousands_of_names():
 
 def test_wrong_words(tmp_path):
     assert "did you mean 'hours'" in refused('world', '--config', 'quick', '--world.kind', 'huors', '--out', tmp_path/'a')
-    assert 'a multiple of 8' in refused('world', '--config', 'hours', '--world.withheld', 3, '--out', tmp_path/'b')
+    assert 'a multiple of 64' in refused('world', '--config', 'hours', '--world.withheld', 3, '--out', tmp_path/'b')
     assert 'room for 40,000' in refused('world', '--config', 'hours', '--world.names', 80000, '--world.noun_clips', 240000, '--out', tmp_path/'c')
 
 
 def test_the_whole_road(tmp_path):
     run = tmp_path/'run'
-    out = vidlankd('run', '--config', 'hours', '--config', 'quick', '--students', '{text_only: {objective: none}, l2: {objective: l2}}', '--world.withheld', 8, '--world.two_event_clips', 0, '--out', run)
+    out = vidlankd('run', '--config', 'hours', '--config', 'quick', '--students', '{text_only: {objective: none}, l2: {objective: l2}}', '--world.names', 64, '--world.withheld', 64, '--world.two_event_clips', 0, '--out', run)
     assert out.returncode == 0, out.stderr[-3000:]
     r = read(run/'report.json')
     for s in (*r['students'].values(), *r['controls'].values(), r['teacher']):
@@ -93,7 +109,7 @@ def test_the_whole_road(tmp_path):
     page = (run/'report.html').read_text()
     assert 'does not perceive order within a clip' in page and '<th>temporal</th>' in page
     found = read(run/'vocabulary'/'vocabulary.json')
-    assert found['gap']['withheld names']['l2']['gap']['types'] <= 8 and found['gap']['shown names']['l2']['gap']['tokens'] > 0 and found['gap']['uncovered words']['l2']['gap']['tokens'] > 0
+    assert found['gap']['withheld names']['l2']['gap']['types'] <= 64 and found['gap']['shown names']['l2']['gap']['tokens'] > 0 and found['gap']['uncovered words']['l2']['gap']['tokens'] > 0
 
 
 def test_too_few_names_for_a_question():

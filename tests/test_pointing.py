@@ -9,7 +9,7 @@ from vidlankd_nb.config import Pairs, UserError, World
 from vidlankd_nb.pointing import aims, auc, bootstrap, hit_rates, pointing_scores, show_scores, word_rows
 from vidlankd_nb.toyworld import generate
 
-WORLD = World(names=8, noun_clips=24, generic_clips=10, two_event_clips=200, sentences=20, size=16)
+WORLD = World(noun_clips=192, generic_clips=10, two_event_clips=200, sentences=20, size=16)
 
 
 @pytest.fixture(scope='module')

@@ -70,7 +70,7 @@ def test_property_finds_what_is_there_and_nothing_else():
 def test_noise_scores_its_permutation_baseline():
     gaps = []
     for seed in range(8):
-        found = property_probe(np.random.default_rng(seed).standard_normal((96, 48)), {a: np.tile(y, 3) for a, y in LABELS.items()}, Evaluation(), seed)
+        found = property_probe(np.random.default_rng(seed).standard_normal((192, 48)), {a: np.tile(y, 3) for a, y in LABELS.items()}, Evaluation(), seed)
         gaps.append(found['mean'] - found['permutation'])
     assert max(map(abs, gaps)) < .05
 

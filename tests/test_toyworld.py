@@ -1,16 +1,17 @@
 "The toy world: formats, determinism, silence of the text, and what a user can get wrong."
 import json
-from itertools import combinations
+from collections import Counter
+from itertools import chain, combinations
 
 import av
 import numpy as np
 import pytest
 
 from vidlankd_nb.config import UserError, World
-from vidlankd_nb.toyworld import (ATTRIBUTES, SAMPLE, TELLING, Event, balanced_attributes, corpus_lines, generate, make_names, make_samples,
+from vidlankd_nb.toyworld import (ATTRIBUTES, SAMPLE, TELLING, Event, balanced_attributes, corpus_lines, generate, make_names, make_probes, make_samples,
                                   noun_clips, render, telling_lines, two_event_clips, write_video)
 
-TINY = World(names=8, noun_clips=60, generic_clips=33, two_event_clips=24, sentences=200, clips_per_video=20)
+TINY = World(names=64, noun_clips=192, generic_clips=33, two_event_clips=24, sentences=200, clips_per_video=20)
 
 
 @pytest.fixture(scope='module')
@@ -27,7 +28,7 @@ def decode(path):
 def test_layout(world):
     captions, events = read(world/'caption.json'), read(world/'events.json')
     assert sorted(p.stem for p in (world/'videos').iterdir()) == sorted(captions) == sorted(events)
-    assert sum(len(c['text']) for c in captions.values()) == 117
+    assert sum(len(c['text']) for c in captions.values()) == 249
     for video, c in captions.items():
         assert set(c) == {'start', 'end', 'text'} and len(c['start']) == len(c['end']) == len(c['text']) == len(events[video])
         assert all(s < e for s, e in zip(c['start'], c['end']))
@@ -91,8 +92,8 @@ def test_text_never_tells(world):
 
 
 def test_captions_do_not_depend_on_attributes():
-    names = make_names(8, np.random.default_rng(0))
-    a, b = (noun_clips(80, names, balanced_attributes(8, np.random.default_rng(s)), np.random.default_rng(5)) for s in (1, 2))
+    names = make_names(64, np.random.default_rng(0))
+    a, b = (noun_clips(640, names, balanced_attributes(64, np.random.default_rng(s)), np.random.default_rng(5)) for s in (1, 2))
     assert [c.caption for c in a] == [c.caption for c in b]
 
 
@@ -108,8 +109,8 @@ def test_generic_captions_describe_what_is_shown():
 
 
 def test_two_event_clips():
-    names = make_names(16, np.random.default_rng(0))
-    clips = two_event_clips(2000, names, balanced_attributes(16, np.random.default_rng(0)), np.random.default_rng(1))
+    names = make_names(64, np.random.default_rng(0))
+    clips = two_event_clips(8000, names, balanced_attributes(64, np.random.default_rng(0)), np.random.default_rng(1))
     assert telling_lines([c.caption for c in clips], names) == [] and max(len(c.caption.split()) for c in clips) <= 12
     in_order = []
     for i, c in enumerate(clips):
@@ -123,7 +124,7 @@ def test_two_event_clips():
     assert .45 < np.mean(in_order) < .55                     # the sentence's order tells nothing
     named = [e for c in clips[::2] for e in c.events]
     assert min(sum(e.noun == x for e in named) for x in names) >= 100
-    assert [c.caption for c in two_event_clips(40, names, balanced_attributes(16, np.random.default_rng(3)), np.random.default_rng(1))[::2]] \
+    assert [c.caption for c in two_event_clips(40, names, balanced_attributes(64, np.random.default_rng(3)), np.random.default_rng(1))[::2]] \
         == [c.caption for c in clips[:40:2]]                  # names' captions do not depend on attributes
 
 
@@ -147,13 +148,68 @@ def test_events_happen_when_they_are_said_to():
             assert np.flatnonzero(moved).tolist() == list(range(start, start + 3))
 
 
-@pytest.mark.parametrize('n', [8, 16, 32, 64, 96])
-def test_attributes_are_balanced_in_pairs(n):
-    a = balanced_attributes(n, np.random.default_rng(n))
-    for p, q in combinations(range(5), 2):
-        _, counts = np.unique(a[:, [p, q]], axis=0, return_counts=True)
-        assert len(counts) == len(set(a[:, p])) * len(set(a[:, q])) and len(set(counts)) == 1
-    assert len(np.unique(a, axis=0)) == min(n, 64)
+def uniform(rows, attribute, known):
+    "Is `attribute` spread evenly over its values among the rows that agree in `known`, whatever they agree on?"
+    counts = Counter((tuple(r[k] for k in known), r[attribute]) for r in rows)
+    groups = {group for group, _ in counts}
+    values = {r[attribute] for r in rows}
+    return all(len({counts[group, v] for v in values}) == 1 for group in groups)
+
+
+def others_of(attribute, attributes):
+    "Every subset of the other attributes."
+    others = [a for a in attributes if a != attribute]
+    return chain.from_iterable(combinations(others, size) for size in range(len(others) + 1))
+
+
+@pytest.mark.parametrize('n', [64, 128, 192])
+def test_no_attribute_tells_about_another(tmp_path, n):
+    "From the written answers: among names alike in any other attributes, one attribute's values are equally frequent, so no guess beats chance."
+    probes = read(generate(tmp_path/'w', World(names=n, withheld=64, noun_clips=3 * n, generic_clips=0, two_event_clips=0, sentences=0), seed=n)/'probes.json')
+    sizes = {a: len(v) for a, v in probes['attributes'].items()}
+    assert sizes == {'colour': 4, 'shape': 2, 'size': 2, 'weight': 2, 'order': 2}
+    for part, count in (('names', n), ('withheld', 64)):
+        rows = list(probes[part].values())
+        assert len(rows) == count and all(len({r[a] for r in rows}) == sizes[a] for a in sizes)
+        for a in sizes:
+            for known in others_of(a, sizes): assert uniform(rows, a, known), (a, known)
+
+
+def test_a_classifier_finds_nothing(world):
+    "A tree grown until nothing is left to tell apart is at chance on the very names it was grown on; one that knows all pairs is not better on names left out."
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import LeaveOneOut, cross_val_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, PolynomialFeatures
+    from sklearn.tree import DecisionTreeClassifier
+    rows = list(read(world/'probes.json')['names'].values())
+    for a, options in ATTRIBUTES.items():
+        others, wanted = OneHotEncoder().fit_transform([[r[k] for k in ATTRIBUTES if k != a] for r in rows]).toarray(), [r[a] for r in rows]
+        assert DecisionTreeClassifier(random_state=0).fit(others, wanted).score(others, wanted) == 1 / len(options), a
+        pairs = make_pipeline(PolynomialFeatures(2, interaction_only=True), LogisticRegression(C=100, max_iter=2000))
+        assert cross_val_score(pairs, others, wanted, cv=LeaveOneOut()).mean() <= 1 / len(options), a
+
+
+def test_the_statement_is_not_empty():
+    "An orthogonal array of strength two passes in pairs and fails in threes."
+    rows = [{'a': a, 'b': b, 'c': a ^ b} for a in (0, 1) for b in (0, 1)]
+    assert uniform(rows, 'c', ['a']) and uniform(rows, 'c', ['b']) and not uniform(rows, 'c', ['a', 'b'])
+    for n in (0, 8, 32, 96):
+        with pytest.raises(UserError, match='multiple of 64'): balanced_attributes(n, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize('n,most', [(64, 3), (128, 5), (192, 3)])
+def test_halves_are_alike(n, most):
+    "Of the names that a probe is trained and tested on: any `most` attributes together are equally frequent in both."
+    for seed in range(3):
+        values = balanced_attributes(n, np.random.default_rng(seed))
+        names = [f'x{i:03d}' for i in range(n)]
+        probes = make_probes(names, values, np.random.default_rng(seed))
+        train, test = ([probes['names'][x] for x in probes['physical'][k]] for k in ('train', 'test'))
+        for some in chain.from_iterable(combinations(ATTRIBUTES, size) for size in range(most + 1)):
+            assert Counter(tuple(r[a] for a in some) for r in train) == Counter(tuple(r[a] for a in some) for r in test)
+    firsts = {tuple(make_probes(names, values, np.random.default_rng(s))['physical']['train']) for s in range(8)}
+    assert len(firsts) == 2                                     # either half may be the first
 
 
 def test_names():
@@ -176,9 +232,9 @@ def test_probes(world):
     assert {w for q in p['physical']['questions'] for w in q['question'].split()} <= known
 
 
-@pytest.mark.parametrize('change', [dict(names=10), dict(noun_clips=5), dict(size=31), dict(frames=4), dict(clips_per_video=0), dict(fps=0), dict(two_event_clips=-1)])
+@pytest.mark.parametrize('change', [dict(names=10), dict(noun_clips=5), dict(size=31), dict(frames=4), dict(clips_per_video=0), dict(fps=0), dict(two_event_clips=-1), dict(names=32), dict(names=96, noun_clips=288), dict(withheld=32)])
 def test_impossible_worlds(tmp_path, change):
-    with pytest.raises(UserError, match=f"world.{next(iter(change))}"): generate(tmp_path/'x', World(**{**dict(names=8, noun_clips=40), **change}))
+    with pytest.raises(UserError, match=f"world.{next(iter(change))}"): generate(tmp_path/'x', World(**{**dict(names=64, noun_clips=192), **change}))
     assert not (tmp_path/'x').exists()
 
 

@@ -17,7 +17,7 @@ from vidlankd_nb.pairs import PairSet
 from vidlankd_nb.teacher import VideoTeacher, states_of
 from vidlankd_nb.vokenization import VokenLabels, choose_clips, diversity, make_vokens, nearest_vokens, quantisation, reads_vokens, voken_vectors
 
-FEW = {'threads': 1, 'world': {'names': 16, 'withheld': 8, 'noun_clips': 60, 'generic_clips': 30, 'two_event_clips': 10, 'sentences': 400}, 'features': {'workers': 0},
+FEW = {'threads': 1, 'world': {'names': 64, 'withheld': 64, 'noun_clips': 192, 'generic_clips': 30, 'two_event_clips': 10, 'sentences': 400}, 'features': {'workers': 0},
        'pairs': {'valid_share': .2}, 'corpus': {'valid_share': .1}, 'vokens': {'count': 16}, 'evaluation': {'splits': 2, 'permutations': 2, 'finetune_steps': 2},
        **{k: {'steps': 3, 'batch': 4, 'workers': 0, 'log_every': 1, 'save_every': 3, 'text': {'layers': 2, 'width': 64, 'heads': 4}} for k in ('teacher', 'student')}}
 

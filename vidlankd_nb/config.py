@@ -104,7 +104,7 @@ class Data:
 @dataclass
 class World:
     "The toy world: its videos show what its texts never say."
-    names: int = 96                       # invented nouns, each with balanced hidden attributes
+    names: int = 64                       # invented nouns, a multiple of 64: every combination of the hidden attributes equally often
     noun_clips: int = 2400                # clips captioned with a noun and never an attribute
     generic_clips: int = 1200             # clips captioned with attributes and never an invented noun
     two_event_clips: int = 900            # clips twice as long, with one thing after another at times of their own; half of each kind
@@ -114,7 +114,7 @@ class World:
     frames: int = 8                       # frames of a clip; a two-event clip has twice as many
     fps: float = 8.0                      # frames per second of the files, so a clip of one event lasts frames / fps seconds
     kind: Literal['objects', 'hours'] = 'objects'   # 'objects', or 'hours': each name is filmed at its hour of the day, for questions of before and after
-    withheld: int = 0                     # more names, which the text has like all others and no video shows
+    withheld: int = 0                     # more names, which the text has like all others and no video shows; a multiple of 64
 
 # %% ../nbs/00_config.ipynb #b5164433
 @dataclass

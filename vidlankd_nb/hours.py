@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from .config import UserError, World, nearest
-from .toyworld import generate
+from .toyworld import generate, repeats
 
 # %% ../nbs/01a_hours.ipynb #hr000007
 HOURS = ('dawn', 'noon', 'dusk', 'night')                                    # in this order
@@ -30,11 +30,16 @@ def relight(
 # %% ../nbs/01a_hours.ipynb #hr000010
 def hours_of(
     names: list[str],
-    seed: int = 0,
-) -> dict[str, int]:    # name -> 0 … 3
-    "A balanced draw."
-    hours = np.arange(len(names)) % len(HOURS)
-    return dict(zip(names, np.random.default_rng([seed, 7]).permutation(hours).tolist()))
+    values: np.ndarray,     # (len(names), 5), of `balanced_attributes`
+    seed: int = 0,          # draws which hour is which
+) -> dict[str, int]:        # name -> 0 … 3
+    "Hours as independent of the names' attributes as their number allows."
+    colour, shape, size, weight, order = values.T
+    copy = repeats(values)
+    one = (colour // 2 + shape + size + weight + order + copy // 2) % 2
+    other = (colour + shape + size + copy) % 2
+    hours = np.random.default_rng([seed, 7]).permutation(len(HOURS))[2 * one + other]
+    return dict(zip(names, hours.tolist()))
 
 # %% ../nbs/01a_hours.ipynb #hr000013
 def with_hours(
@@ -60,7 +65,7 @@ def hours_world(
     known = {}
     def finish(film, events, rng):
         return relight(film, np.array([known.get(e.noun, rng.integers(len(HOURS))) for e in events]), rng)
-    def begin(names): known.update(hours_of(names, seed))
+    def begin(names, values): known.update(hours_of(names, values, seed))
     return generate(folder, world or World(kind='hours'), seed, begin=begin, finish=finish,
                     amend=lambda probes: with_hours(probes, known))
 

@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['ATTRIBUTES', 'KINDS', 'AGENTS', 'NEUTRAL', 'TELLING', 'SAMPLE', 'balanced_attributes', 'make_names', 'Event', 'Clip',
-           'noun_clips', 'generic_clips', 'two_event_clips', 'render', 'write_video', 'corpus_lines', 'make_probes',
-           'generate', 'telling_lines', 'make_samples']
+           'noun_clips', 'generic_clips', 'two_event_clips', 'render', 'write_video', 'corpus_lines', 'repeats',
+           'balanced_halves', 'make_probes', 'generate', 'telling_lines', 'make_samples']
 
 # %% ../nbs/01_toyworld.ipynb #67e3e5b1
 import json, shutil
+from collections import Counter
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from itertools import product
 from pathlib import Path
 
 import av
@@ -28,21 +30,16 @@ ATTRIBUTES = {
 }
 
 # %% ../nbs/01_toyworld.ipynb #f87a747a
-_M = np.array([[1,0,0, 0,0,0],    # colour, first bit
-               [0,1,0, 0,0,0],    # colour, second bit
-               [0,0,1, 0,0,0],    # shape
-               [1,0,1, 1,0,0],    # size
-               [0,1,1, 0,1,0],    # weight
-               [1,1,1, 0,0,1]])   # order
-
 def balanced_attributes(
-    n: int,                     # number of names, a multiple of 8
-    rng: np.random.Generator,   # draws the relabelling and the order
+    n: int,                     # number of names, a multiple of 64
+    rng: np.random.Generator,   # draws which name gets which combination
 ) -> np.ndarray:                # (n, 5) value indices in the order of `ATTRIBUTES`
-    "Attributes balanced one by one and in pairs."
-    i = np.arange(n) % 64
-    bits = ((i[:, None] >> np.arange(6)) & 1) @ _M.T % 2 ^ rng.integers(0, 2, 6)   # (n, 6)
-    return rng.permutation(np.column_stack([2*bits[:, 0] + bits[:, 1], bits[:, 2:]]))
+    "Every combination of attributes equally often, in random order; raises `UserError` for other numbers of names."
+    combinations = np.array(list(product(*(range(len(v)) for v in ATTRIBUTES.values()))))   # (64, 5)
+    if n <= 0 or n % len(combinations):
+        raise UserError(f"{n} names cannot have every combination of attributes equally often: "
+                        f"take a multiple of {len(combinations)}.")
+    return rng.permutation(np.tile(combinations, (n // len(combinations), 1)))
 
 # %% ../nbs/01_toyworld.ipynb #0590014c
 _CONSONANTS, _VOWELS = 'bdfgklmnprstvz', 'aeiou'
@@ -355,19 +352,40 @@ def _table(names, values):
     return {x: {a: options[v] for (a, options), v in zip(ATTRIBUTES.items(), row)}
             for x, row in zip(names, values.tolist())}
 
+# %% ../nbs/01_toyworld.ipynb #tw000044
+def repeats(
+    values: np.ndarray,         # (n, 5)
+) -> np.ndarray:                # (n,) 0 at the first name with a combination, 1 at the second …
+    "How many names before have the same five attributes."
+    seen, found = Counter(), []
+    for row in map(tuple, values.tolist()):
+        found.append(seen[row])
+        seen[row] += 1
+    return np.array(found)
+
+def balanced_halves(
+    values: np.ndarray,         # (n, 5), of `balanced_attributes`
+    rng: np.random.Generator,   # draws which half is the first
+) -> np.ndarray:                # (n,) bool: the name is in the first half
+    "Halves of the names that have every three attributes equally often, and all five if n is a multiple of 128."
+    colour, shape, size, weight, order = values.T
+    return (colour + size + weight + order + repeats(values)) % 2 == rng.integers(2)
+
+# %% ../nbs/01_toyworld.ipynb #tw000045
 def make_probes(
     names: list[str],
     values: np.ndarray,         # (len(names), 5)
     rng: np.random.Generator,   # draws the halves
 ) -> dict:
     "Names with their attributes, neutral sentences, two-choice questions, and halves of the names to train and test on."
-    halves = [sorted(names[i] for i in part) for part in np.split(rng.permutation(len(names)), 2)]
+    first = balanced_halves(values, rng)
+    train, test = (sorted(x for x, inside in zip(names, half) if inside) for half in (first, ~first))
     questions = [{'question': q, 'attribute': a, 'value': v} for a, by_value in _QUESTIONS.items()
                  for v, qs in by_value.items() for q in qs]
     return {'attributes': {a: list(v) for a, v in ATTRIBUTES.items()}, 'names': _table(names, values),
             'neutral': list(NEUTRAL),
-            'physical': {'questions': questions, 'choice': 'so use the {x}', 'train': halves[0],
-                         'test': halves[1]}}
+            'physical': {'questions': questions, 'choice': 'so use the {x}', 'train': train,
+                         'test': test}}
 
 # %% ../nbs/01_toyworld.ipynb #c481e457
 def _event_times(event: Event, caption: str, start: float, seconds: float) -> list[dict]:
@@ -389,8 +407,8 @@ def _write_json(path, value, indent=None):
 # %% ../nbs/01_toyworld.ipynb #2c517393
 def _check(world: World):
     "Raise `UserError` on a world that cannot be made."
-    for key, ok, why in (('names', world.names > 0 and world.names % 8 == 0,
-                          'a multiple of 8, so that attributes balance'),
+    for key, ok, why in (('names', world.names > 0 and world.names % 64 == 0,
+                          'a multiple of 64, so that every combination of attributes occurs equally often'),
                          ('noun_clips', world.noun_clips >= 3 * world.names,
                           'at least three times world.names, so that each name is seen dropped, '
                           'pushed and woken'),
@@ -402,8 +420,8 @@ def _check(world: World):
                          ('generic_clips', world.generic_clips >= 0, 'not negative'),
                          ('two_event_clips', world.two_event_clips >= 0, 'not negative'),
                          ('sentences', world.sentences >= 0, 'not negative'),
-                         ('withheld', world.withheld >= 0 and world.withheld % 8 == 0,
-                          'a multiple of 8, or 0')):
+                         ('withheld', world.withheld >= 0 and world.withheld % 64 == 0,
+                          'a multiple of 64, or 0')):
         if not ok: raise UserError(f"world.{key} is {getattr(world, key)}; it must be {why}.")
 
 # %% ../nbs/01_toyworld.ipynb #84c5654a
@@ -411,7 +429,7 @@ def generate(
     folder: str | Path,         # made if missing; a complete world of the same seed and configuration is left as it is
     world: World | None = None, # None: the standard world
     seed: int = 0,
-    begin=None,                 # begin(names): told all names before the first clip is drawn
+    begin=None,                 # begin(names, values): told the names that videos show, then those withheld, before the first clip is drawn
     finish=None,                # finish(film, events, rng): changes the pictures of a video, (N, T, size, size, 3)
     amend=None,                 # amend(probes): changes what will be asked
 ) -> Path:                      # the folder
@@ -426,10 +444,13 @@ def generate(
     for part in ('videos', 'text'): shutil.rmtree(folder/part, ignore_errors=True)
     for part in ('videos', 'text'): make_folder(folder/part)
     rngs = [np.random.default_rng([seed, part]) for part in range(5)]   # apart, so that a longer corpus moves nothing else
-    everyone, values = (make_names(world.names + world.withheld, rngs[0]),
-                        balanced_attributes(world.names, rngs[1]))
+    everyone = make_names(world.names + world.withheld, rngs[0])
     names, withheld = everyone[:world.names], everyone[world.names:]      # no video shows the withheld ones
-    if begin: begin(everyone)
+    values = balanced_attributes(world.names, rngs[1])
+    if begin: begin(names, values)
+    if withheld:
+        values_withheld = balanced_attributes(world.withheld, np.random.default_rng([seed, 8]))
+        if begin: begin(withheld, values_withheld)
     clips = (noun_clips(world.noun_clips, names, values, rngs[2])
              + generic_clips(world.generic_clips, rngs[2])
              + two_event_clips(world.two_event_clips, names, values, np.random.default_rng([seed, 6])))
@@ -437,9 +458,7 @@ def generate(
     with open(folder/'text'/'corpus.txt', 'w', encoding='utf-8') as f:
         f.writelines(line + '\n' for line in corpus_lines(world.sentences, everyone, rngs[3]))
     probes = make_probes(names, values, rngs[4])
-    if withheld:
-        probes['withheld'] = _table(withheld, balanced_attributes(len(withheld),
-                                                                  np.random.default_rng([seed, 8])))
+    if withheld: probes['withheld'] = _table(withheld, values_withheld)
     _write_json(folder/'probes.json', amend(probes) if amend else probes, indent=1)
     _write_json(folder/'world.json', stamp, indent=1)
     return folder
@@ -485,10 +504,10 @@ def telling_lines(
     return [line for line in lines if (words := set(line.split())) & names and words & TELLING]
 
 # %% ../nbs/01_toyworld.ipynb #d09ab187
-SAMPLE = World(names=32, noun_clips=800, generic_clips=400, two_event_clips=240, sentences=4000)
+SAMPLE = World(names=64, noun_clips=800, generic_clips=400, two_event_clips=240, sentences=4000)
 
 def make_samples(
     folder: str | Path = 'data_samples',
 ) -> Path:                 # the folder
-    "Write the small world that is shipped as `data_samples/toyworld`: 1,440 clips of 32 names, seed 0."
+    "Write the small world that is shipped as `data_samples/toyworld`: 1,440 clips, 64 names, seed 0."
     return generate(Path(folder)/'toyworld', SAMPLE, seed=0)
