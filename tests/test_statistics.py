@@ -1,0 +1,132 @@
+"Intervals cover what they promise; exact tests are those of a list made by hand."
+import itertools
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from vidlankd_nb.statistics import holm, interval, interval_words, paired, sign_flip
+
+
+def share_held(intervals, truth):
+    return np.mean([i['low'] <= truth <= i['high'] for i in intervals])
+
+
+def every_draw(x):
+    "The percentile bootstrap with all its draws: what `interval` must not be for so few figures."
+    means = [np.mean(draw) for draw in itertools.product(x, repeat=len(x))]
+    low, high = np.quantile(means, [.025, .975])
+    return {'low': low, 'high': high}
+
+
+@pytest.mark.parametrize('n', [3, 5])
+def test_an_interval_covers_what_it_promises(n):
+    experiments = np.random.default_rng(7).normal(.6, .05, size=(2000, n))
+    assert .93 <= share_held([interval(x) for x in experiments], .6) <= .97
+    assert .87 <= share_held([interval(x, level=.9) for x in experiments], .6) <= .93
+
+
+def test_the_bootstrap_over_three_figures_does_not():
+    experiments = np.random.default_rng(7).normal(.6, .05, size=(2000, 3))
+    assert share_held([every_draw(x) for x in experiments], .6) < .75
+
+
+def test_an_interval_by_hand():
+    "Mean 2, standard deviation 1, so 2 ± 4.3027 / √3."
+    found = interval([1, 2, 3])
+    assert found['mean'] == 2 and found['n'] == 3
+    assert (found['low'], found['high']) == pytest.approx((-.484138, 4.484138), abs=1e-6)
+    by_scipy = stats.ttest_1samp([.3, .5, .1, .9], 0).confidence_interval(.95)
+    found = interval([.3, .5, .1, .9])
+    assert (found['low'], found['high']) == pytest.approx((by_scipy.low, by_scipy.high), abs=1e-12)
+
+
+def test_one_figure_has_no_interval():
+    assert interval([.4]) == {'mean': .4, 'low': None, 'high': None, 'n': 1}
+    assert interval_words(1) == 'no interval: a single world'
+    assert interval_words(3) == "95 % interval (Student's t over 3 worlds)"
+
+
+def test_figures_that_agree_have_an_interval_of_no_width():
+    found = interval([.5, .5, .5])
+    assert found['low'] == found['mean'] == found['high'] == .5
+
+
+def listed(d):
+    "p from every sign pattern, one after the other."
+    patterns = list(itertools.product((1, -1), repeat=len(d)))
+    far = [abs(np.mean(np.multiply(p, d))) >= abs(np.mean(d)) - 1e-12 for p in patterns]
+    return sum(far) / len(patterns)
+
+
+@pytest.mark.parametrize('differences, p', [
+    ([1, 1, 1], 2 / 8), ([1, 2, 3, 4, 5, 6], 2 / 64), ([1, -1], 1), ([.4], 1), ([0, 0, 0], 1),
+    ([3, -1, 2], 4 / 8),             # means 4, 6, 2, 0 and their negatives, each over 3: |4| is reached by ±4 and ±6
+    ([.1, .2, -.3], 1),              # a mean of 0, but for rounding
+    ([1, 1, 1, 1, -1], 12 / 32)])    # sums ±3 (five patterns each) and ±5 (one each)
+def test_sign_flips_by_hand(differences, p):
+    assert sign_flip(differences) == pytest.approx(p, abs=1e-12)
+    assert listed(differences) == pytest.approx(p, abs=1e-12)
+
+
+def test_sign_flips_are_those_of_a_list():
+    rng = np.random.default_rng(0)
+    for n in range(2, 11):
+        d = rng.normal(.3, 1, n).round(2)
+        assert sign_flip(d) == pytest.approx(listed(d), abs=1e-12)
+
+
+def test_more_patterns_than_can_be_listed_are_drawn():
+    d = np.random.default_rng(0).normal(.5, 1, 18)
+    assert sign_flip(d) == sign_flip(d) == pytest.approx(listed(d), abs=.01)
+
+
+def test_pairs():
+    found = paired({0: .5, 1: .7, 3: .1}, {0: .4, 1: .5, 2: .9})
+    assert found['n'] == 2 and found['mean'] == pytest.approx(.15) and found['smallest'] == pytest.approx(.1)
+    assert found['high'] - found['low'] == pytest.approx(2 * 12.7062 * .05, abs=1e-4)
+    assert found['p'] == found['smallest_p'] == .5
+    alone = paired({0: .5}, {0: .4, 1: .5})
+    assert alone['low'] is None and alone['high'] is None and alone['p'] == 1
+    assert paired({0: 1.}, {1: 1.}) is None
+
+
+def test_holm_by_hand():
+    assert holm([.01, .04, .03]) == pytest.approx([.03, .06, .06])
+    assert holm([.5, .6]) == [1, 1]
+    assert holm([]) == []
+
+
+# --- two models on a benchmark: few seeds, many questions
+
+def scored(rng, spread, questions=150):
+    "Two models of three seeds: questions are harder or easier for both, seeds luckier or not."
+    hard = rng.normal(size=questions)
+    runs = []
+    for model, skill in (('a', .9), ('b', .5)):
+        for seed in range(3):
+            right = skill + rng.normal(0, spread) + hard + rng.normal(size=questions) > 0
+            rows = np.stack([np.ones(questions, int), right.astype(int)], 1)
+            runs.append({'model': model, 'task': 'rte', 'seed': seed, 'metric': 'accuracy',
+                         'kind': 'classification', 'value': right.mean(), 'rows': rows})
+    return runs
+
+
+@pytest.mark.parametrize('spread', [0, .1, .4])
+def test_a_difference_of_two_models_is_covered_for_other_seeds_and_questions(spread, monkeypatch):
+    from vidlankd_nb.evaluation import results
+    monkeypatch.setattr(results, 'run_rows', lambda run: run['rows'])
+    rng, scale = np.random.default_rng(11), np.sqrt(2 + spread**2)
+    truth = 100 * (stats.norm.cdf(.9 / scale) - stats.norm.cdf(.5 / scale))
+    found = [results.difference(scored(rng, spread), 'a', 'b', 'rte', draws=60) for _ in range(400)]
+    assert .925 <= share_held(found, truth) <= .985
+
+
+def test_half_an_interval_by_hand():
+    "Differences 1, 2, 3: variance 1, a third of it for the mean; with questions' 1/3 beside it, df = 2·(2)²."
+    from vidlankd_nb.evaluation.results import half_width
+    d = np.array([1., 2., 3.])
+    assert half_width(d, 0.) == pytest.approx(4.302653 * np.sqrt(1 / 3), abs=1e-5)
+    assert half_width(d, 1 / 3) == pytest.approx(2.306004 * np.sqrt(2 / 3), abs=1e-5)
+    assert half_width(np.array([2., 2.]), .25) == pytest.approx(1.959964 * .5, abs=1e-5)
+    assert half_width(np.array([2., 2.]), 0.) == 0
