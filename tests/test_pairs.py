@@ -5,6 +5,7 @@ import numpy as np, pytest, torch
 
 from vidlankd_nb import pairs as P
 from vidlankd_nb.config import Pairs, UserError, load_run
+from vidlankd_nb.corpus import Masker
 from vidlankd_nb.store import FeatureStore, StoreWriter, id_hash
 
 
@@ -296,6 +297,21 @@ def test_a_batch_against_its_pairs(pairs, tokenizer, ready):
     assert b['examples'].tolist() == examples
     fixed = P.collate(pairs, tokenizer, CFG, [0], fixed=True)
     assert fixed['input_ids'].shape == (1, 10) and fixed['video'].shape == (1, 4, 4) and 'labels' not in b
+
+
+@pytest.mark.parametrize('ready', [False, True])
+def test_an_unknown_word_is_special(tmp_path, tokenizer, ready):
+    "It is not hidden for the masked-LM loss, nor a token that is compared with video."
+    make_store(tmp_path/'f', 2)
+    caps = {'v000': caption((0, 3, 'w1 soufflé w2')), 'v001': caption((0, 3, 'soufflé'))}
+    train = P.make_pairs(tmp_path/'f', caps, Pairs(valid_share=0), tmp_path/'p')[0]
+    if ready: train.preload(tokenizer, CFG)
+    masker = Masker(tokenizer, share=1.)
+    batch = P.collate(train, tokenizer, CFG, [0, 1], mask=masker)
+    assert batch['special'].tolist() == [[True, False, True, False, True], [True]*5]
+    assert batch['labels'].tolist() == [[-100, 6, -100, 7, -100], [-100]*5]
+    assert batch['input_ids'][0, 2] == batch['input_ids'][1, 1] == tokenizer.unk_token_id
+    assert batch['attention_mask'].sum(1).tolist() == [5, 3]
 
 
 def test_a_black_frame_is_no_padding(tmp_path, tokenizer):

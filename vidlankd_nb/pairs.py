@@ -533,16 +533,16 @@ def assemble(
     "Tokenise and cut windows, padded to L tokens and F rows, with their lengths."
     got = [pairs[int(i)] for i in examples]
     enc = tokenizer([p.text for p in got], truncation=True, max_length=cfg.max_tokens,
-                    return_special_tokens_mask=True, return_attention_mask=False)
+                    return_attention_mask=False)
     B, L, F = len(got), cfg.max_tokens, cfg.max_frames
-    out = dict(ids=np.full((B, L), tokenizer.pad_token_id, np.int64), special=np.ones((B, L), bool),
-               tokens=np.zeros(B, np.int64),
+    out = dict(ids=np.full((B, L), tokenizer.pad_token_id, np.int64), tokens=np.zeros(B, np.int64),
                video=np.zeros((B, F, pairs.store.width), np.float16), rows=np.zeros(B, np.int64))
     for b, p in enumerate(got):
         ids, keep = enc['input_ids'][b], even(len(p.values), F)
         out['tokens'][b], out['rows'][b] = len(ids), len(keep)
-        out['ids'][b, :len(ids)], out['special'][b, :len(ids)] = ids, enc['special_tokens_mask'][b]
+        out['ids'][b, :len(ids)] = ids
         out['video'][b, :len(keep)] = p.values[keep]
+    out['special'] = np.isin(out['ids'], tokenizer.all_special_ids)
     return out
 
 def _preload(self, tokenizer, cfg, piece=1024):
