@@ -4,7 +4,8 @@ import json, os, shutil, subprocess, sys
 import numpy as np, pytest, torch
 
 from vidlankd_nb import pairs as P
-from vidlankd_nb.config import Pairs, UserError
+from vidlankd_nb.config import Pairs, UserError, load_run
+from vidlankd_nb.corpus import Masker
 from vidlankd_nb.store import FeatureStore, StoreWriter, id_hash
 
 
@@ -87,6 +88,41 @@ def test_settings_that_cannot_be_meant(tmp_path, wrong):
     make_store(tmp_path/'f')
     with pytest.raises(UserError, match=f'pairs.{next(iter(wrong))} must be'): P.make_pairs(tmp_path/'f', {}, Pairs(**wrong), tmp_path/'p')
     assert not (tmp_path/'p').exists()
+
+
+def test_one_window_a_video_is_its_first_usable_one(tmp_path):
+    "Captions out of order, the first in time unusable: by hand, 'second' of v000, the merged 'a b' of v001."
+    make_store(tmp_path/'f', 4)
+    caps = {
+        'v000': caption((9, 12, 'fourth'), (2, 1, 'reversed'), (1, 1.2, 'short'), (3, 5, 'second'), (6, 8, 'third')),
+        'v001': caption((1, 2, 'a'), (2, 3, 'b'), (20, 22, 'c')),
+        'v002': caption((7, 9, 'alone')),
+        'v003': caption((1, 1.1, 'x'), (2, 2.1, 'y')),
+    }
+    train, valid, said = P.make_pairs(tmp_path/'f', caps, Pairs(windows='one', merge_words=2, merge_gap=0, valid_share=0), tmp_path/'p')
+    assert [train.meta(i) for i in range(len(train))] == [('v000', 3, 5, 'second'), ('v001', 1, 3, 'a b'), ('v002', 7, 9, 'alone')]
+    assert said['skipped_counts'] == {'ends before it starts': 1, 'shorter than min_seconds': 3, 'not the first window of its video': 3}
+    assert said['captions'] == 11 and said['pairs'] == dict(train=3, valid=0)
+    assert {s['reason'] for s in said['skipped']} == {'ends before it starts', 'shorter than 0.5 s at 1.00 s', 'shorter than 0.5 s at 2.00 s'}
+    every, _, said = P.make_pairs(tmp_path/'f', caps, Pairs(merge_words=2, merge_gap=0, valid_share=0), tmp_path/'q')
+    assert len(every) == 6 and 'not the first window of its video' not in said['skipped_counts']
+
+
+def test_one_window_is_no_fault_and_not_a_share_of_the_validation(tmp_path):
+    make_store(tmp_path/'f', 200)
+    caps = {f'v{i:03d}': caption((0, 2, 'a'), (3, 5, 'b'), (6, 9, 'c')) for i in range(200)}
+    train, valid, said = P.make_pairs(tmp_path/'f', caps, Pairs(windows='one', valid_share=.2), tmp_path/'p', strict=True)
+    assert {valid.meta(i)[0] for i in range(len(valid))} == {v for v in caps if id_hash(v) < .2*2**63}
+    assert len(train) + len(valid) == 200 and said['skipped_counts'] == {'not the first window of its video': 400} and not said['skipped']
+
+
+def test_unknown_windows_are_refused(tmp_path):
+    make_store(tmp_path/'f')
+    with pytest.raises(UserError, match="Unknown pairs.windows 'al': did you mean 'all'?"):
+        P.make_pairs(tmp_path/'f', {}, Pairs(windows='al'), tmp_path/'p')
+    assert not (tmp_path/'p').exists()
+    with pytest.raises(UserError, match="Unknown pairs.windows 'on': did you mean 'one'?"): load_run('tiny', pairs__windows='on')
+    assert load_run('tiny').pairs.windows == 'all' and load_run('tiny', pairs__windows='one').pairs.windows == 'one'
 
 
 def test_duplicate_ids_of_a_file_are_seen(tmp_path):
@@ -261,6 +297,21 @@ def test_a_batch_against_its_pairs(pairs, tokenizer, ready):
     assert b['examples'].tolist() == examples
     fixed = P.collate(pairs, tokenizer, CFG, [0], fixed=True)
     assert fixed['input_ids'].shape == (1, 10) and fixed['video'].shape == (1, 4, 4) and 'labels' not in b
+
+
+@pytest.mark.parametrize('ready', [False, True])
+def test_an_unknown_word_is_special(tmp_path, tokenizer, ready):
+    "It is not hidden for the masked-LM loss, nor a token that is compared with video."
+    make_store(tmp_path/'f', 2)
+    caps = {'v000': caption((0, 3, 'w1 soufflé w2')), 'v001': caption((0, 3, 'soufflé'))}
+    train = P.make_pairs(tmp_path/'f', caps, Pairs(valid_share=0), tmp_path/'p')[0]
+    if ready: train.preload(tokenizer, CFG)
+    masker = Masker(tokenizer, share=1.)
+    batch = P.collate(train, tokenizer, CFG, [0, 1], mask=masker)
+    assert batch['special'].tolist() == [[True, False, True, False, True], [True]*5]
+    assert batch['labels'].tolist() == [[-100, 6, -100, 7, -100], [-100]*5]
+    assert batch['input_ids'][0, 2] == batch['input_ids'][1, 1] == tokenizer.unk_token_id
+    assert batch['attention_mask'].sum(1).tolist() == [5, 3]
 
 
 def test_a_black_frame_is_no_padding(tmp_path, tokenizer):

@@ -139,6 +139,7 @@ class Pairs:
     merge_gap: float = 5.0                # silence (s) that joining does not bridge
     normalise: bool = False               # L2-normalise 2D and 3D rows, as the paper does; rows of unit length stay as they are
     still: bool = False                   # a control: the picture in the middle of a clip alone, without its difference in time
+    windows: Literal['all', 'one'] = 'all'   # 'all' windows of a video are pairs, or 'one': the first usable one, as the released code has it
     valid_share: float = 0.06             # share of the videos held out, by a hash of the video id
 
 # %% ../nbs/00_config.ipynb #40d2ed48
