@@ -251,3 +251,77 @@ def test_fuzzed_files(tmp_path):
             outcomes.add(bool(skipped))
         except UserError: outcomes.add('error')
     assert outcomes == {True, False, 'error'}
+
+
+# --- the two official scripts, on gold answers that normalise to nothing
+
+def official_golds(row, version):
+    texts = [a['text'] for a in row['answers']]
+    if version == '1.1': return texts                                     # the maximum over all ground truths
+    return [t for t in texts if official(t)] or ['']
+
+
+def official_f1_of_1(given, gold):
+    "Version 1.1: nothing in common is 0, whatever the sides come to."
+    common = Counter(official(given).split()) & Counter(official(gold).split())
+    same = sum(common.values())
+    if same == 0: return 0
+    precision = same / len(official(given).split())
+    recall = same / len(official(gold).split())
+    return (2 * precision * recall) / (precision + recall)
+
+
+def official_scores(rows, texts, version, no_answer=None, threshold=0.):
+    "Mean EM and F1, question after question; 2.0 overrules the text of a question whose no-answer score is above the threshold."
+    found = {'em': [], 'f1': []}
+    overlap = official_f1_of_1 if version == '1.1' else official_f1
+    for r in rows:
+        given = texts[r['id']]
+        em_, f1_ = (max(metric(given, g) for g in official_golds(r, version)) for metric in (lambda a, g: int(official(a) == official(g)), overlap))
+        if no_answer and no_answer[r['id']] > threshold: em_ = f1_ = float(not r['answers'])
+        found['em'].append(em_)
+        found['f1'].append(f1_)
+    return {k: sum(v) / len(rows) for k, v in found.items()}
+
+
+@pytest.mark.parametrize('texts, given, em_1, f1_1, em_2, f1_2', [
+    (['the'], 'the', 1, 0, 1, 1), (['the'], '', 1, 0, 1, 1), (['%'], 'a', 1, 0, 1, 1), (['%'], '5 %', 0, 0, 0, 0),
+    (['%', '50 %'], '%', 1, 0, 0, 0), (['%', '50 %'], '50', 1, 1, 1, 1), (['%', '50 %'], '50 or 60', 0, 1/2, 0, 1/2),
+    (['the', 'big cat'], 'a cat', 0, 2/3, 0, 2/3), (['the', 'big cat'], '', 1, 0, 0, 0), (['cat'], '', 0, 0, 0, 0), (['cat'], 'the', 0, 0, 0, 0)])
+def test_golds_of_no_words_by_hand(texts, given, em_1, f1_1, em_2, f1_2):
+    rows = [row('a', *texts)]
+    one, two = score('squad', rows, {'a': given}), score('squad2', rows, {'a': given})
+    assert (one['em'], one['f1']) == (em_1, pytest.approx(f1_1)) and (two['em'], two['f1']) == (em_2, pytest.approx(f1_2))
+    assert golds(rows[0], '1.1') == texts
+
+
+def test_the_mean_of_both_scripts_by_hand():
+    rows, said = [row('a', 'the', 'cat'), row('b', '%'), row('c', 'big cat')], {'a': 'an', 'b': '', 'c': 'cat'}
+    assert score('squad', rows, said) == {'em': pytest.approx(2/3), 'f1': pytest.approx(2/9), 'total': 3}       # f1: (0 + 0 + 2/3) / 3
+    assert score('squad2', rows, said) == {'em': pytest.approx(1/3), 'f1': pytest.approx(5/9), 'total': 3}      # f1: (0 + 1 + 2/3) / 3
+
+
+def test_silence_is_judged_by_whether_there_is_an_answer():
+    rows = [row('a', '%'), row('b'), row('c', 'cat')]
+    said, odds = {'a': 'x', 'b': 'x', 'c': 'cat'}, {'a': 2., 'b': 2., 'c': 2.}
+    found = score('squad2', rows, said, odds)
+    assert (found['em'], found['HasAns_em'], found['NoAns_em'], found['HasAns_f1']) == (pytest.approx(1/3), 0, 1, 0)
+    found = score('squad2', rows, {'a': '', 'b': 'the', 'c': ''}, dict.fromkeys('abc', -1.))                     # said, not silent
+    assert (found['em'], found['f1'], found['HasAns_em'], found['NoAns_em']) == (pytest.approx(2/3), pytest.approx(2/3), .5, 1)
+
+
+@pytest.mark.parametrize('seed', range(20))
+def test_scores_are_the_official_scripts(seed):
+    rng = random.Random(seed)
+    text = lambda: ' '.join(rng.choices(['the', 'a', '%', '...', 'cat', 'big', 'Cat,'], k=rng.randint(1, 3)))
+    rows = [row(str(i), *(text() for _ in range(rng.randint(1, 3)))) for i in range(40)]
+    said = {r['id']: rng.choice(['', text(), r['answers'][0]['text']]) for r in rows}
+    found = score('squad', rows, said)
+    assert {k: found[k] for k in ('em', 'f1')} == pytest.approx(official_scores(rows, said, '1.1'))
+    rows += [row(str(i)) for i in range(40, 60)]
+    said |= {str(i): rng.choice(['', 'the', text()]) for i in range(40, 60)}
+    odds = {i: rng.gauss(0, 1) for i in said}
+    for given in (None, odds):
+        found = score('squad2', rows, said, given)
+        assert {k: found[k] for k in ('em', 'f1')} == pytest.approx(official_scores(rows, said, '2.0', given))
+    assert score_spans(rows, said, odds, threshold=.5)['em'] == pytest.approx(official_scores(rows, said, '2.0', odds, .5)['em'])

@@ -579,7 +579,7 @@ def answer(
               'truncated': train_data.truncated + cut,
               'skipped': left_out(train_data.rows, *(r for r, *_ in found.values()))}
     plain = squad.decided(*said) if task.kind == 'span' else said[0]
-    write_result(grid, c, task, seed, scores, spoken(task, rows, plain), row_values(task, rows, plain),
+    write_result(grid, c, task, seed, scores, spoken(task, rows, plain), row_values(task, rows, *said),
                  collapse(task, rows, plain), majority=majority(task, rows), examples=counts,
                  identity=identity)
     if task.kind == 'span': squad.write_predictions(grid.folder(c.name, task.name, seed), *said)   # with what the threshold is chosen from
@@ -589,9 +589,9 @@ def spoken(task: Task, rows: list, said) -> dict:
     if task.kind == 'span': return said
     return {r['id']: p if task.kind == 'regression' else task.labels[p] for r, p in zip(rows, said)}
 
-def row_values(task: Task, rows: list, said) -> list:
+def row_values(task: Task, rows: list, said, no_answer: dict | None = None) -> list:
     "What the bootstrap draws from: [gold, predicted] of each row, or its F1."
-    if task.kind == 'span': return [score(task, [r], {r['id']: said[r['id']]})['f1'] for r in rows]
+    if task.kind == 'span': return [score(task, [r], said, no_answer)['f1'] for r in rows]
     return [[r['label'], p] for r, p in zip(rows, said)]
 
 # %% ../../nbs/09d_finetuning.ipynb #513e3d73
