@@ -229,8 +229,8 @@ class L2(Objective):
                             f"{nearest(str(normalise), ['token', 'unit', 'none'])}")
         self.normalise = normalise
         self.project = projection(student_width, teacher_width)
-        if normalise == 'unit': self.blind_to = ('token order', 'scale', 'token scale')
-        if normalise == 'none': self.blind_to = ('token order',)
+        if normalise == 'unit': self.blind_to = ('token order', 'rotation', 'scale', 'token scale')
+        if normalise == 'none': self.blind_to = ('token order', 'rotation')
 
     def scale(self, x: torch.Tensor) -> torch.Tensor:
         "The state as it is compared."
