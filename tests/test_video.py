@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import av, datasets, numpy as np, pyarrow as pa, pytest, torch
 
-from vidlankd_nb import features as F, store as S, video as V
+from vidlankd_nb import backbones as B, features as F, store as S, video as V
 from vidlankd_nb.config import Features, UserError
 
 
@@ -258,12 +258,12 @@ def test_rows_between_tolerates_rounded_captions():
 
 def test_resnet152_and_clip_untrained_at_full_size():
     x = np.random.default_rng(0).integers(0, 256, (2, 1, 224, 224, 3), np.uint8)
-    b = F.load_backbone(Features(backbone='resnet152', weights='random', device='cpu'))
+    b = B.load_backbone(Features(backbone='resnet152', weights='random', device='cpu'))
     assert (b.width, b.fps, b.window, b.size, b.crop) == (2048, 1., 1, 256, 224)
     assert b(x).shape == (2, 2048) and F.is_finite(b(x).half().numpy()) and b(x).std() > 1e-3 and sum('.layer.' in k and k.endswith('convolution.weight') for k in b.model.state_dict()) == 3*(3 + 8 + 36 + 3)
     hand = (x[0, 0].astype(np.float64)/255 - [.485, .456, .406])/[.229, .224, .225]
     assert np.allclose(b.pixels(x)[0, 0].permute(1, 2, 0).numpy(), hand, atol=1e-5)
-    c = F.load_backbone(Features(backbone='clip', weights='random', device='cpu'))
+    c = B.load_backbone(Features(backbone='clip', weights='random', device='cpu'))
     assert (c.width, c.crop) == (512, 224) and c(x).shape == (2, 512)
     hand = (x[0, 0].astype(np.float64)/255 - [.48145466, .4578275, .40821073])/[.26862954, .26130258, .27577711]
     assert np.allclose(c.pixels(x)[0, 0].permute(1, 2, 0).numpy(), hand, atol=1e-5)
@@ -271,7 +271,7 @@ def test_resnet152_and_clip_untrained_at_full_size():
 
 
 def test_videomae_untrained_at_full_size():
-    b = F.load_backbone(Features(backbone='videomae', weights='random', device='cpu'))
+    b = B.load_backbone(Features(backbone='videomae', weights='random', device='cpu'))
     assert (b.width, b.fps, b.window, b.crop) == (768, 8., 16, 224)
 
 
@@ -279,28 +279,28 @@ def test_vjepa2_at_full_size_without_its_memory():
     "ViT-L is built on the meta device: shapes are computed, numbers are not."
     from transformers import AutoConfig, AutoModel
     with torch.device('meta'):
-        b = object.__new__(F.Pretrained)
-        b.window, b.model = 16, AutoModel.from_config(AutoConfig.for_model(**F.HUB['vjepa2'][1]))
+        b = object.__new__(B.Pretrained)
+        b.window, b.model = 16, AutoModel.from_config(AutoConfig.for_model(**B.HUB['vjepa2'][1]))
         assert b.forward(torch.zeros(2, 16, 3, 256, 256)).shape == (2, 1024)
-    g = F.geometry(F.usual(b.model.config))
+    g = B.geometry(B.usual(b.model.config))
     assert (g['resize'], g['crop']) == (292, 256)
 
 
 def test_resnext3d_reads_the_published_layout(tmp_path):
     torch.manual_seed(1)
-    model = F.ResNeXt3D()
+    model = B.ResNeXt3D()
     state = {f'module.{k}': v for k, v in model.state_dict().items() if 'num_batches' not in k} | {'module.fc.weight': torch.zeros(400, 2048), 'module.fc.bias': torch.zeros(400)}
     assert {'module.conv1.weight', 'module.layer1.0.conv1.weight', 'module.layer3.22.bn3.running_var', 'module.layer4.0.downsample.1.weight'} <= set(state)
     assert state['module.layer1.0.conv2.weight'].shape == (128, 4, 3, 3, 3) and state['module.conv1.weight'].shape == (64, 3, 7, 7, 7)
     torch.save(dict(arch='resnext-101', epoch=10, state_dict=state, optimizer={}), tmp_path/'x.pth')
-    b = F.load_backbone(Features(backbone='resnext3d', weights=str(tmp_path/'x.pth'), device='cpu'))
+    b = B.load_backbone(Features(backbone='resnext3d', weights=str(tmp_path/'x.pth'), device='cpu'))
     assert (b.width, b.fps, b.window, b.size, b.crop) == (2048, 24., 16, 112, 112)
     assert all(torch.equal(v, model.state_dict()[k]) for k, v in b.model.state_dict().items())
     x = np.full((1, 16, 112, 112, 3), 200, np.uint8)
     assert np.allclose(b.pixels(x)[0, 5, :, 7, 9].numpy(), 200 - np.array([110.6, 103.2, 96.3]), atol=1e-4)
     del state['module.layer2.0.bn1.weight']
     torch.save(state, tmp_path/'bad.pth')
-    with pytest.raises(UserError, match='layer2.0.bn1.weight'): F.load_resnext3d(F.ResNeXt3D(), tmp_path/'bad.pth')
+    with pytest.raises(UserError, match='layer2.0.bn1.weight'): B.load_resnext3d(B.ResNeXt3D(), tmp_path/'bad.pth')
 
 
 @pytest.mark.filterwarnings('ignore:Detected pickle protocol')
@@ -311,7 +311,7 @@ def test_nothing_is_unpickled(tmp_path):
     (tmp_path/'x.pth').write_bytes(pickle.dumps(Evil()))
     torch.save(dict(state_dict=Evil()), tmp_path/'y.pth')
     for name in 'xy':
-        with pytest.raises(UserError, match='cannot be read'): F.load_resnext3d(F.ResNeXt3D((1, 1, 1, 1)), tmp_path/f'{name}.pth')
+        with pytest.raises(UserError, match='cannot be read'): B.load_resnext3d(B.ResNeXt3D((1, 1, 1, 1)), tmp_path/f'{name}.pth')
     assert not (tmp_path/'ran').exists()
 
 
@@ -326,7 +326,7 @@ def small_videomae(tmp_path):
 
 
 def test_local_folder_with_its_own_preprocessor(tmp_path, small_videomae):
-    b = F.load_backbone(Features(backbone=small_videomae, device='cpu'))
+    b = B.load_backbone(Features(backbone=small_videomae, device='cpu'))
     assert (b.width, b.window, b.fps, b.size, b.crop, b.interpolation) == (16, 16, 8., 40, 32, 'BILINEAR')
     assert b.pixels(np.full((1, 16, 32, 32, 3), 255, np.uint8)).unique().tolist() == pytest.approx([1.], abs=1e-5)
     p = write(tmp_path/'a.mp4', [picture(k) for k in range(40)], np.arange(40)/10)
@@ -383,7 +383,7 @@ def test_from_a_video_file_to_what_the_model_is_given(tmp_path, monkeypatch, kin
     d, rng = small(kind, tmp_path/'model'), np.random.default_rng(1)
     tall = [np.asarray(Image.fromarray(rng.integers(0, 256, (5, 4, 3), np.uint8)).resize((96, 120), Image.BICUBIC)) for _ in range(24)]
     p = write(tmp_path/'a.mp4', tall, np.arange(24)/8, fmt='yuv444p', crf='1', g='1')
-    b = F.load_backbone(Features(backbone=kind, weights=str(tmp_path/'model'), device='cpu'))
+    b = B.load_backbone(Features(backbone=kind, weights=str(tmp_path/'model'), device='cpu'))
     given, real = [], b.forward
     monkeypatch.setattr(b, 'forward', lambda x: given.append(x) or real(x))
     rows = F.extract(p, b)
@@ -405,10 +405,10 @@ def test_from_a_video_file_to_what_the_model_is_given(tmp_path, monkeypatch, kin
 
 def test_missing_weights_and_wrong_names_are_sentences(tmp_path, monkeypatch):
     monkeypatch.setenv('HF_HUB_OFFLINE', '1')
-    with pytest.raises(UserError, match="did you mean 'resnet152'"): F.load_backbone(Features(backbone='resnet125'))
-    with pytest.raises(UserError, match='features.weights'): F.load_backbone(Features(backbone='resnext3d'))
+    with pytest.raises(UserError, match="did you mean 'resnet152'"): B.load_backbone(Features(backbone='resnet125'))
+    with pytest.raises(UserError, match='features.weights'): B.load_backbone(Features(backbone='resnext3d'))
     (tmp_path/'empty').mkdir()
-    with pytest.raises(UserError, match='cannot be loaded'): F.load_backbone(Features(backbone='videomae', weights=str(tmp_path/'empty')))
+    with pytest.raises(UserError, match='cannot be loaded'): B.load_backbone(Features(backbone='videomae', weights=str(tmp_path/'empty')))
 
 
 # -- a whole folder --
@@ -438,7 +438,7 @@ def test_every_file_is_in_the_report(tmp_path, folder):
 
 @pytest.mark.parametrize('batch,workers', [(7, 0), (64, 2), (3, 2)])
 def test_batches_and_workers_change_nothing(tmp_path, folder, small_videomae, batch, workers):
-    one = {p.stem: F.extract(p, F.load_backbone(Features(backbone=small_videomae, fps=2, device='cpu'))).values for p in folder.glob('v[1-4].mp4')}
+    one = {p.stem: F.extract(p, B.load_backbone(Features(backbone=small_videomae, fps=2, device='cpu'))).values for p in folder.glob('v[1-4].mp4')}
     S.extract_folder(folder, tmp_path/'out', Features(backbone=small_videomae, fps=2, batch=batch, workers=workers, device='cpu'), progress=False)
     store = S.FeatureStore(tmp_path/'out')
     for k, v in one.items(): np.testing.assert_allclose(store[k].values.astype(float), v.astype(float), atol=2e-3)
@@ -486,7 +486,7 @@ def test_settings_that_cannot_be_meant(tmp_path, folder, wrong):
 
 def test_a_device_or_captions_that_are_none(tmp_path, folder, small_videomae):
     if not torch.cuda.is_available():
-        with pytest.raises(UserError, match='device=cuda cannot be used'): F.load_backbone(Features(backbone=small_videomae, device='cuda'))
+        with pytest.raises(UserError, match='device=cuda cannot be used'): B.load_backbone(Features(backbone=small_videomae, device='cuda'))
     (tmp_path/'c.json').write_text('["v0"]')
     with pytest.raises(UserError, match='not a JSON object'): S.extract_folder(folder, tmp_path/'out', captions=tmp_path/'c.json', progress=False)
 
@@ -506,7 +506,7 @@ def test_numbers_that_are_not_finite_are_no_features(tmp_path, folder, monkeypat
 @pytest.mark.parametrize('wrong', [dict(device='cuda'), dict(device='cuda:1'), dict(weights='random')])
 def test_what_pixels_have_no_use_for_is_not_ignored(tmp_path, folder, wrong):
     with pytest.raises(UserError, match=f"features.{next(iter(wrong))}=.* means nothing to the backbone 'pixels'"): S.extract_folder(folder, tmp_path/'out', Features(**wrong), progress=False)
-    assert not (tmp_path/'out').exists() and F.load_backbone(Features(device='cpu')).name == 'pixels'
+    assert not (tmp_path/'out').exists() and B.load_backbone(Features(device='cpu')).name == 'pixels'
 
 
 def test_a_folder_without_videos_is_an_error(tmp_path, folder, capsys):
