@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import av, datasets, numpy as np, pyarrow as pa, pytest, torch
 
-from vidlankd_nb import backbones as B, features as F, store as S, video as V
+from vidlankd_nb import backbones as B, extraction as E, features as F, store as S, video as V
 from vidlankd_nb.config import Features, UserError
 
 
@@ -167,8 +167,8 @@ def test_broken_in_the_middle_keeps_the_beginning(tmp_path):
     n = len(c)
     assert 5 < n < 40 and numbers(c.frames)[:5] == list(range(5)) and c.note
     (tmp_path/'videos').mkdir(); p.rename(tmp_path/'videos'/'a.mp4')
-    with pytest.raises(UserError, match='a.mp4'): S.extract_folder(tmp_path/'videos', tmp_path/'out2', strict=True, progress=False)
-    report = S.extract_folder(tmp_path/'videos', tmp_path/'videos'/'out', progress=False)
+    with pytest.raises(UserError, match='a.mp4'): E.extract_folder(tmp_path/'videos', tmp_path/'out2', strict=True, progress=False)
+    report = E.extract_folder(tmp_path/'videos', tmp_path/'videos'/'out', progress=False)
     assert [x['file'] for x in report['partial']] == ['a.mp4'] and report['partial'][0]['reason'] == c.note
 
 
@@ -427,19 +427,19 @@ def folder(tmp_path):
 
 
 def test_every_file_is_in_the_report(tmp_path, folder):
-    r = S.extract_folder(folder, tmp_path/'out', progress=False)
+    r = E.extract_folder(folder, tmp_path/'out', progress=False)
     assert r['done'] == ['sub/deep.mkv', 'v0.mkv', 'v1.mp4', 'v2.mp4', 'v3.mp4', 'v4.mp4'] and not r['partial']
     assert {x['file'] for x in r['skipped']} == {'empty.mp4', 'notes.txt', 'v0.mp4'}
     assert 'also that of v0.mkv' in {x['file']: x['reason'] for x in r['skipped']}['v0.mp4']
     assert json.loads((tmp_path/'out'/'report.json').read_text()) == r
-    again = S.extract_folder(folder, tmp_path/'out', progress=False)
+    again = E.extract_folder(folder, tmp_path/'out', progress=False)
     assert again['frames'] == 0 and all(again[k] == r[k] for k in ('done', 'partial', 'skipped'))
 
 
 @pytest.mark.parametrize('batch,workers', [(7, 0), (64, 2), (3, 2)])
 def test_batches_and_workers_change_nothing(tmp_path, folder, small_videomae, batch, workers):
     one = {p.stem: F.extract(p, B.load_backbone(Features(backbone=small_videomae, fps=2, device='cpu'))).values for p in folder.glob('v[1-4].mp4')}
-    S.extract_folder(folder, tmp_path/'out', Features(backbone=small_videomae, fps=2, batch=batch, workers=workers, device='cpu'), progress=False)
+    E.extract_folder(folder, tmp_path/'out', Features(backbone=small_videomae, fps=2, batch=batch, workers=workers, device='cpu'), progress=False)
     store = S.FeatureStore(tmp_path/'out')
     for k, v in one.items(): np.testing.assert_allclose(store[k].values.astype(float), v.astype(float), atol=2e-3)
     assert store['v1'].rate == 2 and store['v1'].values.shape[0] == math.ceil(2.1*2)
@@ -448,7 +448,7 @@ def test_batches_and_workers_change_nothing(tmp_path, folder, small_videomae, ba
 def test_captions_choose_the_videos(tmp_path, folder):
     caps = {'v1': {}, 'ghost': {}}
     (tmp_path/'c.json').write_text(json.dumps(caps), encoding='utf-8-sig')       # as Windows writes it
-    r = S.extract_folder(folder, tmp_path/'out', captions=tmp_path/'c.json', progress=False)
+    r = E.extract_folder(folder, tmp_path/'out', captions=tmp_path/'c.json', progress=False)
     assert r['done'] == ['v1.mp4'] and r['no_video'] == ['ghost'] and len(r['skipped']) == 8
 
 
@@ -458,29 +458,29 @@ def test_pictures_and_subtitles_beside_a_video_do_not_take_its_place(tmp_path):
     write(tmp_path/'videos'/'v.mp4', [picture(k) for k in range(10)], np.arange(10)/10)
     Image.fromarray(picture(3)).save(tmp_path/'videos'/'v.jpg')
     (tmp_path/'videos'/'v.json').write_text('{}'); (tmp_path/'videos'/'v.VTT').write_text('WEBVTT')
-    r = S.extract_folder(tmp_path/'videos', tmp_path/'out', captions={'v': {}}, progress=False)
+    r = E.extract_folder(tmp_path/'videos', tmp_path/'out', captions={'v': {}}, progress=False)
     assert r['done'] == ['v.mp4'] and {x['file']: x['reason'] for x in r['skipped']} == dict.fromkeys(['v.VTT', 'v.jpg', 'v.json'], "its id 'v' is also that of v.mp4")
     (tmp_path/'videos'/'v.2.mp4').touch()                                      # its id is 'v.2'
-    assert S.video_file(tmp_path/'videos', 'v') == tmp_path/'videos'/'v.mp4' and S.video_file(tmp_path/'videos', 'v.2').name == 'v.2.mp4' and S.video_file(tmp_path/'videos', 'w') is None
+    assert E.video_file(tmp_path/'videos', 'v') == tmp_path/'videos'/'v.mp4' and E.video_file(tmp_path/'videos', 'v.2').name == 'v.2.mp4' and E.video_file(tmp_path/'videos', 'w') is None
 
 
 def test_a_link_that_leads_nowhere_is_in_the_report(tmp_path, folder):
     (folder/'gone.mp4').symlink_to(folder/'moved'/'gone.mp4')
     (folder/'round.mp4').symlink_to(folder/'round.mp4')
-    skipped = S.extract_folder(folder, folder/'out', progress=False)['skipped']      # the store lies among the videos
+    skipped = E.extract_folder(folder, folder/'out', progress=False)['skipped']      # the store lies among the videos
     assert {x['file'] for x in skipped if x['reason'] == 'there is no such file.'} == {'gone.mp4', 'round.mp4'} and not any(x['file'].startswith('out') for x in skipped)
-    assert len(S.extract_folder(folder, folder/'out', progress=False)['skipped']) == len(skipped)
+    assert len(E.extract_folder(folder, folder/'out', progress=False)['skipped']) == len(skipped)
 
 
 def test_settings_of_a_folder_cannot_change(tmp_path, folder):
-    S.extract_folder(folder, tmp_path/'out', progress=False)
-    with pytest.raises(UserError, match='fps is None there, 2.0 now'): S.extract_folder(folder, tmp_path/'out', Features(fps=2.), progress=False)
-    with pytest.raises(UserError, match='no folder'): S.extract_folder(tmp_path/'nowhere', tmp_path/'out2', progress=False)
+    E.extract_folder(folder, tmp_path/'out', progress=False)
+    with pytest.raises(UserError, match='fps is None there, 2.0 now'): E.extract_folder(folder, tmp_path/'out', Features(fps=2.), progress=False)
+    with pytest.raises(UserError, match='no folder'): E.extract_folder(tmp_path/'nowhere', tmp_path/'out2', progress=False)
 
 
 @pytest.mark.parametrize('wrong', [dict(fps=-1.), dict(fps=0.), dict(fps=math.nan), dict(batch=0), dict(workers=-2)])
 def test_settings_that_cannot_be_meant(tmp_path, folder, wrong):
-    with pytest.raises(UserError, match=f'features.{next(iter(wrong))} must be'): S.extract_folder(folder, tmp_path/'out', Features(**wrong), progress=False)
+    with pytest.raises(UserError, match=f'features.{next(iter(wrong))} must be'): E.extract_folder(folder, tmp_path/'out', Features(**wrong), progress=False)
     assert not (tmp_path/'out').exists()
 
 
@@ -488,35 +488,35 @@ def test_a_device_or_captions_that_are_none(tmp_path, folder, small_videomae):
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match='device=cuda cannot be used'): B.load_backbone(Features(backbone=small_videomae, device='cuda'))
     (tmp_path/'c.json').write_text('["v0"]')
-    with pytest.raises(UserError, match='not a JSON object'): S.extract_folder(folder, tmp_path/'out', captions=tmp_path/'c.json', progress=False)
+    with pytest.raises(UserError, match='not a JSON object'): E.extract_folder(folder, tmp_path/'out', captions=tmp_path/'c.json', progress=False)
 
 
 def test_numbers_that_are_not_finite_are_no_features(tmp_path, folder, monkeypatch):
     real = F.Pixels.__call__
     monkeypatch.setattr(F.Pixels, '__call__', lambda self, x: real(self, x) + (math.nan if len(x) == 21 else 0))
-    r = S.extract_folder(folder, tmp_path/'out', Features(batch=1), progress=False)
+    r = E.extract_folder(folder, tmp_path/'out', Features(batch=1), progress=False)
     assert not any('finite' in x['reason'] for x in r['skipped'])
     monkeypatch.setattr(F.Pixels, '__call__', lambda self, x: real(self, x)*math.nan)
-    with pytest.raises(UserError, match='No file in .* gave features.*empty.mp4: the file is empty'): S.extract_folder(folder, tmp_path/'out2', progress=False)
+    with pytest.raises(UserError, match='No file in .* gave features.*empty.mp4: the file is empty'): E.extract_folder(folder, tmp_path/'out2', progress=False)
     r = json.loads((tmp_path/'out2'/'report.json').read_text())
     assert not r['done'] and sum('finite' in x['reason'] for x in r['skipped']) == 6
-    with pytest.raises(UserError, match='finite|empty|id'): S.extract_folder(folder, tmp_path/'out3', strict=True, progress=False)
+    with pytest.raises(UserError, match='finite|empty|id'): E.extract_folder(folder, tmp_path/'out3', strict=True, progress=False)
 
 
 @pytest.mark.parametrize('wrong', [dict(device='cuda'), dict(device='cuda:1'), dict(weights='random')])
 def test_what_pixels_have_no_use_for_is_not_ignored(tmp_path, folder, wrong):
-    with pytest.raises(UserError, match=f"features.{next(iter(wrong))}=.* means nothing to the backbone 'pixels'"): S.extract_folder(folder, tmp_path/'out', Features(**wrong), progress=False)
+    with pytest.raises(UserError, match=f"features.{next(iter(wrong))}=.* means nothing to the backbone 'pixels'"): E.extract_folder(folder, tmp_path/'out', Features(**wrong), progress=False)
     assert not (tmp_path/'out').exists() and B.load_backbone(Features(device='cpu')).name == 'pixels'
 
 
 def test_a_folder_without_videos_is_an_error(tmp_path, folder, capsys):
     from vidlankd_nb.cli import main
     (tmp_path/'none'/'inside').mkdir(parents=True)
-    with pytest.raises(UserError, match='holds no file: video files .mp4, mkv'): S.extract_folder(tmp_path/'none', tmp_path/'out', progress=False)
-    with pytest.raises(UserError, match="None of the 9 files .* such as 'empty', .* know ids such as 'ghost'"): S.extract_folder(folder, tmp_path/'out', captions={'ghost': {}}, progress=False)
+    with pytest.raises(UserError, match='holds no file: video files .mp4, mkv'): E.extract_folder(tmp_path/'none', tmp_path/'out', progress=False)
+    with pytest.raises(UserError, match="None of the 9 files .* such as 'empty', .* know ids such as 'ghost'"): E.extract_folder(folder, tmp_path/'out', captions={'ghost': {}}, progress=False)
     (tmp_path/'one').mkdir(); (tmp_path/'one'/'v.mp4').touch()
-    with pytest.raises(UserError, match="^v.mp4, the only file in .*one, has no captions: .* such as 'v'"): S.extract_folder(tmp_path/'one', tmp_path/'out', captions={'ghost': {}}, progress=False)
-    with pytest.raises(UserError, match='the captions know none'): S.extract_folder(folder, tmp_path/'out', captions={}, progress=False)
+    with pytest.raises(UserError, match="^v.mp4, the only file in .*one, has no captions: .* such as 'v'"): E.extract_folder(tmp_path/'one', tmp_path/'out', captions={'ghost': {}}, progress=False)
+    with pytest.raises(UserError, match='the captions know none'): E.extract_folder(folder, tmp_path/'out', captions={}, progress=False)
     assert not (tmp_path/'out').exists()
     (tmp_path/'none'/'inside'/'notes.txt').write_text('hello')
     with pytest.raises(SystemExit) as end: main(['features', str(tmp_path/'none'), '--out', str(tmp_path/'out')])
@@ -536,7 +536,7 @@ def test_killed_before_the_first_shard_is_whole_it_begins_again(tmp_path, folder
     "Nothing is on disk but the settings, or half a shard: the same command makes the same rows as an uninterrupted one."
     code = f"""
 import os, signal, sys
-from vidlankd_nb import features as F, store as S, video as V
+from vidlankd_nb import extraction as E, features as F, store as S, video as V
 moment, calls, die = {moment!r}, 0, lambda: os.kill(os.getpid(), signal.SIGKILL)
 def dying(real, at):
     def call(*a, **k):
@@ -553,13 +553,13 @@ class Half:
 if moment == 'between two videos': S.StoreWriter.add = dying(S.StoreWriter.add, 3)
 elif moment == 'in the middle of a video': V.VideoReader._rgb = dying(V.VideoReader._rgb, 45)
 else: S.pa.ipc.new_stream = lambda f, schema: Half(f)
-S.extract_folder({str(folder)!r}, {str(tmp_path/'out')!r}, progress=False)
+E.extract_folder({str(folder)!r}, {str(tmp_path/'out')!r}, progress=False)
 """
     r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert r.returncode == -signal.SIGKILL, r.stderr
     left = sorted(p.name for p in (tmp_path/'out').iterdir())
     assert left == ['features-00000.arrow.part', 'store.json'] if moment.endswith('writing') else left == ['store.json']
-    report, whole = (S.extract_folder(folder, tmp_path/d, progress=False) for d in ('out', 'whole'))
+    report, whole = (E.extract_folder(folder, tmp_path/d, progress=False) for d in ('out', 'whole'))
     assert all(report[k] == whole[k] for k in ('done', 'partial', 'skipped', 'frames'))
     same_rows(tmp_path/'out', tmp_path/'whole')
 
@@ -568,7 +568,7 @@ def test_killed_after_each_shard_it_goes_on(tmp_path, folder):
     "A process that is killed after each shard ends, with the same command, where an uninterrupted one does."
     code = f"""
 import os, signal
-from vidlankd_nb import features as F, store as S, video as V
+from vidlankd_nb import extraction as E, features as F, store as S, video as V
 kill, real = int(os.environ['KILL']), S.StoreWriter.flush
 def flush(self):
     global kill
@@ -579,12 +579,12 @@ S.StoreWriter.flush = flush
 add = S.StoreWriter.add
 def each(self, *a, **k): add(self, *a, **k); self.flush()
 S.StoreWriter.add = each
-S.extract_folder({str(folder)!r}, {str(tmp_path/'out')!r}, progress=False)
+E.extract_folder({str(folder)!r}, {str(tmp_path/'out')!r}, progress=False)
 """
     for kill in (0, 2, 99):
         r = subprocess.run([sys.executable, '-c', code], env={**os.environ, 'KILL': str(kill)}, capture_output=True, text=True)
         assert r.returncode == (0 if kill == 99 else -signal.SIGKILL), r.stderr
-    S.extract_folder(folder, tmp_path/'whole', progress=False)
+    E.extract_folder(folder, tmp_path/'whole', progress=False)
     same_rows(tmp_path/'out', tmp_path/'whole')
 
 

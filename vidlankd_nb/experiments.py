@@ -190,7 +190,7 @@ def sources(x: Experiment) -> dict:
 
 # %% ../nbs/12_experiments.ipynb #a487bbb2
 def _features(x: Experiment):
-    from vidlankd_nb.store import extract_folder
+    from vidlankd_nb.extraction import extract_folder
     src = sources(x)
     if src['videos'] is None: return
     r = extract_folder(src['videos'], x.path('features'), x.run.features, captions=src['captions'],

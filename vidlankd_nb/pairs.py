@@ -17,7 +17,8 @@ import numpy as np, pyarrow as pa, torch
 from .config import Pairs, UserError, make_folder, nearest, write_json
 from .video import decode, even, film_strip
 from .features import FeatureRows, is_finite
-from .store import READS, FeatureStore, MappedTable, id_hash, video_file
+from .store import READS, FeatureStore, MappedTable, id_hash
+from .extraction import video_file
 
 # %% ../nbs/03_pairs.ipynb #ad6f96a2
 def read_captions(
