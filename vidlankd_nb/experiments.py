@@ -217,7 +217,7 @@ def _corpus(x: Experiment):
     from vidlankd_nb.corpus import build_corpus
     captions = x.path('corpus')/'captions.txt'
     captions.parent.mkdir(exist_ok=True)
-    from vidlankd_nb.pairs import read_captions
+    from vidlankd_nb.captions import read_captions
     texts = [t for _, v in read_captions(sources(x)['captions']) for t in v['text']]
     write_aside(captions, '\n'.join(' '.join(str(t).split()) for t in texts) + '\n')
     m = build_corpus([*sources(x)['text'], *[captions] * x.run.corpus.captions], x.path('corpus'),
