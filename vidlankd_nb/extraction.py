@@ -161,7 +161,8 @@ def extract_folder(
         if reason:
             report['skipped'].append(dict(file=file.as_posix(), reason=reason))
         else:
-            writer.add(file.stem, file.as_posix(), rows, end['rate'], end['start'], end['decoded'], end['note'])
+            writer.add(file.stem, file.as_posix(), rows, end['rate'], end['start'], end['decoded'],
+                       end['note'])
             decoded += end['decoded']
         rate = decoded/(time.monotonic() - began)
         bar.advance(note=f"{rate:.0f} frames/s")
@@ -310,7 +311,8 @@ def _nothing_came_out(out, skipped, videos):
     first = next(x for x in skipped if x['reason'] != NO_CAPTIONS)
     reason = first['reason'].rstrip('.')
     path = Path(out)/'report.json'
-    return UserError(f"No file in {videos} gave features; {path} says why for each ({first['file']}: {reason}).")
+    return UserError(f"No file in {videos} gave features; {path} says why for each "
+                     f"({first['file']}: {reason}).")
 
 # %% ../nbs/02d_extraction.ipynb #d820d6a7
 def settings(

@@ -79,8 +79,8 @@ def _no_pairs(report, out):
     "The error of captions and features that do not come together."
     reasons = [f'{n:,} {reason}' for reason, n in report['skipped_counts'].items()]
     said = ', '.join(reasons) or 'there are no captions'
-    return UserError(f"No video-text pairs came out: {said}. Captions and features belong together by video id; "
-                     f"{out/'report.json'} names each case.")
+    return UserError(f"No video-text pairs came out: {said}. Captions and features belong together "
+                     f"by video id; {out/'report.json'} names each case.")
 
 # %% ../nbs/03_pairs.ipynb #pajoined
 def _joined(captions, store, cfg, out, strict, limit):
