@@ -260,7 +260,10 @@ class ResNeXtBlock(torch.nn.Module):
         if stride != 1 or c != out:
             self.downsample = torch.nn.Sequential(conv(c, out, 1, stride, bias=False), norm(out))
 
-    def forward(self, x):
+    def forward(self,
+        x: torch.Tensor,   # (B, c, T, h, w)
+    ) -> torch.Tensor:     # (B, 2·planes, T, h, w), with a stride each of the three smaller
+        "Three convolutions and the shortcut."
         y = self.bn1(self.conv1(x)).relu()
         y = self.bn2(self.conv2(y)).relu()
         y = self.bn3(self.conv3(y))
@@ -280,7 +283,10 @@ class ResNeXt3D(torch.nn.Module):
         self.layer3 = _layer(512, 512, blocks[2], stride=2)
         self.layer4 = _layer(1024, 1024, blocks[3], stride=2)
 
-    def forward(self, x):
+    def forward(self,
+        x: torch.Tensor,   # (B, 3, 16, 112, 112)
+    ) -> torch.Tensor:     # (B, 2048)
+        "The mean of the last layer over time and space."
         x = self.bn1(self.conv1(x)).relu()
         x = torch.nn.functional.max_pool3d(x, 3, 2, 1)
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):

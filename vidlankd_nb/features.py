@@ -48,10 +48,12 @@ class FeatureRows:
 
     @property
     def times(self) -> np.ndarray:   # (T,) s
+        "When each row begins."
         return self.start + np.arange(len(self))/self.rate
 
     @property
     def end(self) -> float:          # s
+        "When the last row ends."
         return self.start + len(self)/self.rate
 
     def window(self,

@@ -15,6 +15,7 @@ from typing import get_args, get_type_hints
 import numpy as np
 import pyarrow as pa
 import torch
+from matplotlib.axes import Axes
 
 from .captions import Span, check, merged, read_captions, without_overlap
 from .config import Pairs, UserError, make_folder, nearest, write_json
@@ -230,6 +231,7 @@ class _Log:
             self.counts[kind] = self.counts.get(kind, 0) + n
 
     def report(self, tables) -> dict:
+        "Counts and first cases, also in report.json."
         report = dict(
             videos=self.videos,
             captions=self.captions,
@@ -263,6 +265,7 @@ class _TableWriter:
         self.out = pa.ipc.new_stream(self.file, PAIR_SCHEMA)
 
     def add(self, video, span):
+        "One pair more."
         self.n += 1
         self.videos += video != self.last
         self.last = video
@@ -271,12 +274,14 @@ class _TableWriter:
             self.write()
 
     def write(self):
+        "What was added, as one record batch."
         columns = zip(*self.rows) if self.rows else [[]]*4
         arrays = [pa.array(column, field.type) for column, field in zip(columns, PAIR_SCHEMA)]
         self.out.write_batch(pa.record_batch(arrays, schema=PAIR_SCHEMA))
         self.rows = []
 
     def close(self):
+        "Complete the file, and give it its name."
         if self.rows or not self.n:
             self.write()
         self.out.close()
@@ -404,7 +409,7 @@ def show_pair(
     videos: str | Path,      # folder with its video file
     ax=None,                 # matplotlib axes; None: a figure of its own
     n: int = 8,              # frames shown at most
-):                           # the axes
+) -> Axes:                   # the axes
     "The film strip of a pair's window with its words; raises `UserError` when the folder has no such video."
     file = video_file(videos, pair.video)
     if not file: raise UserError(f"There is no video file {pair.video}.* in {videos}.")

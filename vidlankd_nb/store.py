@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SCHEMA', 'READS', 'shards', 'same_settings', 'StoreWriter', 'MappedTable', 'id_hash', 'FeatureStore', 'NpyFolder',
-           'open_features', 'overlap', 'Aligned']
+           'overlap', 'Aligned', 'open_features']
 
 # %% ../nbs/02c_store.ipynb #st000004
 import hashlib
@@ -230,6 +230,7 @@ class FeatureStore:
 
     @property
     def ids(self) -> list[str]:
+        "All videos' ids, sorted."
         found = []
         for number in range(len(self.files)):
             found += self._shard(number).ids.to_pylist()
@@ -307,6 +308,7 @@ class NpyFolder:
 
     @property
     def ids(self) -> list[str]:
+        "All videos' ids, sorted."
         return sorted({n.removesuffix('.npy').removesuffix('.mp4') for n in self._names()})
 
     def __getitem__(self,
@@ -346,19 +348,6 @@ def _width(path):
     "Columns of a .npy file, or None where it is no table of floats."
     x = _mapped(path)
     return x.shape[1] if x is not None and _is_table(x) else None
-
-# %% ../nbs/02c_store.ipynb #6dffc31b
-def open_features(
-    source,              # an opened store, or a folder
-    rate: float = 1.0,   # rows per second of .npy files
-):                       # a `FeatureStore` or an `NpyFolder`, whichever the folder is
-    "Open features of either kind; raises `UserError` when the folder holds neither."
-    if not isinstance(source, (str, Path)):
-        return source
-    if not Path(source).is_dir(): raise UserError(f"There is no folder of features {source}.")
-    if (Path(source)/'store.json').is_file():
-        return FeatureStore(source)
-    return NpyFolder(source, rate)
 
 # %% ../nbs/02c_store.ipynb #683a8f75
 def overlap(
@@ -402,7 +391,9 @@ class Aligned:
         self.width = sum(self.parts)
 
     @property
-    def ids(self) -> list[str]: return sorted(set(self.frames.ids) & set(self.clips.ids))
+    def ids(self) -> list[str]:
+        "Ids of the videos that have both, sorted."
+        return sorted(set(self.frames.ids) & set(self.clips.ids))
 
     def __repr__(self) -> str: return f"Aligned({self.frames}, {self.clips})"
 
@@ -425,3 +416,16 @@ class Aligned:
         y = self.clips[video]
         values, times = x.window(start, end)
         return _join(values, times, 1/x.rate, y)
+
+# %% ../nbs/02c_store.ipynb #6dffc31b
+def open_features(
+    source,              # an opened store, or a folder
+    rate: float = 1.0,   # rows per second of .npy files
+) -> FeatureStore | NpyFolder | Aligned: # a folder is one of the first two
+    "Open features of either kind; raises `UserError` when the folder holds neither."
+    if not isinstance(source, (str, Path)):
+        return source
+    if not Path(source).is_dir(): raise UserError(f"There is no folder of features {source}.")
+    if (Path(source)/'store.json').is_file():
+        return FeatureStore(source)
+    return NpyFolder(source, rate)

@@ -62,6 +62,7 @@ class _Clock:
     def read(self,
         stamp: float | None,    # the file's time of a frame, s
     ) -> float | None:          # s from the start of the video; None: leave the frame out
+        "The time of the next frame."
         expected = 0. if self.last is None else self.last + self.step
         if stamp is None:
             self.untimed += 1
@@ -194,7 +195,10 @@ class VideoReader:
         self._convert = VideoReformatter()
         self._first = None     # (height, width) of the first frame, as it lies in the file
 
-    def close(self) -> None: self.container.close()
+    def close(self) -> None:
+        "Close the file."
+        self.container.close()
+
     def __enter__(self): return self
     def __exit__(self, *args): self.close()
 
