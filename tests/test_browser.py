@@ -27,7 +27,7 @@ from vidlankd_nb.explorer import page
 from vidlankd_nb.grounding import Grounding
 from vidlankd_nb.pairs import PairSet, make_pairs
 from vidlankd_nb.teacher import VideoTeacher, make_teacher
-from vidlankd_nb.store import extract_folder
+from vidlankd_nb.extraction import extract_folder
 
 NBS = Path(__file__).parents[1]/'nbs'
 

@@ -3,7 +3,7 @@ import json, os, shutil, subprocess, sys
 
 import numpy as np, pytest, torch
 
-from vidlankd_nb import pairs as P
+from vidlankd_nb import captions as C, pairs as P, store as S
 from vidlankd_nb.config import Pairs, UserError, load_run
 from vidlankd_nb.corpus import Masker
 from vidlankd_nb.store import FeatureStore, StoreWriter, id_hash
@@ -27,41 +27,41 @@ def caption(*spans): return dict(start=[s[0] for s in spans], end=[s[1] for s in
 def test_captions_are_read_in_any_pieces(tmp_path, piece, indent):
     want = {'a': caption((0, 1.5, 'x "y" {z}, ü')), 'b"{': caption((0, 1e3, 'ä\\'), (2, 3, '')), 'c': 12345, 'd': {}, 'e': None}
     (tmp_path/'c.json').write_text(json.dumps(want, indent=indent))
-    assert list(P.read_captions(tmp_path/'c.json', piece)) == list(want.items())
+    assert list(C.read_captions(tmp_path/'c.json', piece)) == list(want.items())
     (tmp_path/'u.json').write_text(json.dumps(want, indent=indent, ensure_ascii=False), encoding='utf-8')
-    assert list(P.read_captions(tmp_path/'u.json', piece)) == list(want.items())
+    assert list(C.read_captions(tmp_path/'u.json', piece)) == list(want.items())
     (tmp_path/'bom.json').write_text(json.dumps(want, ensure_ascii=False), encoding='utf-8-sig')   # as Windows writes it
-    assert list(P.read_captions(tmp_path/'bom.json', piece)) == list(want.items())
+    assert list(C.read_captions(tmp_path/'bom.json', piece)) == list(want.items())
     (tmp_path/'empty.json').write_text(' { } \n')
-    assert list(P.read_captions(tmp_path/'empty.json', piece)) == []
+    assert list(C.read_captions(tmp_path/'empty.json', piece)) == []
 
 
 @pytest.mark.parametrize('text', ['', '[1]', '{"a": {"start": [1', '{"a"', '{"a": 1 "b": 2}', '{"a": 1,}', '{1: 2}', '{"a": tru}', '{'])
 def test_what_is_no_caption_file_is_a_sentence(tmp_path, text):
     (tmp_path/'c.json').write_text(text)
-    with pytest.raises(UserError, match='c.json is not a JSON object'): list(P.read_captions(tmp_path/'c.json', 3))
-    with pytest.raises(UserError, match='no caption file'): list(P.read_captions(tmp_path/'d.json'))
+    with pytest.raises(UserError, match='c.json is not a JSON object'): list(C.read_captions(tmp_path/'c.json', 3))
+    with pytest.raises(UserError, match='no caption file'): list(C.read_captions(tmp_path/'d.json'))
 
 
 def test_repeated_against_the_definition():
     rng = np.random.default_rng(0)
     for _ in range(300):
         a, b = [list(rng.choice(['x', 'y', 'Z'], rng.integers(0, 6))) for _ in range(2)]
-        k = P.repeated(a, b)
+        k = C.repeated(a, b)
         assert a[len(a) - k:] == b[:k] and all(a[len(a) - j:] != b[:j] for j in range(k + 1, min(len(a), len(b)) + 1))
-    assert P.repeated(['The', 'pan'], ['the', 'PAN', 'is']) == 2
+    assert C.repeated(['The', 'pan'], ['the', 'PAN', 'is']) == 2
 
 
 def test_overlap_is_only_cut_between_neighbours_in_time():
-    spans = [P.Span(0, 2, 'stir it'), P.Span(60, 62, 'stir it well')]
-    assert [s.text for s in P.without_overlap(spans)[0]] == ['stir it', 'stir it well']
-    assert [s.text for s in P.without_overlap([spans[0], P.Span(1, 3, 'stir it well')])[0]] == ['stir it', 'well']
+    spans = [C.Span(0, 2, 'stir it'), C.Span(60, 62, 'stir it well')]
+    assert [s.text for s in C.without_overlap(spans)[0]] == ['stir it', 'stir it well']
+    assert [s.text for s in C.without_overlap([spans[0], C.Span(1, 3, 'stir it well')])[0]] == ['stir it', 'well']
 
 
 def test_merging_respects_length_and_silence():
-    spans = [P.Span(i, i + 1, f'w{i} w{i}') for i in range(5)] + [P.Span(100, 101, 'late one')]
-    assert [(s.start, s.end, len(s.text.split())) for s in P.merged(spans, 4, 5)] == [(0, 2, 4), (2, 4, 4), (4, 5, 2), (100, 101, 2)]
-    assert [s.text for s in P.merged([P.Span(0, 9, 'a'), P.Span(1, 2, 'b')], 9, 5)] == ['a b'] and P.merged([P.Span(0, 9, 'a'), P.Span(1, 2, 'b')], 9, 5)[0].end == 9
+    spans = [C.Span(i, i + 1, f'w{i} w{i}') for i in range(5)] + [C.Span(100, 101, 'late one')]
+    assert [(s.start, s.end, len(s.text.split())) for s in C.merged(spans, 4, 5)] == [(0, 2, 4), (2, 4, 4), (4, 5, 2), (100, 101, 2)]
+    assert [s.text for s in C.merged([C.Span(0, 9, 'a'), C.Span(1, 2, 'b')], 9, 5)] == ['a b'] and C.merged([C.Span(0, 9, 'a'), C.Span(1, 2, 'b')], 9, 5)[0].end == 9
 
 
 def test_every_kind_of_bad_caption_is_counted_and_named(tmp_path):
@@ -167,7 +167,7 @@ def test_normalised_rows_stay_as_they_are():
 def test_alignment_ends_where_one_of_the_two_ends(tmp_path):
     make_store(tmp_path/'a', 3, 30, 2, 1.)
     make_store(tmp_path/'b', 3, 10, 3, 1.5)
-    s = P.Aligned(FeatureStore(tmp_path/'a'), FeatureStore(tmp_path/'b'))
+    s = S.Aligned(FeatureStore(tmp_path/'a'), FeatureStore(tmp_path/'b'))
     assert len(s['v000']) == 10 and s['v000'].end == 10 and s.window('v000', 8, 20)[1].tolist() == [8, 9] and s.ids == ['v000', 'v001', 'v002']
     whole, part = s['v001'], s.window('v001', 3, 6)
     np.testing.assert_array_equal(whole.values[3:6], part[0])

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import av, datasets, numpy as np, pyarrow as pa, pytest, torch
 
-from vidlankd_nb import features as F, store as S, video as V
+from vidlankd_nb import backbones as B, extraction as E, features as F, store as S, video as V
 from vidlankd_nb.config import Features, UserError
 
 
@@ -167,8 +167,8 @@ def test_broken_in_the_middle_keeps_the_beginning(tmp_path):
     n = len(c)
     assert 5 < n < 40 and numbers(c.frames)[:5] == list(range(5)) and c.note
     (tmp_path/'videos').mkdir(); p.rename(tmp_path/'videos'/'a.mp4')
-    with pytest.raises(UserError, match='a.mp4'): S.extract_folder(tmp_path/'videos', tmp_path/'out2', strict=True, progress=False)
-    report = S.extract_folder(tmp_path/'videos', tmp_path/'videos'/'out', progress=False)
+    with pytest.raises(UserError, match='a.mp4'): E.extract_folder(tmp_path/'videos', tmp_path/'out2', strict=True, progress=False)
+    report = E.extract_folder(tmp_path/'videos', tmp_path/'videos'/'out', progress=False)
     assert [x['file'] for x in report['partial']] == ['a.mp4'] and report['partial'][0]['reason'] == c.note
 
 
@@ -258,12 +258,12 @@ def test_rows_between_tolerates_rounded_captions():
 
 def test_resnet152_and_clip_untrained_at_full_size():
     x = np.random.default_rng(0).integers(0, 256, (2, 1, 224, 224, 3), np.uint8)
-    b = F.load_backbone(Features(backbone='resnet152', weights='random', device='cpu'))
+    b = B.load_backbone(Features(backbone='resnet152', weights='random', device='cpu'))
     assert (b.width, b.fps, b.window, b.size, b.crop) == (2048, 1., 1, 256, 224)
     assert b(x).shape == (2, 2048) and F.is_finite(b(x).half().numpy()) and b(x).std() > 1e-3 and sum('.layer.' in k and k.endswith('convolution.weight') for k in b.model.state_dict()) == 3*(3 + 8 + 36 + 3)
     hand = (x[0, 0].astype(np.float64)/255 - [.485, .456, .406])/[.229, .224, .225]
     assert np.allclose(b.pixels(x)[0, 0].permute(1, 2, 0).numpy(), hand, atol=1e-5)
-    c = F.load_backbone(Features(backbone='clip', weights='random', device='cpu'))
+    c = B.load_backbone(Features(backbone='clip', weights='random', device='cpu'))
     assert (c.width, c.crop) == (512, 224) and c(x).shape == (2, 512)
     hand = (x[0, 0].astype(np.float64)/255 - [.48145466, .4578275, .40821073])/[.26862954, .26130258, .27577711]
     assert np.allclose(c.pixels(x)[0, 0].permute(1, 2, 0).numpy(), hand, atol=1e-5)
@@ -271,7 +271,7 @@ def test_resnet152_and_clip_untrained_at_full_size():
 
 
 def test_videomae_untrained_at_full_size():
-    b = F.load_backbone(Features(backbone='videomae', weights='random', device='cpu'))
+    b = B.load_backbone(Features(backbone='videomae', weights='random', device='cpu'))
     assert (b.width, b.fps, b.window, b.crop) == (768, 8., 16, 224)
 
 
@@ -279,28 +279,28 @@ def test_vjepa2_at_full_size_without_its_memory():
     "ViT-L is built on the meta device: shapes are computed, numbers are not."
     from transformers import AutoConfig, AutoModel
     with torch.device('meta'):
-        b = object.__new__(F.Pretrained)
-        b.window, b.model = 16, AutoModel.from_config(AutoConfig.for_model(**F.HUB['vjepa2'][1]))
+        b = object.__new__(B.Pretrained)
+        b.window, b.model = 16, AutoModel.from_config(AutoConfig.for_model(**B.HUB['vjepa2'][1]))
         assert b.forward(torch.zeros(2, 16, 3, 256, 256)).shape == (2, 1024)
-    g = F.geometry(F.usual(b.model.config))
+    g = B.geometry(B.usual(b.model.config))
     assert (g['resize'], g['crop']) == (292, 256)
 
 
 def test_resnext3d_reads_the_published_layout(tmp_path):
     torch.manual_seed(1)
-    model = F.ResNeXt3D()
+    model = B.ResNeXt3D()
     state = {f'module.{k}': v for k, v in model.state_dict().items() if 'num_batches' not in k} | {'module.fc.weight': torch.zeros(400, 2048), 'module.fc.bias': torch.zeros(400)}
     assert {'module.conv1.weight', 'module.layer1.0.conv1.weight', 'module.layer3.22.bn3.running_var', 'module.layer4.0.downsample.1.weight'} <= set(state)
     assert state['module.layer1.0.conv2.weight'].shape == (128, 4, 3, 3, 3) and state['module.conv1.weight'].shape == (64, 3, 7, 7, 7)
     torch.save(dict(arch='resnext-101', epoch=10, state_dict=state, optimizer={}), tmp_path/'x.pth')
-    b = F.load_backbone(Features(backbone='resnext3d', weights=str(tmp_path/'x.pth'), device='cpu'))
+    b = B.load_backbone(Features(backbone='resnext3d', weights=str(tmp_path/'x.pth'), device='cpu'))
     assert (b.width, b.fps, b.window, b.size, b.crop) == (2048, 24., 16, 112, 112)
     assert all(torch.equal(v, model.state_dict()[k]) for k, v in b.model.state_dict().items())
     x = np.full((1, 16, 112, 112, 3), 200, np.uint8)
     assert np.allclose(b.pixels(x)[0, 5, :, 7, 9].numpy(), 200 - np.array([110.6, 103.2, 96.3]), atol=1e-4)
     del state['module.layer2.0.bn1.weight']
     torch.save(state, tmp_path/'bad.pth')
-    with pytest.raises(UserError, match='layer2.0.bn1.weight'): F.load_resnext3d(F.ResNeXt3D(), tmp_path/'bad.pth')
+    with pytest.raises(UserError, match='layer2.0.bn1.weight'): B.load_resnext3d(B.ResNeXt3D(), tmp_path/'bad.pth')
 
 
 @pytest.mark.filterwarnings('ignore:Detected pickle protocol')
@@ -311,7 +311,7 @@ def test_nothing_is_unpickled(tmp_path):
     (tmp_path/'x.pth').write_bytes(pickle.dumps(Evil()))
     torch.save(dict(state_dict=Evil()), tmp_path/'y.pth')
     for name in 'xy':
-        with pytest.raises(UserError, match='cannot be read'): F.load_resnext3d(F.ResNeXt3D((1, 1, 1, 1)), tmp_path/f'{name}.pth')
+        with pytest.raises(UserError, match='cannot be read'): B.load_resnext3d(B.ResNeXt3D((1, 1, 1, 1)), tmp_path/f'{name}.pth')
     assert not (tmp_path/'ran').exists()
 
 
@@ -326,7 +326,7 @@ def small_videomae(tmp_path):
 
 
 def test_local_folder_with_its_own_preprocessor(tmp_path, small_videomae):
-    b = F.load_backbone(Features(backbone=small_videomae, device='cpu'))
+    b = B.load_backbone(Features(backbone=small_videomae, device='cpu'))
     assert (b.width, b.window, b.fps, b.size, b.crop, b.interpolation) == (16, 16, 8., 40, 32, 'BILINEAR')
     assert b.pixels(np.full((1, 16, 32, 32, 3), 255, np.uint8)).unique().tolist() == pytest.approx([1.], abs=1e-5)
     p = write(tmp_path/'a.mp4', [picture(k) for k in range(40)], np.arange(40)/10)
@@ -383,7 +383,7 @@ def test_from_a_video_file_to_what_the_model_is_given(tmp_path, monkeypatch, kin
     d, rng = small(kind, tmp_path/'model'), np.random.default_rng(1)
     tall = [np.asarray(Image.fromarray(rng.integers(0, 256, (5, 4, 3), np.uint8)).resize((96, 120), Image.BICUBIC)) for _ in range(24)]
     p = write(tmp_path/'a.mp4', tall, np.arange(24)/8, fmt='yuv444p', crf='1', g='1')
-    b = F.load_backbone(Features(backbone=kind, weights=str(tmp_path/'model'), device='cpu'))
+    b = B.load_backbone(Features(backbone=kind, weights=str(tmp_path/'model'), device='cpu'))
     given, real = [], b.forward
     monkeypatch.setattr(b, 'forward', lambda x: given.append(x) or real(x))
     rows = F.extract(p, b)
@@ -405,10 +405,10 @@ def test_from_a_video_file_to_what_the_model_is_given(tmp_path, monkeypatch, kin
 
 def test_missing_weights_and_wrong_names_are_sentences(tmp_path, monkeypatch):
     monkeypatch.setenv('HF_HUB_OFFLINE', '1')
-    with pytest.raises(UserError, match="did you mean 'resnet152'"): F.load_backbone(Features(backbone='resnet125'))
-    with pytest.raises(UserError, match='features.weights'): F.load_backbone(Features(backbone='resnext3d'))
+    with pytest.raises(UserError, match="did you mean 'resnet152'"): B.load_backbone(Features(backbone='resnet125'))
+    with pytest.raises(UserError, match='features.weights'): B.load_backbone(Features(backbone='resnext3d'))
     (tmp_path/'empty').mkdir()
-    with pytest.raises(UserError, match='cannot be loaded'): F.load_backbone(Features(backbone='videomae', weights=str(tmp_path/'empty')))
+    with pytest.raises(UserError, match='cannot be loaded'): B.load_backbone(Features(backbone='videomae', weights=str(tmp_path/'empty')))
 
 
 # -- a whole folder --
@@ -427,19 +427,19 @@ def folder(tmp_path):
 
 
 def test_every_file_is_in_the_report(tmp_path, folder):
-    r = S.extract_folder(folder, tmp_path/'out', progress=False)
+    r = E.extract_folder(folder, tmp_path/'out', progress=False)
     assert r['done'] == ['sub/deep.mkv', 'v0.mkv', 'v1.mp4', 'v2.mp4', 'v3.mp4', 'v4.mp4'] and not r['partial']
     assert {x['file'] for x in r['skipped']} == {'empty.mp4', 'notes.txt', 'v0.mp4'}
     assert 'also that of v0.mkv' in {x['file']: x['reason'] for x in r['skipped']}['v0.mp4']
     assert json.loads((tmp_path/'out'/'report.json').read_text()) == r
-    again = S.extract_folder(folder, tmp_path/'out', progress=False)
+    again = E.extract_folder(folder, tmp_path/'out', progress=False)
     assert again['frames'] == 0 and all(again[k] == r[k] for k in ('done', 'partial', 'skipped'))
 
 
 @pytest.mark.parametrize('batch,workers', [(7, 0), (64, 2), (3, 2)])
 def test_batches_and_workers_change_nothing(tmp_path, folder, small_videomae, batch, workers):
-    one = {p.stem: F.extract(p, F.load_backbone(Features(backbone=small_videomae, fps=2, device='cpu'))).values for p in folder.glob('v[1-4].mp4')}
-    S.extract_folder(folder, tmp_path/'out', Features(backbone=small_videomae, fps=2, batch=batch, workers=workers, device='cpu'), progress=False)
+    one = {p.stem: F.extract(p, B.load_backbone(Features(backbone=small_videomae, fps=2, device='cpu'))).values for p in folder.glob('v[1-4].mp4')}
+    E.extract_folder(folder, tmp_path/'out', Features(backbone=small_videomae, fps=2, batch=batch, workers=workers, device='cpu'), progress=False)
     store = S.FeatureStore(tmp_path/'out')
     for k, v in one.items(): np.testing.assert_allclose(store[k].values.astype(float), v.astype(float), atol=2e-3)
     assert store['v1'].rate == 2 and store['v1'].values.shape[0] == math.ceil(2.1*2)
@@ -448,7 +448,7 @@ def test_batches_and_workers_change_nothing(tmp_path, folder, small_videomae, ba
 def test_captions_choose_the_videos(tmp_path, folder):
     caps = {'v1': {}, 'ghost': {}}
     (tmp_path/'c.json').write_text(json.dumps(caps), encoding='utf-8-sig')       # as Windows writes it
-    r = S.extract_folder(folder, tmp_path/'out', captions=tmp_path/'c.json', progress=False)
+    r = E.extract_folder(folder, tmp_path/'out', captions=tmp_path/'c.json', progress=False)
     assert r['done'] == ['v1.mp4'] and r['no_video'] == ['ghost'] and len(r['skipped']) == 8
 
 
@@ -458,65 +458,65 @@ def test_pictures_and_subtitles_beside_a_video_do_not_take_its_place(tmp_path):
     write(tmp_path/'videos'/'v.mp4', [picture(k) for k in range(10)], np.arange(10)/10)
     Image.fromarray(picture(3)).save(tmp_path/'videos'/'v.jpg')
     (tmp_path/'videos'/'v.json').write_text('{}'); (tmp_path/'videos'/'v.VTT').write_text('WEBVTT')
-    r = S.extract_folder(tmp_path/'videos', tmp_path/'out', captions={'v': {}}, progress=False)
+    r = E.extract_folder(tmp_path/'videos', tmp_path/'out', captions={'v': {}}, progress=False)
     assert r['done'] == ['v.mp4'] and {x['file']: x['reason'] for x in r['skipped']} == dict.fromkeys(['v.VTT', 'v.jpg', 'v.json'], "its id 'v' is also that of v.mp4")
     (tmp_path/'videos'/'v.2.mp4').touch()                                      # its id is 'v.2'
-    assert S.video_file(tmp_path/'videos', 'v') == tmp_path/'videos'/'v.mp4' and S.video_file(tmp_path/'videos', 'v.2').name == 'v.2.mp4' and S.video_file(tmp_path/'videos', 'w') is None
+    assert E.video_file(tmp_path/'videos', 'v') == tmp_path/'videos'/'v.mp4' and E.video_file(tmp_path/'videos', 'v.2').name == 'v.2.mp4' and E.video_file(tmp_path/'videos', 'w') is None
 
 
 def test_a_link_that_leads_nowhere_is_in_the_report(tmp_path, folder):
     (folder/'gone.mp4').symlink_to(folder/'moved'/'gone.mp4')
     (folder/'round.mp4').symlink_to(folder/'round.mp4')
-    skipped = S.extract_folder(folder, folder/'out', progress=False)['skipped']      # the store lies among the videos
+    skipped = E.extract_folder(folder, folder/'out', progress=False)['skipped']      # the store lies among the videos
     assert {x['file'] for x in skipped if x['reason'] == 'there is no such file.'} == {'gone.mp4', 'round.mp4'} and not any(x['file'].startswith('out') for x in skipped)
-    assert len(S.extract_folder(folder, folder/'out', progress=False)['skipped']) == len(skipped)
+    assert len(E.extract_folder(folder, folder/'out', progress=False)['skipped']) == len(skipped)
 
 
 def test_settings_of_a_folder_cannot_change(tmp_path, folder):
-    S.extract_folder(folder, tmp_path/'out', progress=False)
-    with pytest.raises(UserError, match='fps is None there, 2.0 now'): S.extract_folder(folder, tmp_path/'out', Features(fps=2.), progress=False)
-    with pytest.raises(UserError, match='no folder'): S.extract_folder(tmp_path/'nowhere', tmp_path/'out2', progress=False)
+    E.extract_folder(folder, tmp_path/'out', progress=False)
+    with pytest.raises(UserError, match='fps is None there, 2.0 now'): E.extract_folder(folder, tmp_path/'out', Features(fps=2.), progress=False)
+    with pytest.raises(UserError, match='no folder'): E.extract_folder(tmp_path/'nowhere', tmp_path/'out2', progress=False)
 
 
 @pytest.mark.parametrize('wrong', [dict(fps=-1.), dict(fps=0.), dict(fps=math.nan), dict(batch=0), dict(workers=-2)])
 def test_settings_that_cannot_be_meant(tmp_path, folder, wrong):
-    with pytest.raises(UserError, match=f'features.{next(iter(wrong))} must be'): S.extract_folder(folder, tmp_path/'out', Features(**wrong), progress=False)
+    with pytest.raises(UserError, match=f'features.{next(iter(wrong))} must be'): E.extract_folder(folder, tmp_path/'out', Features(**wrong), progress=False)
     assert not (tmp_path/'out').exists()
 
 
 def test_a_device_or_captions_that_are_none(tmp_path, folder, small_videomae):
     if not torch.cuda.is_available():
-        with pytest.raises(UserError, match='device=cuda cannot be used'): F.load_backbone(Features(backbone=small_videomae, device='cuda'))
+        with pytest.raises(UserError, match='device=cuda cannot be used'): B.load_backbone(Features(backbone=small_videomae, device='cuda'))
     (tmp_path/'c.json').write_text('["v0"]')
-    with pytest.raises(UserError, match='not a JSON object'): S.extract_folder(folder, tmp_path/'out', captions=tmp_path/'c.json', progress=False)
+    with pytest.raises(UserError, match='not a JSON object'): E.extract_folder(folder, tmp_path/'out', captions=tmp_path/'c.json', progress=False)
 
 
 def test_numbers_that_are_not_finite_are_no_features(tmp_path, folder, monkeypatch):
     real = F.Pixels.__call__
     monkeypatch.setattr(F.Pixels, '__call__', lambda self, x: real(self, x) + (math.nan if len(x) == 21 else 0))
-    r = S.extract_folder(folder, tmp_path/'out', Features(batch=1), progress=False)
+    r = E.extract_folder(folder, tmp_path/'out', Features(batch=1), progress=False)
     assert not any('finite' in x['reason'] for x in r['skipped'])
     monkeypatch.setattr(F.Pixels, '__call__', lambda self, x: real(self, x)*math.nan)
-    with pytest.raises(UserError, match='No file in .* gave features.*empty.mp4: the file is empty'): S.extract_folder(folder, tmp_path/'out2', progress=False)
+    with pytest.raises(UserError, match='No file in .* gave features.*empty.mp4: the file is empty'): E.extract_folder(folder, tmp_path/'out2', progress=False)
     r = json.loads((tmp_path/'out2'/'report.json').read_text())
     assert not r['done'] and sum('finite' in x['reason'] for x in r['skipped']) == 6
-    with pytest.raises(UserError, match='finite|empty|id'): S.extract_folder(folder, tmp_path/'out3', strict=True, progress=False)
+    with pytest.raises(UserError, match='finite|empty|id'): E.extract_folder(folder, tmp_path/'out3', strict=True, progress=False)
 
 
 @pytest.mark.parametrize('wrong', [dict(device='cuda'), dict(device='cuda:1'), dict(weights='random')])
 def test_what_pixels_have_no_use_for_is_not_ignored(tmp_path, folder, wrong):
-    with pytest.raises(UserError, match=f"features.{next(iter(wrong))}=.* means nothing to the backbone 'pixels'"): S.extract_folder(folder, tmp_path/'out', Features(**wrong), progress=False)
-    assert not (tmp_path/'out').exists() and F.load_backbone(Features(device='cpu')).name == 'pixels'
+    with pytest.raises(UserError, match=f"features.{next(iter(wrong))}=.* means nothing to the backbone 'pixels'"): E.extract_folder(folder, tmp_path/'out', Features(**wrong), progress=False)
+    assert not (tmp_path/'out').exists() and B.load_backbone(Features(device='cpu')).name == 'pixels'
 
 
 def test_a_folder_without_videos_is_an_error(tmp_path, folder, capsys):
     from vidlankd_nb.cli import main
     (tmp_path/'none'/'inside').mkdir(parents=True)
-    with pytest.raises(UserError, match='holds no file: video files .mp4, mkv'): S.extract_folder(tmp_path/'none', tmp_path/'out', progress=False)
-    with pytest.raises(UserError, match="None of the 9 files .* such as 'empty', .* know ids such as 'ghost'"): S.extract_folder(folder, tmp_path/'out', captions={'ghost': {}}, progress=False)
+    with pytest.raises(UserError, match='holds no file: video files .mp4, mkv'): E.extract_folder(tmp_path/'none', tmp_path/'out', progress=False)
+    with pytest.raises(UserError, match="None of the 9 files .* such as 'empty', .* know ids such as 'ghost'"): E.extract_folder(folder, tmp_path/'out', captions={'ghost': {}}, progress=False)
     (tmp_path/'one').mkdir(); (tmp_path/'one'/'v.mp4').touch()
-    with pytest.raises(UserError, match="^v.mp4, the only file in .*one, has no captions: .* such as 'v'"): S.extract_folder(tmp_path/'one', tmp_path/'out', captions={'ghost': {}}, progress=False)
-    with pytest.raises(UserError, match='the captions know none'): S.extract_folder(folder, tmp_path/'out', captions={}, progress=False)
+    with pytest.raises(UserError, match="^v.mp4, the only file in .*one, has no captions: .* such as 'v'"): E.extract_folder(tmp_path/'one', tmp_path/'out', captions={'ghost': {}}, progress=False)
+    with pytest.raises(UserError, match='the captions know none'): E.extract_folder(folder, tmp_path/'out', captions={}, progress=False)
     assert not (tmp_path/'out').exists()
     (tmp_path/'none'/'inside'/'notes.txt').write_text('hello')
     with pytest.raises(SystemExit) as end: main(['features', str(tmp_path/'none'), '--out', str(tmp_path/'out')])
@@ -536,7 +536,7 @@ def test_killed_before_the_first_shard_is_whole_it_begins_again(tmp_path, folder
     "Nothing is on disk but the settings, or half a shard: the same command makes the same rows as an uninterrupted one."
     code = f"""
 import os, signal, sys
-from vidlankd_nb import features as F, store as S, video as V
+from vidlankd_nb import extraction as E, features as F, store as S, video as V
 moment, calls, die = {moment!r}, 0, lambda: os.kill(os.getpid(), signal.SIGKILL)
 def dying(real, at):
     def call(*a, **k):
@@ -553,13 +553,13 @@ class Half:
 if moment == 'between two videos': S.StoreWriter.add = dying(S.StoreWriter.add, 3)
 elif moment == 'in the middle of a video': V.VideoReader._rgb = dying(V.VideoReader._rgb, 45)
 else: S.pa.ipc.new_stream = lambda f, schema: Half(f)
-S.extract_folder({str(folder)!r}, {str(tmp_path/'out')!r}, progress=False)
+E.extract_folder({str(folder)!r}, {str(tmp_path/'out')!r}, progress=False)
 """
     r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert r.returncode == -signal.SIGKILL, r.stderr
     left = sorted(p.name for p in (tmp_path/'out').iterdir())
     assert left == ['features-00000.arrow.part', 'store.json'] if moment.endswith('writing') else left == ['store.json']
-    report, whole = (S.extract_folder(folder, tmp_path/d, progress=False) for d in ('out', 'whole'))
+    report, whole = (E.extract_folder(folder, tmp_path/d, progress=False) for d in ('out', 'whole'))
     assert all(report[k] == whole[k] for k in ('done', 'partial', 'skipped', 'frames'))
     same_rows(tmp_path/'out', tmp_path/'whole')
 
@@ -568,7 +568,7 @@ def test_killed_after_each_shard_it_goes_on(tmp_path, folder):
     "A process that is killed after each shard ends, with the same command, where an uninterrupted one does."
     code = f"""
 import os, signal
-from vidlankd_nb import features as F, store as S, video as V
+from vidlankd_nb import extraction as E, features as F, store as S, video as V
 kill, real = int(os.environ['KILL']), S.StoreWriter.flush
 def flush(self):
     global kill
@@ -579,12 +579,12 @@ S.StoreWriter.flush = flush
 add = S.StoreWriter.add
 def each(self, *a, **k): add(self, *a, **k); self.flush()
 S.StoreWriter.add = each
-S.extract_folder({str(folder)!r}, {str(tmp_path/'out')!r}, progress=False)
+E.extract_folder({str(folder)!r}, {str(tmp_path/'out')!r}, progress=False)
 """
     for kill in (0, 2, 99):
         r = subprocess.run([sys.executable, '-c', code], env={**os.environ, 'KILL': str(kill)}, capture_output=True, text=True)
         assert r.returncode == (0 if kill == 99 else -signal.SIGKILL), r.stderr
-    S.extract_folder(folder, tmp_path/'whole', progress=False)
+    E.extract_folder(folder, tmp_path/'whole', progress=False)
     same_rows(tmp_path/'out', tmp_path/'whole')
 
 

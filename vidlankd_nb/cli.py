@@ -88,7 +88,7 @@ def _file_words(args: list, command: str, section, files: str, what: str, **more
 def features_command(args):
     cfg, space = _file_words(args, 'features', Features(), 'VIDEOS', 'one folder of videos',
                              captions=(str, None, 'HowTo100M-layout JSON: only its videos are read'))
-    from vidlankd_nb.store import extract_folder
+    from vidlankd_nb.extraction import extract_folder
     if len(space.files) > 1: raise UserError("'vidlankd features' reads one folder of videos.")
     r = extract_folder(space.files[0], space.out, cfg, captions=space.captions, strict=space.strict)
     print(f"{len(r['done'])} videos done, {len(r['partial'])} in part, {len(r['skipped'])} skipped; "

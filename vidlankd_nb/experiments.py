@@ -191,7 +191,7 @@ def sources(x: Experiment) -> dict:
 
 # %% ../nbs/12_experiments.ipynb #a487bbb2
 def _features(x: Experiment):
-    from vidlankd_nb.store import extract_folder
+    from vidlankd_nb.extraction import extract_folder
     src = sources(x)
     if src['videos'] is None: return
     r = extract_folder(src['videos'], x.path('features'), x.run.features, captions=src['captions'],
@@ -218,7 +218,7 @@ def _corpus(x: Experiment):
     from vidlankd_nb.corpus import build_corpus
     captions = x.path('corpus')/'captions.txt'
     captions.parent.mkdir(exist_ok=True)
-    from vidlankd_nb.pairs import read_captions
+    from vidlankd_nb.captions import read_captions
     texts = [t for _, v in read_captions(sources(x)['captions']) for t in v['text']]
     write_aside(captions, '\n'.join(' '.join(str(t).split()) for t in texts) + '\n')
     m = build_corpus([*sources(x)['text'], *[captions] * x.run.corpus.captions], x.path('corpus'),

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from .config import UserError
 from .pairs import collate
 from .video import decode, even, film_strip
-from .store import video_file
+from .extraction import video_file
 
 # %% ../nbs/10_grounding.ipynb #89cb4889
 def similarity(

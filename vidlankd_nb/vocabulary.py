@@ -15,7 +15,7 @@ import numpy as np
 
 from .config import UserError, write_json
 from .corpus import is_held_out, read_lines
-from .pairs import read_captions
+from .captions import read_captions
 
 # %% ../nbs/11a_vocabulary.ipynb #vc000007
 def words(text: str) -> list[str]:

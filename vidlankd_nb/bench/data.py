@@ -92,7 +92,7 @@ def operations(
     import torch
     from torch.utils.flop_counter import FlopCounterMode
     from transformers import AutoConfig, AutoModel
-    from vidlankd_nb.features import HUB, ResNeXt3D
+    from vidlankd_nb.backbones import HUB, ResNeXt3D
     with torch.device('meta'), FlopCounterMode(display=False) as count:
         if backbone == 'resnext3d': ResNeXt3D().eval()(torch.zeros(1, 3, 16, 112, 112))
         else:
