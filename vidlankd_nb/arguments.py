@@ -99,7 +99,7 @@ def command_parser(
     return parser
 
 def _add_option(parser, name: str, kind, default, about: str) -> None:
-    "Add an option of files; it is in the parsed words only where it was given, and never in `--print_config`."
+    "Add an option of files: what is parsed has it only where it was given, and `--print_config` never."
     if kind is None:
         parser.add_argument(f'--{name}', action='store_true', default=SUPPRESS, help=about)
         return
@@ -171,7 +171,8 @@ def _refuse_files(options: list[list[str]], parser, use: FileUse) -> None:
     "Raises `UserError` on options that only mean something on files."
     here = {*run_parser()._option_string_actions, '--out'}
     names = {f'--{name}': f'--{of_run}' for name, of_run in use.in_run.items()}
-    _refuse_others(options, parser, here, names, f"of '{parser.prog} {use.plain}' on files", 'of a run', nested=True)
+    other = f"of '{parser.prog} {use.plain}' on files"
+    _refuse_others(options, parser, here, names, other, 'of a run', nested=True)
 
 def _refuse_keys_of_files(space, use: FileUse) -> None:
     "Raises `UserError` where a configuration file holds an option of files as a key."
@@ -229,11 +230,11 @@ def means_files(
     parser,            # of `command_parser`
     use: FileUse,
 ) -> bool:
-    "Do the words mean files, not a run? Prints the help and leaves where it is asked for; raises `UserError` on both."
+    "Do the words mean files, not a run? Prints the help where it is asked for; raises `UserError` on both."
     plain, options = split_words(args, parser)
     if any(option[0] in ('-h', '--help') for option in options):
         parser.parse_args(['--help'])
     if plain and configs_named(options):
-        raise UserError(f"'{parser.prog}' works on files ({use.plain}) or on a run (--config …), not on both: "
-                        f"leave out '{plain[0]}' or --config.")
+        raise UserError(f"'{parser.prog}' works on files ({use.plain}) or on a run (--config …), "
+                        f"not on both: leave out '{plain[0]}' or --config.")
     return bool(plain)

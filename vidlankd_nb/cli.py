@@ -16,8 +16,8 @@ from pathlib import Path
 from . import __version__
 from .arguments import (FileUse, command_parser, configs_named, file_words, means_files, run_words,
                                    split_words)
-from .config import (Corpus, Features, FineTuning, Pairs, Run, UserError, nearest, parse_run, presets,
-                                run_parser)
+from .config import (Corpus, Features, FineTuning, Pairs, Run, UserError, nearest, parse_run,
+                                presets, run_parser)
 
 # %% ../nbs/13_cli.ipynb #b69497d5
 def quiet(
@@ -56,7 +56,8 @@ def features_command(
     if len(words) > 1: raise UserError("'vidlankd features' reads one folder of videos.")
     report = extract_folder(words[0], given.out, cfg, captions=given.captions, strict=given.strict)
     done, partial, skipped = (len(report[k]) for k in ('done', 'partial', 'skipped'))
-    print(f"{done} videos done, {partial} in part, {skipped} skipped; {Path(given.out)/'report.json'} names each")
+    print(f"{done} videos done, {partial} in part, {skipped} skipped; "
+          f"{Path(given.out)/'report.json'} names each")
 
 # %% ../nbs/13_cli.ipynb #clifile1
 def pairs_command(
@@ -204,14 +205,14 @@ FILES['ground'] = FileUse(
     {'text': (str, None, 'the sentence'),
      'clip': (str, None, 'VIDEO:SECOND or VIDEO; default: the held-out clip that the sentence finds'),
      'out': (str, None, 'folder to write; default: RUN/looks'),
-     'readers': (str, None, "students, with commas between the names, or 'none'; default: those trained into the "
-                            "teacher's space; --students is the same")},
+     'readers': (str, None, "students, with commas between the names, or 'none'; default: those trained into "
+                            "the teacher's space; --students is the same")},
     needs=('text',), beside={'--students': '--readers'},
     instead="On a finished run: '{prog} RUN --text SENTENCE'")
 FILES['evaluate'] = FileUse(
     'MODEL…', "folder or hub's name of an encoder; NAME=FOLDER names it in the table", evaluate_command,
-    {'tasks': (str, None, 'benchmarks and groups, comma-separated: toy, glue, diagnostics, squad, squad2, swag, '
-                          'piqa, tracie, paper, all, or single ones: rte,sst2'),
+    {'tasks': (str, None, 'benchmarks and groups, comma-separated: toy, glue, diagnostics, squad, squad2, '
+                          'swag, piqa, tracie, paper, all, or single ones: rte,sst2'),
      'benchmarks': (str, None, "folder with the benchmarks' original files, or 'hub'; --data is the same"),
      'out': OUT, 'strict': STRICT,
      'seeds': (int, 5, 'runs of each model and task'), 'first_seed': (int, 0, 'the first seed'),
@@ -269,7 +270,8 @@ def _ablate_parser():
     "The parser of `vidlankd ablate`."
     from vidlankd_nb.ablation import grids
     parser = run_parser(
-        prog='vidlankd ablate', usage='vidlankd ablate --config PRESET|FILE --grid GRID [--section.key VALUE …]',
+        prog='vidlankd ablate',
+        usage='vidlankd ablate --config PRESET|FILE --grid GRID [--section.key VALUE …]',
         description=COMMANDS['ablate'][1]
         + '. The same command goes on after an interruption, and tries failed cells again.')
     known = ', '.join(grids())
@@ -402,8 +404,8 @@ def bench(
     module_name, name = BENCHMARKS[space.what]
     module = importlib.import_module(f'vidlankd_nb.{module_name}')
     measure = getattr(module, name)
-    wanted = inspect.signature(measure).parameters
-    options = {k: v for k, v in vars(space).items() if k in wanted and k in ('config', 'seeds', 'data', 'model')}
+    wanted = {'config', 'seeds', 'data', 'model'} & set(inspect.signature(measure).parameters)
+    options = {name: getattr(space, name) for name in wanted}
     result = measure(out=space.out, **options)
     if hasattr(module, 'summary'):
         print(module.summary(result))
