@@ -103,6 +103,73 @@ def test_numbers_and_places_that_cannot_be(words, said, tmp_path, capsys):
     assert e.value.code == 2 and said in error and len(error.splitlines()) == 1 and not (tmp_path/'run').exists()
 
 
+TWO_USES = ('features', 'pairs', 'corpus', 'vocabulary', 'ground', 'evaluate')
+
+
+def in_process(words, capsys):
+    "Exit code, standard output and standard error of a command."
+    from vidlankd_nb import cli
+    code = 0
+    try:
+        cli.main(words.split())
+    except SystemExit as e:
+        code = e.code or 0
+    return code, *capsys.readouterr()
+
+
+@pytest.mark.parametrize('command', TWO_USES)
+def test_both_uses_of_a_command_have_one_help(command, capsys):
+    "The words before --help change nothing, and the command's own options stand before those of a run."
+    texts = {in_process(f'{command} {before} --help', capsys) for before in ('', 'x', '--config tiny', 'x --config tiny', '--out y')}
+    assert len(texts) == 1
+    code, text, said = texts.pop()
+    assert code == 0 and not said
+    own = '--text' if command == 'ground' else '--out'
+    assert 0 < text.index(f'\n  {own} ') < text.index('\n  --teacher.lr ')
+
+
+@pytest.mark.parametrize('words, said', [
+    ('features VIDEOS --config tiny', "'vidlankd features' works on files (VIDEOS) or on a run (--config …), not on both"),
+    ('ground RUN --text x --config tiny', "leave out 'RUN' or --config"),
+    ('features --config tiny --fps 4', 'of a run it is --features.fps.'),
+    ('features --config tiny --fps=4 --print_config', 'of a run it is --features.fps.'),
+    ('pairs --config tiny --captions c.json', 'of a run it is --data.captions.'),
+    ('evaluate --config tiny --tasks rte', 'of a run it means nothing.'),
+    ('features VIDEOS --out y --features.fps 4', 'on files it is --fps.'),
+    ('features VIDEOS --out y --students.nst.weight 4', 'on files it means nothing.'),
+    ('evaluate MODEL --tasks rte --out y --data.videos z', 'on files it means nothing.'),
+    ('features VIDEOS --fps 4', "'vidlankd features VIDEOS' needs --out"),
+    ('pairs FEATURES --out y', "needs --captions"),
+    ('vocabulary captions.json --out y', 'at least one text file'),
+    ('ground RUN', "needs --text"),
+    ('ground --text x', "'vidlankd ground RUN --text SENTENCE'"),
+    ('features --config FILE', "Unknown key 'fps' in the configuration; a run has it as 'features.fps'.")])
+def test_the_two_uses_are_not_mixed(words, said, tmp_path, capsys):
+    (tmp_path/'c.yaml').write_text('fps: 4\n')
+    code, _, error = in_process(words.replace('FILE', str(tmp_path/'c.yaml')), capsys)
+    assert code == 2 and said in error and len(error.splitlines()) == 1
+
+
+def test_options_of_both_uses_where_they_belong(capsys):
+    "What a run's configuration is, whatever the command; and what files are worked on with, in any order of the words."
+    from vidlankd_nb.arguments import command_parser, file_words, means_files
+    from vidlankd_nb.cli import FILES
+    _, shown, _ = in_process('ground --config quick --seed 3 --students {"a":{"objective":"l2"}} --features.fps 4 --print_config', capsys)
+    made = yaml.safe_load(shown)
+    assert (made['seed'], made['features']['fps'], list(made['students'])) == (3, 4.0, ['a']) and 'readers' not in made and 'text' not in made
+    def read(command, words):
+        parser = command_parser(command, '', FILES[command])
+        assert means_files(words.split(), parser, FILES[command])
+        return file_words(words.split(), parser, FILES[command])
+    for words in ('VIDEOS --fps 4 --strict --out y', '--strict VIDEOS --out=y --fps 4', '--out y --fps=4 --strict -- VIDEOS'):
+        plain, section, given = read('features', words)
+        assert plain == ['VIDEOS'] and section.fps == 4.0 and given.strict and (given.out, given.captions) == ('y', None)
+    plain, section, given = read('evaluate', 'a --tasks rte b=c --data GLUE --out y --lr 1e-4 --keep_models true')
+    assert plain == ['a', 'b=c'] and section.lr == 1e-4 and (given.benchmarks, given.seeds, given.keep_models) == ('GLUE', 5, True)
+    assert read('ground', 'RUN --text x --students=none')[2].readers == 'none'
+    assert read('vocabulary', 'c.json --seed 3 --out y t.txt')[0::2][1].seed == 3
+
+
 def test_a_full_disk_is_one_sentence(monkeypatch, capsys):
     from vidlankd_nb import cli
     def full(args): raise OSError(errno.ENOSPC, 'No space left on device', 'runs/mine/x')

@@ -1,4 +1,6 @@
 """The built wheel, installed in a clean environment, holds everything and answers at once."""
+import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -89,3 +91,33 @@ def test_metadata_comes_from_settings(installed):
     assert out[0] == settings['DEFAULT']['description']
     wanted = {re.split(r'[<>=]', r)[0].strip() for r in settings['DEFAULT']['requirements'].split()}
     assert wanted <= {re.split(r'[<>=; ]', r)[0] for r in out[1:]}
+
+
+def names_for_type_checkers():
+    "Name -> module, as the imports under TYPE_CHECKING in vidlankd_nb/__init__.py have them."
+    tree = ast.parse((root/'vidlankd_nb'/'__init__.py').read_text(encoding='utf-8'))
+    block = next(n for n in tree.body if isinstance(n, ast.If) and n.test.id == 'TYPE_CHECKING')
+    assert all(isinstance(n, ast.ImportFrom) and n.level == 1 for n in block.body)
+    return {alias.name: n.module for n in block.body for alias in n.names if alias.asname is None}
+
+
+def test_names_of_the_package_are_the_objects_of_their_modules():
+    import vidlankd_nb
+    homes = names_for_type_checkers()
+    assert sorted([*homes, '__version__']) == sorted(vidlankd_nb.__all__) and len(homes) > 19
+    assert vidlankd_nb._HOMES == homes
+    for name, module in homes.items():
+        home = importlib.import_module(f'vidlankd_nb.{module}')
+        assert name in home.__all__ and getattr(vidlankd_nb, name) is getattr(home, name)
+    assert set(vidlankd_nb.__all__) <= set(dir(vidlankd_nb))
+    with pytest.raises(AttributeError, match="'vidlankd_nb' has no attribute 'VidoeTeacher'"): vidlankd_nb.VidoeTeacher
+    with pytest.raises(ImportError): from vidlankd_nb import VidoeTeacher  # noqa: F401
+
+
+def test_importing_the_package_imports_nothing_heavy(installed):
+    "Names load when they are asked for: `Run` brings no torch, `VideoTeacher` does."
+    python, folder = installed
+    heavy = "[m for m in ('torch', 'transformers', 'datasets', 'matplotlib', 'av', 'numpy', 'yaml') if m in sys.modules]"
+    code = f"import sys, vidlankd_nb; print({heavy}, dir(vidlankd_nb).count('VideoTeacher')); from vidlankd_nb import Run; print({heavy}); from vidlankd_nb import VideoTeacher; print('torch' in sys.modules, VideoTeacher.__module__)"
+    out = subprocess.run([python, '-c', code], cwd=folder, capture_output=True, text=True)
+    assert out.stdout.splitlines() == ['[] 1', "['yaml']", 'True vidlankd_nb.teacher'], out.stdout + out.stderr

@@ -1,1 +1,59 @@
+"""Video-language knowledge distillation: teachers, students, and what they know."""
+# Written by hand; the modules beside it are exported from notebooks.
 __version__ = "0.1.0"
+
+from typing import TYPE_CHECKING
+
+__all__ = [
+    'Experiment', 'FeatureStore', 'Grid', 'Grounding', 'Objective', 'PairSet', 'Run', 'StudentTask', 'TeacherTask',
+    'UserError', 'VideoTeacher', '__version__', 'build_corpus', 'evaluate', 'extract_folder', 'generate', 'load_run',
+    'load_tokenizer', 'make_objective', 'make_pairs', 'make_teacher', 'make_vokens', 'probe', 'train',
+]
+
+if TYPE_CHECKING:   # what an editor and a type checker read
+    from .config import Run, UserError, load_run
+    from .corpus import build_corpus, load_tokenizer
+    from .evaluation.finetuning import Grid, evaluate
+    from .evaluation.probes import probe
+    from .experiments import Experiment
+    from .grounding import Grounding
+    from .objectives import Objective, make_objective
+    from .pairs import PairSet, make_pairs
+    from .store import FeatureStore, extract_folder
+    from .student import StudentTask
+    from .teacher import TeacherTask, VideoTeacher, make_teacher
+    from .toyworld import generate
+    from .training import train
+    from .vokenization import make_vokens
+else:   # what Python does: a name comes from its module when it is first asked for, so that this import is quick
+    from importlib import import_module
+
+    _NAMES = {
+        'config': ('Run', 'UserError', 'load_run'),
+        'corpus': ('build_corpus', 'load_tokenizer'),
+        'evaluation.finetuning': ('Grid', 'evaluate'),
+        'evaluation.probes': ('probe',),
+        'experiments': ('Experiment',),
+        'grounding': ('Grounding',),
+        'objectives': ('Objective', 'make_objective'),
+        'pairs': ('PairSet', 'make_pairs'),
+        'store': ('FeatureStore', 'extract_folder'),
+        'student': ('StudentTask',),
+        'teacher': ('TeacherTask', 'VideoTeacher', 'make_teacher'),
+        'toyworld': ('generate',),
+        'training': ('train',),
+        'vokenization': ('make_vokens',),
+    }
+    _HOMES = {name: module for module, names in _NAMES.items() for name in names}
+
+    def __getattr__(name: str):
+        "A public name from its module; raises `AttributeError` on any other name."
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f'{__name__}.{_HOMES[name]}'), name)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        "Every name of the module, imported or not."
+        return sorted({*globals(), *__all__})
