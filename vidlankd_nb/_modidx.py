@@ -233,6 +233,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'vidlankd_nb.corpus.read_lines': ('corpus.html#read_lines', 'vidlankd_nb/corpus.py'),
                                     'vidlankd_nb.corpus.run_parts': ('corpus.html#run_parts', 'vidlankd_nb/corpus.py'),
                                     'vidlankd_nb.corpus.save_tokenizer': ('corpus.html#save_tokenizer', 'vidlankd_nb/corpus.py'),
+                                    'vidlankd_nb.corpus.special_ids': ('corpus.html#special_ids', 'vidlankd_nb/corpus.py'),
                                     'vidlankd_nb.corpus.text_files': ('corpus.html#text_files', 'vidlankd_nb/corpus.py'),
                                     'vidlankd_nb.corpus.train_tokenizer': ('corpus.html#train_tokenizer', 'vidlankd_nb/corpus.py'),
                                     'vidlankd_nb.corpus.uniforms': ('corpus.html#uniforms', 'vidlankd_nb/corpus.py'),
