@@ -2,7 +2,7 @@
 import shutil
 from pathlib import Path
 
-from vidlankd_nb.toyworld import make_samples
+from vidlankd_nb.filming import make_samples
 
 folder = Path(__file__).parents[1]/'data_samples'
 shutil.rmtree(folder/'toyworld', ignore_errors=True)

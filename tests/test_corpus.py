@@ -8,7 +8,7 @@ import pytest
 from trainings import CLI, call, here, refused
 
 from vidlankd_nb.config import Corpus, UserError
-from vidlankd_nb.corpus import Examples, Masker, build_corpus, load_tokenizer, read_lines, train_tokenizer
+from vidlankd_nb.corpus import Examples, Masker, TextBatches, build_corpus, load_tokenizer, read_lines, special_ids, train_tokenizer
 
 LINES = [f'the {a} {b} rolls to the {c} number {i}' for i, (a, b, c) in enumerate((a, b, c) for a in ('red', 'big', 'small') for b in ('ball', 'box', 'nader') for c in ('left', 'right')) for _ in range(3)]
 
@@ -159,6 +159,27 @@ def test_masks_do_not_depend_on_batches(text):
         some = m(ids[part], special[part], part, 2)
         for a, b in zip(some, whole): assert (a == b[part]).all()
     assert (m(ids, special, np.arange(12), 1)[1] != whole[1]).any() and (Masker(tok, seed=4)(ids, special, np.arange(12), 2)[1] != whole[1]).any()
+
+
+@pytest.mark.parametrize('packed', [False, True])
+def test_an_unknown_word_is_special(text, tmp_path, packed):
+    "It is marked so in every batch, never hidden, never what is asked, and never put in place of a word."
+    tok = train_tokenizer([text], 200)
+    (tmp_path/'u.txt').write_text('\n'.join(f'the red ☃ {c} rolls to the left' for c in ('ball', 'box', 'nader') * 9), encoding='utf-8')
+    build_corpus([tmp_path/'u.txt'], tmp_path/'c', Corpus(block=10, packed=packed, valid_share=0), tokenizer=tok)
+    batches = TextBatches(Examples(tmp_path/'c'), tok)
+    rows = np.arange(len(batches))
+    ids, lengths = batches.examples[rows]
+    unknown = ids == tok.unk_token_id
+    assert unknown.sum() >= len(rows) // 2
+    assert special_ids(tok).tolist() == [0, 1, 2, 3, 4] == sorted(tok.convert_tokens_to_ids(['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]']))
+    for epoch in range(40):
+        b = batches.batch(rows, epoch)
+        given, asked = b['input_ids'].numpy(), b['labels'].numpy()
+        assert (b['special'].numpy() == (unknown | (ids == 0) | (ids == 2) | (ids == 3))).all()
+        assert ((given == tok.unk_token_id) == unknown).all() and (asked != tok.unk_token_id).all()
+        hidden = np.take_along_axis(unknown, b['masked_at'].numpy(), 1)
+        assert not hidden[asked != -100].any()
 
 
 def test_a_broken_tokenizer_is_named(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 from vidlankd_nb.config import Pairs, UserError, World
 from vidlankd_nb.pointing import aims, auc, bootstrap, hit_rates, pointing_scores, show_scores, word_rows
-from vidlankd_nb.toyworld import generate
+from vidlankd_nb.filming import generate
 
 WORLD = World(noun_clips=192, generic_clips=10, two_event_clips=200, sentences=20, size=16)
 

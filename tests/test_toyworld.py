@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from vidlankd_nb.config import UserError, World
-from vidlankd_nb.toyworld import (ATTRIBUTES, SAMPLE, TELLING, Event, balanced_attributes, corpus_lines, generate, make_names, make_probes, make_samples,
-                                  noun_clips, render, telling_lines, two_event_clips, write_video)
+from vidlankd_nb.filming import SAMPLE, generate, make_samples, render, write_video
+from vidlankd_nb.toyworld import (ATTRIBUTES, TELLING, Event, balanced_attributes, corpus_lines, make_names,
+                                  make_probes, noun_clips, telling_lines, two_event_clips)
 
 TINY = World(names=64, noun_clips=192, generic_clips=33, two_event_clips=24, sentences=200, clips_per_video=20)
 
@@ -136,7 +137,7 @@ def test_where_a_thing_lies_does_not_tell_what_will_happen():
 
 def test_events_happen_when_they_are_said_to():
     "Glow and jump are seen between the start and the end in `events.json`, and at no other time."
-    from vidlankd_nb.toyworld import _event_times
+    from vidlankd_nb.filming import _event_times
     for start in range(6):
         for kind in ('glow', 'jump'):
             e = Event(kind, (0, 0, 0, 0, 0), 'x', start=start, length=3, word=kind + 's', still=True)

@@ -16,13 +16,14 @@ if TYPE_CHECKING:   # what an editor and a type checker read
     from .evaluation.finetuning import Grid, evaluate
     from .evaluation.probes import probe
     from .experiments import Experiment
+    from .extraction import extract_folder
+    from .filming import generate
     from .grounding import Grounding
     from .objectives import Objective, make_objective
     from .pairs import PairSet, make_pairs
-    from .store import FeatureStore, extract_folder
+    from .store import FeatureStore
     from .student import StudentTask
     from .teacher import TeacherTask, VideoTeacher, make_teacher
-    from .toyworld import generate
     from .training import train
     from .vokenization import make_vokens
 else:   # what Python does: a name comes from its module when it is first asked for, so that this import is quick
@@ -34,13 +35,14 @@ else:   # what Python does: a name comes from its module when it is first asked 
         'evaluation.finetuning': ('Grid', 'evaluate'),
         'evaluation.probes': ('probe',),
         'experiments': ('Experiment',),
+        'extraction': ('extract_folder',),
+        'filming': ('generate',),
         'grounding': ('Grounding',),
         'objectives': ('Objective', 'make_objective'),
         'pairs': ('PairSet', 'make_pairs'),
-        'store': ('FeatureStore', 'extract_folder'),
+        'store': ('FeatureStore',),
         'student': ('StudentTask',),
         'teacher': ('TeacherTask', 'VideoTeacher', 'make_teacher'),
-        'toyworld': ('generate',),
         'training': ('train',),
         'vokenization': ('make_vokens',),
     }

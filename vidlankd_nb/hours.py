@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from .config import UserError, World, nearest
-from .toyworld import generate, repeats
+from .filming import generate
+from .toyworld import repeats
 
 # %% ../nbs/01a_hours.ipynb #hr000007
 HOURS = ('dawn', 'noon', 'dusk', 'night')                                    # in this order
@@ -44,30 +45,33 @@ def hours_of(
 # %% ../nbs/01a_hours.ipynb #hr000013
 def with_hours(
     probes: dict,           # of the toy world
-    hours: dict,            # name -> 0 … 3
+    hours: dict[str, int],  # name -> 0 … 3
 ) -> dict:
     "Probes with an attribute 'hour' and the temporal question."
     probes['attributes']['hour'] = list(HOURS)
     for part in ('names', 'withheld'):
-        for x, has in probes.get(part, {}).items(): has['hour'] = HOURS[hours[x]]
-    halves = {k: probes['physical'][k] for k in ('train', 'test')}
-    return probes | {'temporal': {'attribute': 'hour',
-                                  'statements': ['the {x} comes before the {y}',
-                                                 'the {x} comes after the {y}'], **halves}}
+        for x, has in probes.get(part, {}).items():
+            has['hour'] = HOURS[hours[x]]
+    statements = ['the {x} comes before the {y}', 'the {x} comes after the {y}']
+    halves = {part: probes['physical'][part] for part in ('train', 'test')}
+    return probes | {'temporal': {'attribute': 'hour', 'statements': statements, **halves}}
 
 # %% ../nbs/01a_hours.ipynb #hr000015
 def hours_world(
     folder: str | Path,
-    world: World | None = None,
+    world: World | None = None,   # None: the standard world, with hours
     seed: int = 0,
-) -> Path:
+) -> Path:                        # the folder
     "Write a toy world whose names have hours; raises `UserError` as `generate` does."
     known = {}
+    def begin(names, values):
+        known.update(hours_of(names, values, seed))
     def finish(film, events, rng):
-        return relight(film, np.array([known.get(e.noun, rng.integers(len(HOURS))) for e in events]), rng)
-    def begin(names, values): known.update(hours_of(names, values, seed))
-    return generate(folder, world or World(kind='hours'), seed, begin=begin, finish=finish,
-                    amend=lambda probes: with_hours(probes, known))
+        hours = [known.get(e.noun, rng.integers(len(HOURS))) for e in events]
+        return relight(film, np.array(hours), rng)
+    def amend(probes):
+        return with_hours(probes, known)
+    return generate(folder, world or World(kind='hours'), seed, begin, finish, amend)
 
 WORLDS = {'objects': generate, 'hours': hours_world}
 
@@ -75,8 +79,8 @@ def make_world(
     folder: str | Path,
     world: World,
     seed: int = 0,
-) -> Path:
-    "The world that `world.kind` names."
+) -> Path:                        # the folder
+    "The world that `world.kind` names; raises `UserError` on an unknown kind, and as `generate` does."
     if world.kind not in WORLDS:
         raise UserError(f"Unknown world.kind '{world.kind}': {nearest(world.kind, WORLDS)}")
     return WORLDS[world.kind](folder, world, seed)
