@@ -15,7 +15,8 @@ from trainings import start
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, PreTrainedTokenizerFast
 
 from vidlankd_nb.config import FineTuning, UserError
-from vidlankd_nb.evaluation.benchmarks import TASKS, load, score
+from vidlankd_nb.evaluation.benchmarks import TASKS
+from vidlankd_nb.evaluation.suite import load, score
 from vidlankd_nb.evaluation.finetuning import (Candidate, FineTuneTask, Grid, PlainHead, TaskBatches, bucketed_order, candidate, collapse, draw, evaluate, fine_tune, hushed, left_out,
                                                padding_share, predict, results_in, with_head)
 

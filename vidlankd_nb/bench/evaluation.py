@@ -14,7 +14,8 @@ import numpy as np, torch
 
 from .objectives import machine
 from ..config import FineTuning, UserError
-from ..evaluation.benchmarks import TASKS, load
+from ..evaluation.benchmarks import TASKS
+from ..evaluation.suite import load
 from ..evaluation.finetuning import (FineTuneTask, TaskBatches, candidate, padding_share,
                                                predict, with_head)
 from ..training import (Watch, make_accelerator, make_optimizer, optimizer_step,

@@ -24,7 +24,9 @@ from transformers import (AutoConfig, AutoModel, AutoModelForMultipleChoice, Aut
 
 from ..config import FineTuning, UserError, nearest, samples, write_aside, write_json
 from . import squad
-from .benchmarks import GROUPS, TASKS, Rows, Task, load, score, tasks
+from .benchmarks import GROUPS, TASKS, Task, tasks
+from .records import Rows
+from .suite import load, score
 from ..teacher import VideoTeacher, encoder_flops, most_tokens
 from ..training import check_settings, epoch_order, hash_seed, make_accelerator, to_device, train
 
