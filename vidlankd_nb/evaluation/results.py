@@ -15,7 +15,7 @@ import numpy as np, pandas as pd, yaml
 
 from ..config import UserError, nearest, write_aside
 from .benchmarks import TASKS, measures
-from .finetuning import results_in
+from .grid import results_in
 
 # %% ../../nbs/09e_results.ipynb #20aeb51f
 @dataclass
