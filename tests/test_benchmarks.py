@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from vidlankd_nb.config import UserError
-from vidlankd_nb.evaluation import benchmarks
-from vidlankd_nb.evaluation.benchmarks import GROUPS, TASKS, load, score, tasks
+from vidlankd_nb.evaluation.benchmarks import GROUPS, TASKS, tasks
+from vidlankd_nb.evaluation.suite import load, score
 
 
 def put(folder, name, text, encoding='utf-8'):

@@ -15,9 +15,11 @@ from trainings import start
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, PreTrainedTokenizerFast
 
 from vidlankd_nb.config import FineTuning, UserError
-from vidlankd_nb.evaluation.benchmarks import TASKS, load, score
-from vidlankd_nb.evaluation.finetuning import (Candidate, FineTuneTask, Grid, PlainHead, TaskBatches, bucketed_order, candidate, collapse, draw, evaluate, fine_tune, hushed, left_out,
-                                               padding_share, predict, results_in, with_head)
+from vidlankd_nb.evaluation.benchmarks import TASKS
+from vidlankd_nb.evaluation.suite import load, score
+from vidlankd_nb.evaluation.encoders import PlainHead, candidate, hushed, with_head
+from vidlankd_nb.evaluation.finetuning import FineTuneTask, TaskBatches, bucketed_order, collapse, padding_share, predict
+from vidlankd_nb.evaluation.grid import Grid, draw, evaluate, left_out, results_in
 
 WORDS = 'a the dog cat sleeps runs eats not is here there yes no good bad film one two what where'.split()
 TEXT = {'good': 'the film is good', 'bad': 'the film is bad'}
@@ -97,7 +99,7 @@ def test_a_new_head_is_no_wall_of_warnings(models_, capfd):
 
 
 def test_own_head_where_transformers_has_none(models_, data, monkeypatch):
-    import vidlankd_nb.evaluation.finetuning as f
+    import vidlankd_nb.evaluation.encoders as f
     class Without: _model_mapping = {}
     monkeypatch.setattr(f, 'HEADS', dict.fromkeys(f.HEADS, Without))
     c = candidate(models_['one'])
@@ -145,7 +147,7 @@ def test_models_that_cannot_be_used_are_named(tmp_path, models_):
 
 @pytest.mark.parametrize('half', [torch.bfloat16, torch.float16])
 def test_weights_saved_in_half_precision_are_trained_in_full(tmp_path, data, models_, half):
-    from vidlankd_nb.evaluation.finetuning import pretrained
+    from vidlankd_nb.evaluation.encoders import pretrained
     with hushed(): AutoModelForMaskedLM.from_pretrained(models_['one']).to(half).save_pretrained(tmp_path/'half')
     for p in Path(models_['one']).glob('*token*'): shutil.copy(p, tmp_path/'half')
     c = candidate(tmp_path/'half')
@@ -226,7 +228,7 @@ def test_seeds_differ_and_repeat(models_, data, tmp_path):
 
 def test_killed_in_the_middle_it_ends_with_the_same_files(models_, data, tmp_path):
     cfg = FineTuning(epochs=8, batch=16, lr=1e-3, max_length=24, save_every=7)
-    code = f"import torch; from vidlankd_nb.evaluation.finetuning import *; from vidlankd_nb.config import FineTuning; torch.set_num_threads(1); g = Grid({models_!r}, ['sst2', 'rte'], OUT, {str(data)!r}, 1, device='cpu', cfg=FineTuning(epochs=8, batch=16, lr=1e-3, max_length=24, save_every=7)); evaluate(g, processes=N)"
+    code = f"import torch; from vidlankd_nb.evaluation.grid import *; from vidlankd_nb.config import FineTuning; torch.set_num_threads(1); g = Grid({models_!r}, ['sst2', 'rte'], OUT, {str(data)!r}, 1, device='cpu', cfg=FineTuning(epochs=8, batch=16, lr=1e-3, max_length=24, save_every=7)); evaluate(g, processes=N)"
     whole = tmp_path/'whole'
     torch.set_num_threads(1)
     evaluate(grid(models_, data, whole, 'sst2,rte', 1, cfg=cfg), show=False)

@@ -10,7 +10,7 @@ import pytest
 
 from vidlankd_nb.config import UserError
 from vidlankd_nb.corpus import train_tokenizer
-from vidlankd_nb.evaluation.benchmarks import load, score
+from vidlankd_nb.evaluation.suite import load, score
 from vidlankd_nb.evaluation.squad import answers, best_of, best_threshold, em, f1, golds, normalised, positions, score_spans, spans, threshold_curve, windows, write_predictions
 
 CONTEXT = 'The ferry, which is old, leaves at 9. Its captain, Mo, sings.'

@@ -25,7 +25,7 @@ STAGES = ('world', 'features', 'pairs', 'corpus', 'teacher')
 
 # A Python that has imported everything and done nothing; each command is a fork of it, a process of its own that starts at once.
 warm = multiprocessing.get_context('forkserver')
-warm.set_forkserver_preload(['vidlankd_nb.cli', 'vidlankd_nb.experiments', 'vidlankd_nb.ablation', 'vidlankd_nb.report', 'vidlankd_nb.vocabulary', 'vidlankd_nb.evaluation.finetuning', 'accelerate', 'datasets', 'matplotlib.pyplot', 'transformers.models.bert.modeling_bert', 'transformers.models.auto.modeling_auto', 'transformers.models.auto.tokenization_auto'])
+warm.set_forkserver_preload(['vidlankd_nb.cli', 'vidlankd_nb.experiments', 'vidlankd_nb.ablation', 'vidlankd_nb.report', 'vidlankd_nb.vocabulary', 'vidlankd_nb.evaluation.grid', 'accelerate', 'datasets', 'matplotlib.pyplot', 'transformers.models.bert.modeling_bert', 'transformers.models.auto.modeling_auto', 'transformers.models.auto.tokenization_auto'])
 
 
 def _program(words, said, env, cwd):

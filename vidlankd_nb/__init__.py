@@ -13,7 +13,7 @@ __all__ = [
 if TYPE_CHECKING:   # what an editor and a type checker read
     from .config import Run, UserError, load_run
     from .corpus import build_corpus, load_tokenizer
-    from .evaluation.finetuning import Grid, evaluate
+    from .evaluation.grid import Grid, evaluate
     from .evaluation.probes import probe
     from .experiments import Experiment
     from .extraction import extract_folder
@@ -32,7 +32,7 @@ else:   # what Python does: a name comes from its module when it is first asked 
     _NAMES = {
         'config': ('Run', 'UserError', 'load_run'),
         'corpus': ('build_corpus', 'load_tokenizer'),
-        'evaluation.finetuning': ('Grid', 'evaluate'),
+        'evaluation.grid': ('Grid', 'evaluate'),
         'evaluation.probes': ('probe',),
         'experiments': ('Experiment',),
         'extraction': ('extract_folder',),

@@ -191,7 +191,7 @@ def evaluate_command(args):
     if not space.tasks:
         raise UserError("'vidlankd evaluate MODEL…' needs --tasks: "
                         "toy, glue, squad, … or a single benchmark such as rte.")
-    from vidlankd_nb.evaluation.finetuning import Grid, evaluate
+    from vidlankd_nb.evaluation.grid import Grid, evaluate
     from vidlankd_nb.evaluation.results import difference_lines, read_published, write_table
     if space.published: read_published(space.published)   # before hours of training
     models = named_models(space.files)

@@ -14,9 +14,10 @@ import numpy as np, torch
 
 from .objectives import machine
 from ..config import FineTuning, UserError
-from ..evaluation.benchmarks import TASKS, load
-from ..evaluation.finetuning import (FineTuneTask, TaskBatches, candidate, padding_share,
-                                               predict, with_head)
+from ..evaluation.benchmarks import TASKS
+from ..evaluation.encoders import candidate, with_head
+from ..evaluation.finetuning import FineTuneTask, TaskBatches, padding_share, predict
+from ..evaluation.suite import load
 from ..training import (Watch, make_accelerator, make_optimizer, optimizer_step,
                                   to_device, total_steps)
 

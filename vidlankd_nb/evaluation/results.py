@@ -16,7 +16,7 @@ from scipy import stats
 
 from ..config import UserError, nearest, write_aside
 from .benchmarks import TASKS, measures
-from .finetuning import results_in
+from .grid import results_in
 
 # %% ../../nbs/09e_results.ipynb #20aeb51f
 @dataclass
