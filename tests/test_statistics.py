@@ -114,17 +114,17 @@ def scored(rng, spread, questions=150):
 
 @pytest.mark.parametrize('spread', [0, .1, .4])
 def test_a_difference_of_two_models_is_covered_for_other_seeds_and_questions(spread, monkeypatch):
-    from vidlankd_nb.evaluation import results
-    monkeypatch.setattr(results, 'run_rows', lambda run: run['rows'])
+    from vidlankd_nb.evaluation import differences
+    monkeypatch.setattr(differences, "run_rows", lambda run: run['rows'])
     rng, scale = np.random.default_rng(11), np.sqrt(2 + spread**2)
     truth = 100 * (stats.norm.cdf(.9 / scale) - stats.norm.cdf(.5 / scale))
-    found = [results.difference(scored(rng, spread), 'a', 'b', 'rte', draws=60) for _ in range(400)]
+    found = [differences.difference(scored(rng, spread), 'a', 'b', 'rte', draws=60) for _ in range(400)]
     assert .925 <= share_held(found, truth) <= .985
 
 
 def test_half_an_interval_by_hand():
     "Differences 1, 2, 3: variance 1, a third of it for the mean; with questions' 1/3 beside it, df = 2·(2)²."
-    from vidlankd_nb.evaluation.results import half_width
+    from vidlankd_nb.evaluation.differences import half_width
     d = np.array([1., 2., 3.])
     assert half_width(d, 0.) == pytest.approx(4.302653 * np.sqrt(1 / 3), abs=1e-5)
     assert half_width(d, 1 / 3) == pytest.approx(2.306004 * np.sqrt(2 / 3), abs=1e-5)

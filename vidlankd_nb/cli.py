@@ -192,7 +192,8 @@ def evaluate_command(args):
         raise UserError("'vidlankd evaluate MODEL…' needs --tasks: "
                         "toy, glue, squad, … or a single benchmark such as rte.")
     from vidlankd_nb.evaluation.finetuning import Grid, evaluate
-    from vidlankd_nb.evaluation.results import difference_lines, read_published, write_table
+    from vidlankd_nb.evaluation.differences import difference_lines
+    from vidlankd_nb.evaluation.results import read_published, write_table
     if space.published: read_published(space.published)   # before hours of training
     models = named_models(space.files)
     if space.against and space.against not in models:
