@@ -396,7 +396,7 @@ def test_table_in_every_form(some):
 
 
 def test_differences_have_intervals_that_cover(some):
-    from vidlankd_nb.evaluation.results import difference
+    from vidlankd_nb.evaluation.differences import difference
     runs = results_in(some)
     d = difference(runs, 'crd & nst', 'text_only', 'rte', draws=300)
     assert 5 < d['low'] < d['difference'] < d['high'] < 35 and (d['seeds'], d['rows']) == (3, 300)

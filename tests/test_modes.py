@@ -75,7 +75,8 @@ def test_a_teacher_from_a_folder_trains_with_dropout(prepared, weights, seen, tm
 
 def test_fine_tuning_trains_with_dropout_and_is_scored_without(weights, seen, tmp_path):
     from vidlankd_nb.evaluation.benchmarks import TASKS
-    from vidlankd_nb.evaluation.finetuning import TaskBatches, candidate, fine_tune, predict
+    from vidlankd_nb.evaluation.encoders import candidate
+    from vidlankd_nb.evaluation.finetuning import TaskBatches, fine_tune, predict
     rows = [{'a': 'we saw the ball', 'b': 'the ball is here', 'label': i % 2} for i in range(16)]
     c, cfg = candidate(weights), FineTuning(epochs=2, batch=8, log_every=1)
     data = TaskBatches(TASKS['rte'], rows, c, cfg)

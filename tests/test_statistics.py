@@ -114,19 +114,90 @@ def scored(rng, spread, questions=150):
 
 @pytest.mark.parametrize('spread', [0, .1, .4])
 def test_a_difference_of_two_models_is_covered_for_other_seeds_and_questions(spread, monkeypatch):
-    from vidlankd_nb.evaluation import results
-    monkeypatch.setattr(results, 'run_rows', lambda run: run['rows'])
+    from vidlankd_nb.evaluation import differences
+    monkeypatch.setattr(differences, "run_rows", lambda run: run['rows'])
     rng, scale = np.random.default_rng(11), np.sqrt(2 + spread**2)
     truth = 100 * (stats.norm.cdf(.9 / scale) - stats.norm.cdf(.5 / scale))
-    found = [results.difference(scored(rng, spread), 'a', 'b', 'rte', draws=60) for _ in range(400)]
+    found = [differences.difference(scored(rng, spread), 'a', 'b', 'rte', draws=60) for _ in range(400)]
     assert .925 <= share_held(found, truth) <= .985
 
 
 def test_half_an_interval_by_hand():
     "Differences 1, 2, 3: variance 1, a third of it for the mean; with questions' 1/3 beside it, df = 2·(2)²."
-    from vidlankd_nb.evaluation.results import half_width
+    from vidlankd_nb.evaluation.differences import half_width
     d = np.array([1., 2., 3.])
     assert half_width(d, 0.) == pytest.approx(4.302653 * np.sqrt(1 / 3), abs=1e-5)
     assert half_width(d, 1 / 3) == pytest.approx(2.306004 * np.sqrt(2 / 3), abs=1e-5)
     assert half_width(np.array([2., 2.]), .25) == pytest.approx(1.959964 * .5, abs=1e-5)
     assert half_width(np.array([2., 2.]), 0.) == 0
+
+
+# --- a table of benchmarks
+
+def glue_runs(model='m', seed=0, without=()):
+    "Scores of all nine tasks, chosen by hand."
+    scores = {
+        'cola': {'mcc': .5, 'accuracy': .8}, 'sst2': {'accuracy': .9},
+        'mrpc': {'accuracy_f1': .85, 'accuracy': .82, 'f1': .88}, 'qqp': {'accuracy_f1': .88, 'accuracy': .9, 'f1': .86},
+        'stsb': {'pearson_spearman': .855, 'pearson': .86, 'spearman': .85},
+        'mnli': {'accuracy': .80, 'accuracy_mismatched': .82}, 'qnli': {'accuracy': .88}, 'rte': {'accuracy': .6}, 'wnli': {'accuracy': .56},
+        'diagnostics': {'mcc': .1}}
+    runs = []
+    for task, of_task in scores.items():
+        if task not in without:
+            metric = next(iter(of_task))
+            runs.append({'model': model, 'task': task, 'seed': seed, 'metric': metric, 'value': of_task[metric], 'scores': of_task, 'majority': .5, 'collapsed': '', 'folder': '', 'kind': ''})
+    return runs
+
+
+BY_HAND = 100 * (.5 + .9 + (.82 + .88) / 2 + (.9 + .86) / 2 + (.86 + .85) / 2 + (.80 + .82) / 2 + .88 + .6 + .56) / 9   # 75.94
+
+
+def test_a_glue_average_by_hand():
+    from vidlankd_nb.evaluation.results import Table
+    assert BY_HAND == pytest.approx(75.9444, abs=1e-4)
+    table = Table(glue_runs())
+    head, rows = table.grid()
+    assert head[-1] == 'GLUE average' and rows[0][-1] == '75.9'
+    caption = [n for n in table.notes() if n.startswith('GLUE average')]
+    assert len(caption) == 1 and 'cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte, wnli;' in caption[0]
+
+
+def test_an_average_without_wnli_says_so():
+    from vidlankd_nb.evaluation.benchmarks import GROUPS
+    from vidlankd_nb.evaluation.results import Table
+    table = Table(glue_runs(without=['wnli']), averaged=[t for t in GROUPS['glue'] if t != 'wnli'])
+    assert table.grid()[1][0][-1] == f'{(9 * BY_HAND - 56) / 8:.1f}' == '78.4'
+    assert [n for n in table.notes() if 'rte;' in n and 'wnli' not in n]
+
+
+def test_a_model_that_lacks_a_task_has_no_average():
+    from vidlankd_nb.evaluation.results import Table
+    halved = [r | {'scores': {'accuracy': .8}} if r['task'] == 'mnli' else r for r in glue_runs('half')]
+    table = Table([*glue_runs('all'), *glue_runs('few', without=['rte', 'wnli']), *halved], published=[{'model': 'P', 'source': 's', 'scores': {'rte': 66.4}}])
+    head, rows = table.grid()
+    assert {r[0]: r[-1] for r in rows} == {'all': '75.9', 'few': '–', 'half': '–', 'P [1]': '–'} and {len(r) for r in rows} == {len(head)}
+    notes = table.notes()
+    assert 'No GLUE average for few: rte, wnli missing.' in notes and 'No GLUE average for half: mnli missing.' in notes
+    none = Table(glue_runs('few', without=['rte']))
+    assert 'GLUE average' not in none.grid()[0] and 'No GLUE average for few: rte missing.' in none.notes()
+    assert 'GLUE' not in Table([r for r in glue_runs() if r['task'] == 'sst2']).markdown()
+
+
+def test_averages_over_seeds_take_whole_seeds():
+    from vidlankd_nb.evaluation.results import Table
+    better = [r | {'value': r['value'] + .01, 'scores': {k: v + .01 for k, v in r['scores'].items()}} for r in glue_runs(seed=1)]
+    better[0]['collapsed'] = 'every answer is 1'
+    table = Table([*glue_runs(), *better, *glue_runs(seed=2, without=['rte'])])
+    assert table.grid()[1][0][-1] == '76.4 (75.9–76.9) †1/2'
+    apart = Table([*glue_runs(without=['rte']), *[r for r in glue_runs(seed=1) if r['task'] == 'rte']])
+    assert 'No GLUE average for m: no seed has all tasks.' in apart.notes()
+
+
+def test_one_seed_gives_a_difference_without_an_interval(tmp_path):
+    from vidlankd_nb.evaluation.differences import difference, difference_lines
+    from vidlankd_nb.evaluation.results import Table
+    runs = [r | {'folder': str(tmp_path)} for m in 'ab' for r in glue_runs(m)]
+    found = difference(runs, 'a', 'b', 'rte')
+    assert found['difference'] == 0 and found['low'] is None and found['high'] is None
+    assert 'from one seed, so without an interval' in difference_lines(Table(runs).differences())
