@@ -40,7 +40,7 @@ setup(
     license=meta["license"],
     python_requires=f">={meta['min_python']}",
     packages=find_packages(include=[f"{meta['lib_name']}*"]),
-    package_data={meta["lib_name"]: ["configs/*.yaml", "grids/*.yaml", "templates/*.html", "explorer.html", "py.typed"]},
+    package_data={meta["lib_name"]: ["configs/*.yaml", "grids/*.yaml", "templates/*.html", "py.typed"]},
     cmdclass={"build_py": WithSamples},
     install_requires=lines("requirements"),
     extras_require=extras,

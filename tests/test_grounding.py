@@ -6,7 +6,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from vidlankd_nb.config import UserError
-from vidlankd_nb.grounding import STYLE, Look, check_sentence, heat_map, heat_maps, join_pieces, peak_inside, recall, search, show_clips, similarity, word_states
+from vidlankd_nb.grounding import STYLE, Look, heat_map, heat_maps, peak_inside, show_clips, similarity
+from vidlankd_nb.retrieval import nearest_neighbours, recall, search
+from vidlankd_nb.states import check_sentence, join_pieces, text_states, word_states
 
 
 def test_similarity_is_cosine():

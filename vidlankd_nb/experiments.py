@@ -573,7 +573,7 @@ def retrieval(x: Experiment) -> dict:
     "Caption → clip among held-out pairs, 100 at a time, averaged over draws; empty where no pair is held out."
     import numpy as np
     from vidlankd_nb.corpus import load_tokenizer
-    from vidlankd_nb.grounding import recall
+    from vidlankd_nb.retrieval import recall
     from vidlankd_nb.pairs import PairSet
     from vidlankd_nb.teacher import PairBatches, VideoTeacher, embed_pairs
     data = PairBatches(PairSet.load(x.path('pairs'), 'valid'),
@@ -663,9 +663,10 @@ def ground_sentence(
 ):                                # ([{'clip', 'score', 'caption', …}] best first, notes)
     "Read a sentence beside a clip of a run; raises `UserError` on what cannot be read, found or loaded."
     from types import SimpleNamespace
-    from vidlankd_nb.grounding import check_sentence, find_clips
+    from vidlankd_nb.grounding import find_clips
     from vidlankd_nb.pairs import PairSet
     from vidlankd_nb.readers import aligns
+    from vidlankd_nb.states import check_sentence
     folder = Path(folder)
     if not (folder/'config.yaml').exists():
         raise UserError(f"{folder} holds no run (no config.yaml): give the folder that 'vidlankd run' wrote; "

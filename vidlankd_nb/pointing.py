@@ -8,15 +8,20 @@ __all__ = ['READERS', 'word_rows', 'Aim', 'aims', 'bootstrap', 'hit_rates', 'auc
 
 # %% ../nbs/10a_pointing.ipynb #point004
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np, torch
-import torch.nn.functional as F
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.metrics import roc_auc_score
+from torch.nn import functional as F
 
 from .config import UserError
-from .grounding import frame_states, join_pieces
+from .grounding import frame_states
 from .pairs import collate
+from .states import join_pieces
 from .video import even
 
 # %% ../nbs/10a_pointing.ipynb #point007
@@ -35,20 +40,25 @@ def word_rows(
         raise UserError("This teacher was trained without the second contrast, so its words have no vectors "
                         "to point with: train with teacher.word_weight 1, or read its 'tokens'.")
     teacher.eval()
-    out = []
+    rows = []
     for numbers in np.array_split(np.arange(len(data)), -(-len(data) // batch)):
         b = collate(data.pairs, data.tokenizer, data.cfg, numbers, fixed=True)
-        seen = teacher(*(b[k].to(teacher.device) for k in ('input_ids', 'attention_mask',
-                                                           'video', 'video_mask')))
-        texts, frames = (x.cpu() for x in ((seen.words, seen.local) if reader == 'words'
-                                           else (seen.text, seen.frames)))
-        ids = data.tokenizer([data.pairs.meta(int(i))[3] for i in numbers], truncation=True,
-                             max_length=data.cfg.max_tokens)
-        for k in range(len(numbers)):
-            words = join_pieces(texts[k], ids.word_ids(k))
-            out.append((F.normalize(words, dim=-1) @ F.normalize(frames[k][b['video_mask'][k]],
-                                                                 dim=-1).T).numpy())
-    return out
+        texts, frames = _read(teacher, b, reader)
+        captions = [data.pairs.meta(int(i))[3] for i in numbers]
+        ids = data.tokenizer(captions, truncation=True, max_length=data.cfg.max_tokens)
+        for k, mask in enumerate(b['video_mask']):
+            words = F.normalize(join_pieces(texts[k], ids.word_ids(k)), dim=-1)   # (W, H)
+            seen = F.normalize(frames[k][mask], dim=-1)                           # (F, H)
+            rows.append((words @ seen.T).numpy())
+    return rows
+
+def _read(teacher, b: dict, reader: str) -> tuple[torch.Tensor, torch.Tensor]:
+    "Token states (B, L, H) and frame states (B, F, H) of a batch, as `reader` has them."
+    given = [b[k].to(teacher.device) for k in ('input_ids', 'attention_mask', 'video', 'video_mask')]
+    seen = teacher(*given)
+    if reader == 'words':
+        return seen.words.cpu(), seen.local.cpu()
+    return seen.text.cpu(), seen.frames.cpu()
 
 # %% ../nbs/10a_pointing.ipynb #point010
 @dataclass
@@ -59,69 +69,102 @@ class Aim:
     kind: str            # 'noun', 'verb', or 'glows' and 'jumps'
     right: np.ndarray    # (F,) bool: the frames that count
 
-def _happenings(data, world):
-    "For each pair its times (F,) and its entries in `events.json`."
-    events, captions = (json.loads((Path(world)/f'{n}.json').read_text(encoding='utf-8'))
-                        for n in ('events', 'caption'))
-    place = {(v, s): e for v, c in captions.items() for s, e in zip(c['start'], events[v])}
-    pairs = (data.pairs[i] for i in range(len(data)))
-    return [(p.times[even(len(p.times), data.cfg.max_frames)], p.text.split(),
-             place[p.video, round(p.start, 4)]) for p in pairs]   # the rows that the teacher is shown
+def _of_world(world: str | Path, name: str) -> dict:
+    "A file of a toy world: 'events', 'caption' or 'probes'."
+    return json.loads((Path(world)/f'{name}.json').read_text(encoding='utf-8'))
+
+def _happenings(data, world: str | Path) -> list[tuple]:
+    "For each pair its times (F,), its words and its entries in `events.json`."
+    events = _of_world(world, 'events')
+    place = {}   # video and start (s) → what happens
+    for video, c in _of_world(world, 'caption').items():
+        for start, happening in zip(c['start'], events[video]):
+            place[video, start] = happening
+    found = []
+    for i in range(len(data)):
+        pair = data.pairs[i]
+        times = pair.times[even(len(pair.times), data.cfg.max_frames)]   # of the rows that the teacher is shown
+        found.append((times, pair.text.split(), place[pair.video, round(pair.start, 4)]))
+    return found
 
 # %% ../nbs/10a_pointing.ipynb #point011
+def _is_twin(e: dict, o: dict, names) -> bool:
+    "Could the verb of one event mean the other as well?"
+    return o['word'] == e['word'] or o['event'] == e['event'] and e['noun'] in names
+
 def aims(
     data,                 # `PairBatches` on clips of a toy world
     world: str | Path,    # its folder
 ) -> list[Aim]:
     "Words of two-event clips, and the frames they should point at."
-    found, names = [], json.loads((Path(world)/'probes.json').read_text(encoding='utf-8'))['names']
+    names = _of_world(world, 'probes')['names']
+    found = []
     for i, (times, words, events) in enumerate(_happenings(data, world)):
+        shots = {tuple(e['seen']) for e in events}
+        if len(times) < 2 or len(shots) < 2:   # a still points nowhere
+            continue
         said = [e for e in events if e['word']]
-        if len(times) < 2 or len({tuple(e['seen']) for e in events}) < 2: continue   # a still points nowhere
-        frame = times[1] - times[0]
-        inside = lambda a, b: (times > a - 1e-6) & (times < b - 1e-6)
         for e in said:
-            if e['noun'] in names: found.append(Aim(i, words.index(e['noun']), 'noun', inside(*e['seen'])))
-            if any(o is not e and (o['word'] == e['word'] or o['event'] == e['event'] and e['noun'] in names)
-                   for o in said):   # which of the two is meant?
-                continue
-            found.append(Aim(i, words.index(e['word']), 'verb', inside(*e['seen'])))
-            if e['event'] in ('glows', 'jumps'):
-                found.append(Aim(i, words.index(e['word']), e['event'],
-                                 inside(e['start'] - frame, e['end'] + frame)))
+            others = [o for o in said if o is not e]
+            found += _aims_of(i, e, others, times, words, names)
+    return found
+
+def _aims_of(i: int, e: dict, others: list, times, words: list, names) -> list[Aim]:
+    "The aims of one event of pair `i`; its verb has none where it could mean one of the others."
+    def inside(start, end):
+        return (times > start - 1e-6) & (times < end - 1e-6)
+
+    found = []
+    if e['noun'] in names:
+        found.append(Aim(i, words.index(e['noun']), 'noun', inside(*e['seen'])))
+    if any(_is_twin(e, o, names) for o in others):
+        return found
+    verb = words.index(e['word'])
+    found.append(Aim(i, verb, 'verb', inside(*e['seen'])))
+    if e['event'] in ('glows', 'jumps'):
+        frame = times[1] - times[0]
+        found.append(Aim(i, verb, e['event'], inside(e['start'] - frame, e['end'] + frame)))
     return found
 
 # %% ../nbs/10a_pointing.ipynb #point012
 def bootstrap(
     groups: list,          # for each clip an array of what was measured in it
-    statistic,             # of the concatenated arrays
+    statistic: Callable,   # of the concatenated arrays
     draws: int = 1000,
     seed: int = 0,
 ) -> dict:                 # 'mean', 'low' and 'high' of a 95 % interval, 'n' clips
     "A statistic with its interval; clips are drawn, since words of one clip are right or wrong together."
-    rng, n = np.random.default_rng(seed), len(groups)
-    values = [statistic(np.concatenate([groups[i] for i in rng.integers(n, size=n)])) for _ in range(draws)]
+    rng = np.random.default_rng(seed)
+    n = len(groups)
+    values = []
+    for _ in range(draws):
+        drawn = [groups[i] for i in rng.integers(n, size=n)]
+        values.append(statistic(np.concatenate(drawn)))
     low, high = np.percentile(values, [2.5, 97.5])
     return {'mean': float(statistic(np.concatenate(groups))), 'low': float(low), 'high': float(high), 'n': n}
 
 # %% ../nbs/10a_pointing.ipynb #point013
+_KINDS = {'noun': ('noun',), 'verb': ('verb',), 'glows': ('glows',), 'jumps': ('jumps',),
+         'event': ('glows', 'jumps')}   # what is scored → kinds of aims
+
 def hit_rates(
     rows: list[np.ndarray],   # of `word_rows`
     wanted: list[Aim],
     draws: int = 1000,
 ) -> dict:                    # kind → mean, low, high, n and chance; 'event' joins glows and jumps
     "How often a word's best frame is one that counts."
-    out = {}
-    for kind, members in {'noun': ('noun',), 'verb': ('verb',), 'glows': ('glows',), 'jumps': ('jumps',),
-                          'event': ('glows', 'jumps')}.items():
-        by_clip, chance = {}, []
+    scores = {}
+    for kind, members in _KINDS.items():
+        hits = {}     # pair → whether each of its words hit
+        chance = []
         for a in wanted:
-            if a.kind not in members: continue
-            by_clip.setdefault(a.pair, []).append(a.right[rows[a.pair][a.word].argmax()])
-            chance.append(a.right.mean())
-        if by_clip:
-            out[kind] = bootstrap(list(by_clip.values()), np.mean, draws) | {'chance': float(np.mean(chance))}
-    return out
+            if a.kind in members:
+                best = rows[a.pair][a.word].argmax()
+                hits.setdefault(a.pair, []).append(a.right[best])
+                chance.append(a.right.mean())
+        if hits:
+            scores[kind] = bootstrap(list(hits.values()), np.mean, draws) | {'chance': float(np.mean(chance))}
+    return scores
 
 # %% ../nbs/10a_pointing.ipynb #point015
 def auc(
@@ -129,8 +172,9 @@ def auc(
     positive,            # (N,) bool
 ) -> float:              # NaN if one of the two is missing
     "The chance that a positive scores above a negative; a tie counts half (scikit-learn's `roc_auc_score`)."
-    from sklearn.metrics import roc_auc_score
-    return float(roc_auc_score(positive, scores)) if 0 < np.sum(positive) < len(positive) else float('nan')
+    if not 0 < np.sum(positive) < len(positive):
+        return float('nan')
+    return float(roc_auc_score(positive, scores))
 
 # %% ../nbs/10a_pointing.ipynb #point017
 @torch.inference_mode()
@@ -142,22 +186,41 @@ def colour_scores(
     draws: int = 200,
 ) -> dict:                    # AUC, mean over colours, with its interval; chance .5
     "Do colour words prefer frames of their colour? Over all clips whose captions name no invented noun."
-    probes = json.loads((Path(world)/'probes.json').read_text(encoding='utf-8'))
-    colours, clips = probes['attributes']['colour'], []
-    ids = data.tokenizer(list(colours), padding=True, return_tensors='pt').to(teacher.device)
-    texts = (teacher.eval().words(ids['input_ids']) if reader == 'words'
-             else teacher.eval()(ids['input_ids'], ids['attention_mask']).text)
-    vectors = F.normalize(torch.stack([join_pieces(t, ids.word_ids(k))[0]
-                                       for k, t in enumerate(texts.cpu())]), dim=-1)   # (4, H)
+    probes = _of_world(world, 'probes')
+    colours = probes['attributes']['colour']
+    vectors = _colour_vectors(teacher.eval(), data.tokenizer, colours, reader)   # (C, H)
+    clips = []
     for i, (times, _, events) in enumerate(_happenings(data, world)):
-        if events[0]['noun'] in probes['names']: continue
+        if events[0]['noun'] in probes['names']:
+            continue
         b = collate(data.pairs, data.tokenizer, data.cfg, [i])
         frames = frame_states(teacher, b['video'][0], 'local' if reader == 'words' else 'context')
-        at = {tuple(e['seen']): colours.index(e['colour']) for e in events}
-        shown = [next(c for (a, z), c in at.items() if a - 1e-6 <= t < z - 1e-6) for t in times]
-        clips.append(np.column_stack([F.normalize(frames, dim=-1) @ vectors.T, shown]))   # (F, 5)
-    return bootstrap(clips, lambda x: np.nanmean([auc(x[:, k], x[:, 4] == k) for k in range(len(colours))]),
-                     draws) | {'chance': .5}
+        cosines = F.normalize(frames, dim=-1) @ vectors.T
+        clips.append(np.column_stack([cosines, _colours_shown(times, events, colours)]))   # (F, C + 1)
+
+    def mean_auc(x):
+        shown = x[:, -1]
+        return np.nanmean([auc(x[:, k], shown == k) for k in range(len(colours))])
+
+    return bootstrap(clips, mean_auc, draws) | {'chance': .5}
+
+def _colour_vectors(teacher, tokenizer, colours: list[str], reader: str) -> torch.Tensor:   # (C, H)
+    "Each colour word as a direction."
+    ids = tokenizer(colours, padding=True, return_tensors='pt').to(teacher.device)
+    if reader == 'words':
+        texts = teacher.words(ids['input_ids'])
+    else:
+        texts = teacher(ids['input_ids'], ids['attention_mask']).text
+    words = [join_pieces(text, ids.word_ids(k))[0] for k, text in enumerate(texts.cpu())]
+    return F.normalize(torch.stack(words), dim=-1)
+
+def _colours_shown(times, events: list[dict], colours: list[str]) -> list[int]:   # F numbers
+    "Which colour is seen at each time (s)."
+    seen = {tuple(e['seen']): colours.index(e['colour']) for e in events}   # (start, end) → colour
+    shown = []
+    for t in times:
+        shown.append(next(c for (start, end), c in seen.items() if start - 1e-6 <= t < end - 1e-6))
+    return shown
 
 # %% ../nbs/10a_pointing.ipynb #point019
 def pointing_scores(
@@ -167,19 +230,21 @@ def pointing_scores(
     reader: str = 'words',
     draws: int = 1000,        # of the bootstrap
 ) -> dict:                    # 'noun', 'verb', 'glows', 'jumps', 'event', 'colour' → mean, low, high, n, chance
-    "Does a teacher point at the right frames?"
-    if not (wanted := aims(data, world)):
+    "Does a teacher point at the right frames? Raises `UserError` where no held-out clip has two events."
+    wanted = aims(data, world)
+    if not wanted:
         raise UserError("There is no clip with two events among the held-out pairs, "
                         "so pointing cannot be scored: raise world.two_event_clips or pairs.valid_share.")
-    return (hit_rates(word_rows(teacher, data, reader), wanted, draws)
-            | {'colour': colour_scores(teacher, data, world, reader, max(1, draws // 5))})
+    found = hit_rates(word_rows(teacher, data, reader), wanted, draws)
+    colour = colour_scores(teacher, data, world, reader, max(1, draws // 5))
+    return found | {'colour': colour}
 
 # %% ../nbs/10a_pointing.ipynb #point020
 def untrained(
     teacher,      # a `VideoTeacher`
     data,         # `PairBatches`: its first rows set the video encoder's scale
     seed: int = 0,
-):                # a teacher of the same shape with random weights
+) -> torch.nn.Module:   # a `VideoTeacher` of the same shape with random weights
     "What the shape alone can do."
     torch.manual_seed(seed)
     model = type(teacher)(teacher.config)
@@ -188,12 +253,17 @@ def untrained(
     return model
 
 # %% ../nbs/10a_pointing.ipynb #point028
+def _with_interval(score: dict) -> str:
+    return f"{score['mean']:.2f} ({score['low']:.2f}–{score['high']:.2f})"
+
 def show_scores(
     scores: dict,         # name → what `pointing_scores` returns
-):                        # a table
+) -> pd.DataFrame:
     "A row for each teacher or reading: hits with their 95 % intervals, and chance."
-    import pandas as pd
-    cell = lambda v: f"{v['mean']:.2f} ({v['low']:.2f}–{v['high']:.2f})"
-    table = pd.DataFrame({name: {k: cell(v) for k, v in kinds.items()} for name, kinds in scores.items()}).T
-    table.loc['chance'] = pd.Series({k: f"{v['chance']:.2f}" for k, v in next(iter(scores.values())).items()})
+    columns = {}
+    for name, kinds in scores.items():
+        columns[name] = {kind: _with_interval(s) for kind, s in kinds.items()}
+    table = pd.DataFrame(columns).T
+    first = next(iter(scores.values()))
+    table.loc['chance'] = pd.Series({kind: f"{s['chance']:.2f}" for kind, s in first.items()})
     return table

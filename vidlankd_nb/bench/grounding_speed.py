@@ -51,7 +51,7 @@ def bench_grounding_speed(
     width: int = 512,
 ) -> dict:
     "Measure a heat map, ranking and search; writes the figures."
-    from vidlankd_nb.grounding import recall, search
+    from vidlankd_nb.retrieval import recall, search
     rng = np.random.default_rng(0)
     t = rng.standard_normal((clips, width), dtype=np.float32)
     at = rng.choice(clips, queries, replace=False)
