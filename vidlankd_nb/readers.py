@@ -6,27 +6,37 @@
 __all__ = ['MARKS', 'PAINT', 'rotation', 'aligns', 'token_states', 'student_reader', 'read_student', 'layout', 'show_words']
 
 # %% ../nbs/10b_readers.ipynb #fed49ef6
+from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from scipy.linalg import orthogonal_procrustes
+from sklearn.decomposition import PCA
+from sklearn.manifold import MDS, TSNE
 from torch.nn import functional as F
+from transformers import AutoModelForMaskedLM
 
 from .config import UserError
-from .grounding import INK, Reader, styled, word_states
+from .corpus import fingerprint, load_tokenizer
+from .grounding import INK, Reader, styled
 from .objectives import parse_objective
+from .states import text_states, word_states
 from .student import load_head, load_kind
 
 # %% ../nbs/10b_readers.ipynb #8259afbb
+def _unit(states) -> np.ndarray:
+    "Rows of unit length, float64."
+    return F.normalize(torch.as_tensor(np.asarray(states)).double(), dim=-1).numpy()
+
 def rotation(
     student,     # (n, H) states of n tokens
     teacher,     # (n, H) the teacher's of the same tokens
 ) -> np.ndarray: # (H, H): states @ rotation
     "The orthogonal map that brings the first nearest to the second (Schönemann 1966)."
-    from scipy.linalg import orthogonal_procrustes
-    s, t = (F.normalize(torch.as_tensor(np.asarray(x)).double(), dim=-1).numpy() for x in (student, teacher))
-    return orthogonal_procrustes(s, t)[0]
+    turn, _ = orthogonal_procrustes(_unit(student), _unit(teacher))
+    return turn
 
 # %% ../nbs/10b_readers.ipynb #9617750c
 def aligns(
@@ -36,6 +46,12 @@ def aligns(
     return parse_objective(objective).aligned
 
 # %% ../nbs/10b_readers.ipynb #7056772d
+def _text_batches(tokenizer, texts: list[str], batch: int) -> Iterator[dict]:
+    "Texts as an encoder reads them, so many at once, padded to the longest of each batch."
+    for first in range(0, len(texts), batch):
+        yield tokenizer(texts[first:first + batch], return_tensors='pt', padding=True, truncation=True,
+                        return_special_tokens_mask=True)
+
 @torch.inference_mode()
 def token_states(
     model,            # a masked-LM model
@@ -46,11 +62,9 @@ def token_states(
 ) -> torch.Tensor:    # (n, H) of all tokens that are not special, text after text
     "Contextual states of many sentences' tokens."
     out = []
-    for i in range(0, len(texts), batch):
-        enc = tokenizer(texts[i:i + batch], return_tensors='pt', padding=True, truncation=True,
-                        return_special_tokens_mask=True)
-        real = ~enc.pop('special_tokens_mask').bool()
-        h = model.base_model.eval()(**enc.to(model.device)).last_hidden_state[real.to(model.device)]
+    for b, states in text_states(model, _text_batches(tokenizer, texts, batch)):
+        real = ~b['special_tokens_mask'].bool()
+        h = states[real.to(states.device)]
         out.append((h if through is None else through(h)).cpu())
     return torch.cat(out)
 
@@ -64,16 +78,21 @@ def student_reader(
     texts: list | None = None,   # sentences to fit a rotation on; None: the objective aligns, nothing is fitted
 ) -> Reader:
     "A student that reads into the teacher's space; raises `UserError` where the widths differ."
-    mine, theirs = student.config.hidden_size, teacher.text.config.hidden_size
+    mine = student.config.hidden_size
+    theirs = teacher.text.config.hidden_size
     if mine != theirs:
         raise UserError(f"The student '{name}' has width {mine} and the teacher {theirs}: only a student of "
                         "the teacher's width can be read beside it. "
                         f"Train one with student.text.width {theirs}.")
     if texts is None:
         return Reader(f'student {name}', lambda text: word_states(student, tokenizer, text, head))
-    turn = torch.tensor(rotation(token_states(student, tokenizer, texts, head),
-                                 token_states(teacher.text, tokenizer, texts)), dtype=torch.float32)
-    through = (lambda h: h @ turn) if head is None else (lambda h: head(h) @ turn)
+    own = token_states(student, tokenizer, texts, head)
+    wanted = token_states(teacher.text, tokenizer, texts)
+    turn = torch.tensor(rotation(own, wanted), dtype=torch.float32)
+
+    def through(states):
+        return (states if head is None else head(states)) @ turn
+
     return Reader(f'student {name}', lambda text: word_states(student, tokenizer, text, through),
                   note='turned by a rotation fitted on text')
 
@@ -86,8 +105,6 @@ def read_student(
     objective: str | None = None,   # what it was taught with; None: as its head remembers
 ) -> Reader:
     "A saved student as a reader; raises `UserError` when it cannot be one."
-    from transformers import AutoModelForMaskedLM
-    from vidlankd_nb.corpus import fingerprint, load_tokenizer
     folder = Path(folder)
     if not (folder/'model.safetensors').exists():
         raise UserError(f"No finished student in {folder}: "
@@ -95,35 +112,41 @@ def read_student(
     if fingerprint(load_tokenizer(folder)) != fingerprint(tokenizer):
         raise UserError(f"The student in {folder} has another vocabulary than the teacher: "
                         "read beside each other, both must cut a sentence the same way.")
-    student, has_head = (AutoModelForMaskedLM.from_pretrained(folder),
-                         (folder/'distillation_head.safetensors').exists())
-    objective = objective or (load_kind(folder)['objective'] if has_head else 'none')
-    return student_reader(folder.name, student, tokenizer, teacher, load_head(folder) if has_head else None,
-                          None if aligns(objective) else texts)
+    student = AutoModelForMaskedLM.from_pretrained(folder)
+    head = None
+    taught = 'none'
+    if (folder/'distillation_head.safetensors').exists():
+        head = load_head(folder)
+        taught = load_kind(folder)['objective']
+    fitted_on = None if aligns(objective or taught) else texts
+    return student_reader(folder.name, student, tokenizer, teacher, head, fitted_on)
 
 # %% ../nbs/10b_readers.ipynb #85321a36
+def _pca(x) -> np.ndarray:
+    "The first two principal components; the largest value of each is positive, since a component's sign is arbitrary."
+    flat = PCA(2, svd_solver='full').fit_transform(x)
+    return flat * np.sign(flat[np.abs(flat).argmax(0), [0, 1]])
+
 def layout(
     states,              # (n, H) a state for each word
     how: str = 'pca',    # 'pca', 'mds' or 'tsne'; all with fixed starts
 ) -> np.ndarray:         # (n, 2)
     "Words in the plane, neighbours near each other; raises `UserError` on an unknown way."
-    x = F.normalize(torch.as_tensor(np.asarray(states)).double(), dim=-1).numpy()
+    x = _unit(states)
     x = x - x.mean(0)
-    from sklearn.decomposition import PCA
-    flat = PCA(2, svd_solver='full').fit_transform(x)
-    flat = flat * np.sign(flat[np.abs(flat).argmax(0), [0, 1]])      # a component's sign is arbitrary
-    if how == 'pca': return flat
+    if how == 'pca':
+        return _pca(x)
     if how == 'mds':
-        from sklearn.manifold import MDS
         return MDS(2, random_state=0, n_init=1).fit_transform(x)
     if how == 'tsne':
-        from sklearn.manifold import TSNE
-        return TSNE(2, init=flat / flat.std() * 1e-4, random_state=0,
-                    perplexity=min(15, (len(x) - 1) / 3)).fit_transform(x)
+        flat = _pca(x)
+        near = min(15, (len(x) - 1) / 3)
+        return TSNE(2, init=flat / flat.std() * 1e-4, random_state=0, perplexity=near).fit_transform(x)
     raise UserError(f"Unknown layout '{how}': 'pca', 'mds' or 'tsne'.")
 
 # %% ../nbs/10b_readers.ipynb #57fab0cd
-MARKS, PAINT = 'os^D', {'red': '#d62d28', 'green': '#28af3c', 'blue': '#3250dc', 'yellow': '#c9b400'}
+MARKS = 'os^D'
+PAINT = {'red': '#d62d28', 'green': '#28af3c', 'blue': '#3250dc', 'yellow': '#c9b400'}
 
 @styled
 def show_words(
@@ -132,15 +155,17 @@ def show_words(
     values: list[str],   # a hidden attribute's value for each word: colour and shape of its mark
     ax=None,             # a matplotlib axis; None: a new figure
     title: str = '',
-):                       # the axis
+) -> plt.Axes:           # the axis
     "Words in the plane, marked by what their objects look like."
-    if ax is None: _, ax = plt.subplots(figsize=(3.6, 3.4), layout='constrained')
-    for k, v in enumerate(sorted(set(values))):
-        at = np.array([p for p, w in zip(points, values) if w == v])
-        ax.scatter(*at.T, s=34, marker=MARKS[k % 4], color=PAINT.get(v, INK[k % len(INK)]), label=v,
-                   alpha=.85, linewidths=0)
-    for (a, b), w in zip(points, words):
-        ax.annotate(w, (a, b), xytext=(3, 3), textcoords='offset points', fontsize=5.5, color='.35')
-    ax.set(xticks=[], yticks=[]); ax.set_title(title, loc='left')
+    if ax is None:
+        _, ax = plt.subplots(figsize=(3.6, 3.4), layout='constrained')
+    for k, value in enumerate(sorted(set(values))):
+        at = np.array([p for p, v in zip(points, values) if v == value])
+        colour = PAINT.get(value, INK[k % len(INK)])
+        ax.scatter(*at.T, s=34, marker=MARKS[k % 4], color=colour, label=value, alpha=.85, linewidths=0)
+    for point, word in zip(points, words):
+        ax.annotate(word, tuple(point), xytext=(3, 3), textcoords='offset points', fontsize=5.5, color='.35')
+    ax.set(xticks=[], yticks=[])
+    ax.set_title(title, loc='left')
     ax.legend(frameon=False, ncols=2, fontsize=7, loc='best')
     return ax

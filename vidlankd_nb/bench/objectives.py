@@ -151,7 +151,7 @@ def states_case(
     s, t = (torch.randn(*shape, generator=gen) for _ in range(2))
     mask, ids = torch.ones(shape[:2], dtype=torch.bool), torch.arange(shape[0])
     objective = make_objective(name, shape[2], shape[2], options, **sizes)
-    if objective.reads == 'vokens': t = torch.randint(sizes['n_vokens'], shape[:2], generator=gen)
+    if objective.takes == 'voken_ids': t = torch.randint(sizes['n_vokens'], shape[:2], generator=gen)
     def run():
         x = s.clone().requires_grad_()
         objective(x, t, mask, ids)[0].backward()

@@ -18,7 +18,8 @@ from transformers import PreTrainedTokenizerFast
 from .objectives import machine, nst_loop
 from ..config import Distillation, Encoder, Training, load_run
 from ..corpus import Masker, masked_batch, most_masked
-from ..student import StudentTask, teacher_reads
+from ..objectives import ModelOutputs
+from ..student import StudentTask, teacher_outputs, tokens_of
 from ..teacher import text_encoder
 from ..training import (Watch, make_accelerator, make_optimizer, matmul_peak,
                                   optimizer_step, to_device)
@@ -147,12 +148,13 @@ def extra_parts(
     device = batch['input_ids'].device
     def teacher():
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            return teacher_reads(task.teacher, batch)['states']
+            return teacher_outputs(task.teacher, batch).hidden_states
     states = teacher().float()
     def objective():
         x = states.clone().requires_grad_()
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            loss, _ = task.objective(task.head(x), states, ~batch['special'], batch['examples'])
+            mine, theirs = ModelOutputs(task.head(x)), ModelOutputs(states)
+            loss, _ = task.objectives['distillation'].distil(mine, theirs, tokens_of(batch))
         loss.backward()
         for p in task.head.parameters(): p.grad = None
     return {"the teacher's forward pass": teacher, 'head and objective': objective}
