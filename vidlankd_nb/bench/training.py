@@ -61,7 +61,7 @@ def package_step(
     model, optimizer = acc.prepare(torch.compile(task) if cfg.compile else task, make_optimizer(task, cfg))
     watch = Watch(list(task.weights), None, acc, cfg.stop_norm)
     def step():
-        optimizer_step(acc, model, task, optimizer, [to_device(batch, acc.device)], cfg, cfg.lr, watch, 0)
+        optimizer_step(acc, model, task, optimizer, [to_device(batch, acc.device)], cfg, cfg.lr, task.weights, watch, 0)
         return watch.rows.pop()[1]
     return step
 
