@@ -53,11 +53,11 @@ notebooks: setup         ## run every notebook
 pytest: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests
 
-docs: setup              ## the course as a site, in _site/, every link followed
-	OMP_NUM_THREADS=1 $(BIN)/python scripts/docs.py
+docs: setup              ## the course and the API as a site, _site/html/index.html, every link followed
+	OMP_NUM_THREADS=1 $(BIN)/sphinx-build -W --keep-going -q -c docs -d _site/doctrees nbs _site/html
 
 samples: setup           ## make data_samples/ again
 	$(BIN)/python scripts/samples.py
 
 clean:
-	rm -rf build dist *.egg-info runs _proc _site
+	rm -rf build dist *.egg-info runs nbs/api _site

@@ -59,7 +59,7 @@ def test_a_name_is_defined_once_and_no_merge_is_left_over(page):
 
 @pytest.mark.parametrize('page', pages(), ids=lambda p: p.stem)
 def test_imports_have_cells_of_their_own(page):
-    "nbdev runs cells with imports when it makes the API pages, and only those: what else stands in them would fail."
+    "What a page needs is seen at a glance."
     mixed = []
     for source in code_of(page):
         if re.search(r'^#\|\s*(export|eval:\s*false)', source, re.M): continue
@@ -70,9 +70,9 @@ def test_imports_have_cells_of_their_own(page):
 
 
 def course():
-    "Notebooks in the course's order, as the sidebar has them."
-    rows = yaml.safe_load((root/'nbs'/'sidebar.yml').read_text(encoding='utf-8'))['website']['sidebar']['contents']
-    return [p for r in rows for p in r.get('contents', [r.get('href')])]
+    "Notebooks in the course's order: the home page, then the site's contents."
+    rows = (root/'docs'/'contents.md').read_text(encoding='utf-8').splitlines()
+    return ['index.ipynb', *[row for row in rows if row.endswith('.ipynb')]]
 
 
 def test_the_course_holds_every_page():
@@ -86,7 +86,7 @@ def test_the_course_holds_every_page():
 
 @pytest.mark.parametrize('page', pages(), ids=lambda p: p.stem)
 def test_a_page_opens_with_its_title_and_one_sentence(page):
-    "nbdev makes the site's title of the first cell, and drops what else stands in it."
+    "The site makes its title of the first cell, and the sentence stands under it."
     assert re.fullmatch(r'# .+\n\n> .+', ''.join(cells_of(page)[0]['source']).strip())
 
 
@@ -170,7 +170,7 @@ def test_links_lead_somewhere():
 
 
 def test_links_of_pages_hold_wherever_a_page_is_read():
-    "JupyterLab, GitHub and Pandoc each name a heading's anchor in a way of their own, and a site knows nothing outside nbs/: a page leads to pages and pictures, and names a section in words."
+    "JupyterLab, GitHub and the site each name a heading's anchor in a way of their own, and a site knows nothing outside nbs/: a page leads to pages and pictures, and names a section in words."
     odd = [f'{p.relative_to(root)}: {link}' for p in pages() for link in links(prose(p)) if '#' in link or not (p.parent/link).resolve().is_relative_to(root/'nbs')]
     assert not odd, '\n'.join(odd)
 
