@@ -98,3 +98,25 @@ def test_killed_and_resumed_from_a_folder_with_dropout(prepared, weights, tmp_pa
     call(*CLI, 'student', *words, '--out', cut)
     a, b = (f/'students'/'l2' for f in (whole, cut))
     assert (a/'model.safetensors').read_bytes() == (b/'model.safetensors').read_bytes() and log(a) == log(b)
+
+
+def test_layers_of_the_video_encoder_start_each_for_itself():
+    "Copies of one layer would be moved alike by the same signal; biases and norms start alike in any case."
+    from vidlankd_nb.teacher import VideoEncoder
+    torch.manual_seed(0)
+    encoder = VideoEncoder(12, 16, layers=3, heads=2, hidden=24, dropout=0.25)
+    matrices = [{n: p for n, p in layer.named_parameters() if p.ndim == 2} for layer in encoder.layers.layers]
+    assert len(matrices) == 3 and len(matrices[0]) == 4
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        assert not any(torch.equal(matrices[a][n], matrices[b][n]) for n in matrices[0])
+    assert {m.p for m in encoder.modules() if isinstance(m, torch.nn.Dropout)} == {0.25}
+
+
+@pytest.mark.parametrize('given, text, expected', [(None, 0.1, 0.1), (0.3, 0.1, 0.3), (0.0, 0.1, 0.0)])
+def test_the_video_encoders_dropout_follows_its_setting(prepared, given, text, expected, tmp_path):
+    from vidlankd_nb.teacher import VideoTeacher, make_teacher
+    tok = load_tokenizer(prepared/'corpus'/'tokenizer')
+    cfg = Teacher(video_dropout=given, text=Encoder(layers=1, width=32, heads=2, dropout=text))
+    make_teacher(cfg, tok, 12, 8).save_pretrained(tmp_path/'teacher')
+    again = VideoTeacher.from_pretrained(tmp_path/'teacher')
+    assert {m.p for m in again.video.modules() if isinstance(m, torch.nn.Dropout)} == {expected}

@@ -1,5 +1,6 @@
 """The presets' true architectures, for three steps, through the command line."""
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ from transformers import AutoModelForMaskedLM
 
 from vidlankd_nb.config import load_run
 from vidlankd_nb.teacher import VideoTeacher
+
+root = Path(__file__).parent.parent
 
 
 def vidlankd(*args): return call(*CLI, *args).stdout
@@ -41,7 +44,7 @@ def test_small_goes_the_whole_road(tmp_path):
     teacher = VideoTeacher.from_pretrained(run/'teachers'/'video')
     assert shape(teacher.text) == ('bert', 6, 512, 8) and teacher.config.video_layers == 6
     assert steps(run/'teachers'/'video') == [(k, ['contrast', 'mlm']) for k in (1, 2, 3)]
-    for name, terms in (('text_only', ['mlm']), ('nst+crd', ['distillation', 'mlm'])):
+    for name, terms in (('text_only', ['mlm']), ('nst+crd', ['distillation/crd', 'distillation/nst', 'mlm'])):
         assert shape(AutoModelForMaskedLM.from_pretrained(run/'students'/name)) == ('bert', 6, 512, 8)
         assert steps(run/'students'/name) == [(k, terms) for k in (1, 2, 3)]
     assert 'nst+crd' in json.loads((run/'report.json').read_text())['students']
@@ -51,8 +54,54 @@ def test_base_teaches_and_distils(tmp_path):
     run, words = tmp_path/'base', ['--config', 'base-smoke', '--teacher.batch', 2, '--student.batch', 2, '--students', '{nst+crd: {objective: nst+crd}}']
     for stage in ('world', 'features', 'pairs', 'corpus', 'teacher', 'student'): vidlankd(stage, *words, '--out', run)
     assert steps(run/'teachers'/'video') == [(k, ['contrast', 'mlm']) for k in (1, 2, 3)]
-    assert steps(run/'students'/'nst+crd') == [(k, ['distillation', 'mlm']) for k in (1, 2, 3)]
+    assert steps(run/'students'/'nst+crd') == [(k, ['distillation/crd', 'distillation/nst', 'mlm']) for k in (1, 2, 3)]
     config = json.loads((run/'teachers'/'video'/'config.json').read_text())
     assert (config['text']['num_hidden_layers'], config['text']['hidden_size'], config['video_layers']) == (12, 768, 12)
     with safe_open(run/'students'/'nst+crd'/'model.safetensors', 'pt') as f:   # layers 0 to 11, width 768
         assert f.get_slice('bert.encoder.layer.11.output.dense.weight').get_shape() == [768, 3072] and 'bert.encoder.layer.12.output.dense.weight' not in f.keys()
+
+
+# --- what the presets promise
+
+PUBLISHED = ('small', 'base')
+
+
+@pytest.mark.parametrize('name', [*PUBLISHED, 'large-world', 'tiny', 'hours'])
+def test_every_preset_that_claims_something_brings_its_control(name):
+    run = load_run(name)
+    taught = [d for d in run.controls.values() if d.teacher == 'captions' and d.objective != 'none']
+    assert taught, f'{name} has no student of a teacher that saw no video'
+    assert {d.objective for d in taught} <= {d.objective for d in run.students.values()}
+
+
+@pytest.mark.parametrize('name', PUBLISHED)
+def test_the_released_decay_is_laid_out_over_ten_times_the_training(name):
+    "20 epochs of 200: the learning rate falls along a line that would reach 0 after 200, so it ends at nine tenths."
+    from vidlankd_nb.training import decay_steps, learning_rate, total_steps
+    cfg = load_run(name).teacher
+    examples = 1000 * cfg.batch
+    total, decay = total_steps(cfg, examples), decay_steps(cfg, examples)
+    assert (total, decay) == (20_000, 200_000)
+    assert [learning_rate(step, decay, cfg) for step in (0, 10_000, 19_999)] == pytest.approx([5e-5, 5e-5 * .95, 5e-5 * 180_001 / 200_000])
+    text = (root/'vidlankd_nb'/'configs'/f'{name}.yaml').read_text(encoding='utf-8')
+    assert 'windows: all' in text and '--pairs.windows one' in text       # it says which it takes, and how to take the other
+
+
+@pytest.mark.parametrize('epochs, decay, steps', [('20', '10', None), ('null', '10', '5')])
+def test_a_decay_shorter_than_the_training_is_refused(epochs, decay, steps):
+    from vidlankd_nb.config import UserError
+    from vidlankd_nb.training import check_settings
+    run = load_run('tiny', teacher__epochs=None if epochs == 'null' else float(epochs), teacher__decay_epochs=float(decay))
+    with pytest.raises(UserError, match='decay_epochs'): check_settings(run.teacher)
+
+
+def test_the_grid_of_controls():
+    "Wrong videos, two stages from a teacher of captions, as many operations without a teacher (its training counted and not), captions as text."
+    from vidlankd_nb.ablation import read_grid
+    cells = {c.name: c for c in read_grid('controls')}
+    assert cells['shuffled_videos'].student.teacher == 'shuffled'
+    two = cells['two_stage_captions'].student
+    assert (two.objective, two.start, two.teacher) == ('none', 'teacher', 'captions')
+    assert [cells[n].student.budget for n in ('text_only_longer', 'text_only_longest')] == ['distilled', 'distilled_and_teacher']
+    assert cells['captions_as_text'].settings == {'corpus.captions': True}
+    assert {'shuffled_videos', 'two_stage_captions', 'text_only_longer', 'text_only_longest', 'captions_as_text', 'caption_teacher'} <= {c.name for c in read_grid('smallest')}
