@@ -12,7 +12,8 @@ import pytest
 
 from vidlankd_nb import cli
 from vidlankd_nb.ablation import CellRun, cell_file, changed, clear, next_job, prepare, read_grid, record_of, run_cell, state_of, units
-from vidlankd_nb.config import UserError, load_run, to_yaml
+from vidlankd_nb.config import load_run, to_yaml
+from vidlankd_nb.files import UserError
 
 BASE = [sys.executable, '-m', 'vidlankd_nb.cli', 'ablate']
 ENV = os.environ | {'OMP_NUM_THREADS': '1', 'HF_HUB_OFFLINE': '1'}

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from vidlankd_nb.config import UserError
+from vidlankd_nb.files import UserError
 from vidlankd_nb.evaluation.benchmarks import GROUPS, TASKS, tasks
 from vidlankd_nb.evaluation.suite import load, score
 

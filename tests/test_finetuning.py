@@ -14,7 +14,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from trainings import start
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, PreTrainedTokenizerFast
 
-from vidlankd_nb.config import FineTuning, UserError
+from vidlankd_nb.config import FineTuning
+from vidlankd_nb.files import UserError
 from vidlankd_nb.evaluation.benchmarks import TASKS
 from vidlankd_nb.evaluation.suite import load, score
 from vidlankd_nb.evaluation.encoders import PlainHead, candidate, hushed, with_head

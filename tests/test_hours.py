@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from trainings import CLI, python
 
-from vidlankd_nb.config import Evaluation, UserError, World
+from vidlankd_nb.config import Evaluation, World
+from vidlankd_nb.files import UserError
 from vidlankd_nb.filming import generate
 from vidlankd_nb.hours import HOURS, hours_of, make_world
 from vidlankd_nb.toyworld import balanced_attributes, make_names

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import reference_objectives as ref
 import trainings
 import two_processes
-from vidlankd_nb.config import UserError
+from vidlankd_nb.files import UserError
 from vidlankd_nb.objectives import OBJECTIVES, ModelOutputs, NST, Objective, Sum, Tokens, draw_tokens, make_objective, parse_objective, poly_mmd, scatter_draws, unit
 
 nan, inf = float('nan'), float('inf')

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from vidlankd_nb.config import Pairs, UserError, World
+from vidlankd_nb.config import Pairs, World
+from vidlankd_nb.files import UserError
 from vidlankd_nb.pointing import aims, auc, bootstrap, hit_rates, pointing_scores, show_scores, word_rows
 from vidlankd_nb.filming import generate
 

@@ -10,7 +10,8 @@ from sklearn.linear_model import Ridge
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
-from vidlankd_nb.config import Evaluation, UserError
+from vidlankd_nb.config import Evaluation
+from vidlankd_nb.files import UserError
 from vidlankd_nb.evaluation.probes import halves, kernel_of, name_states, pair_accuracy, physical_probe, plot_probes, probe, probe_table, property_probe, ridge_accuracy
 
 PROBES = json.loads((Path(__file__).parents[1]/'data_samples'/'toyworld'/'probes.json').read_text())

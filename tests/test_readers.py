@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from vidlankd_nb.config import UserError
+from vidlankd_nb.files import UserError
 from vidlankd_nb.readers import aligns, layout, rotation, show_words, student_reader
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from vidlankd_nb.config import UserError
+from vidlankd_nb.files import UserError
 from vidlankd_nb.corpus import train_tokenizer
 from vidlankd_nb.evaluation.suite import load, score
 from vidlankd_nb.evaluation.squad import answers, best_of, best_threshold, em, f1, golds, normalised, positions, score_spans, spans, threshold_curve, windows, write_predictions

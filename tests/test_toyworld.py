@@ -7,7 +7,8 @@ import av
 import numpy as np
 import pytest
 
-from vidlankd_nb.config import UserError, World
+from vidlankd_nb.config import World
+from vidlankd_nb.files import UserError
 from vidlankd_nb.filming import SAMPLE, generate, make_samples, render, write_video
 from vidlankd_nb.toyworld import (ATTRIBUTES, TELLING, Event, balanced_attributes, corpus_lines, make_names,
                                   make_probes, noun_clips, telling_lines, two_event_clips)

@@ -191,7 +191,8 @@ def test_what_does_not_go_together_is_refused(run):
 
 def test_shares_are_not_compiled():
     from types import SimpleNamespace
-    from vidlankd_nb.config import Training, UserError
+    from vidlankd_nb.config import Training
+    from vidlankd_nb.files import UserError
     from vidlankd_nb.training import place
     two, both = SimpleNamespace(num_processes=2, device=torch.device('cpu')), Training(sharding='fsdp', compile=True)
     with pytest.raises(UserError, match='set sharding to ddp, or compile to false'): place(torch.nn.Linear(2, 2), both, two)

@@ -5,7 +5,8 @@ from fractions import Fraction
 import av, datasets, numpy as np, pyarrow as pa, pytest, torch
 
 from vidlankd_nb import backbones as B, extraction as E, features as F, store as S, video as V
-from vidlankd_nb.config import Features, UserError
+from vidlankd_nb.config import Features
+from vidlankd_nb.files import UserError
 
 
 def picture(k, h=48, w=64):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from trainings import CLI, python
 
-from vidlankd_nb.config import UserError
+from vidlankd_nb.files import UserError
 from vidlankd_nb.vocabulary import coverage, interval, vocabulary_of_run, word_gap, words
 
 SAMPLES = Path(__file__).parent.parent/'data_samples'/'toyworld'

@@ -11,7 +11,8 @@ import torch
 import yaml
 from trainings import CLI, python
 
-from vidlankd_nb.config import Pairs, UserError, Vokens, load_run
+from vidlankd_nb.config import Pairs, Vokens, load_run
+from vidlankd_nb.files import UserError
 from vidlankd_nb.corpus import Examples, TextBatches, load_tokenizer
 from vidlankd_nb.pairs import PairSet
 from vidlankd_nb.teacher import VideoTeacher, states_of

@@ -6,7 +6,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from transformers import AutoModel
 
-from vidlankd_nb.config import Encoder, Teacher, UserError
+from vidlankd_nb.config import Encoder, Teacher
+from vidlankd_nb.files import UserError
 from vidlankd_nb.corpus import load_tokenizer, train_tokenizer
 from vidlankd_nb.teacher import TeacherTask, VideoTeacher, _shuffled, make_teacher
 

@@ -11,7 +11,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:   # what an editor and a type checker read
-    from .config import Run, UserError, load_run
+    from .config import Run, load_run
+    from .files import UserError
     from .corpus import build_corpus, load_tokenizer
     from .evaluation.grid import Grid, evaluate
     from .evaluation.probes import probe

@@ -17,8 +17,8 @@ from pathlib import Path
 import yaml
 
 from . import __version__
-from .config import (Distillation, Run, UserError, differences, dotted, load_run, make_folder,
-                                nearest, to_yaml, write_aside)
+from .config import Distillation, Run, differences, dotted, load_run, to_yaml
+from .files import UserError, make_folder, nearest, write_aside
 from .experiments import (OWN_TEACHERS, STAGES, Experiment, contents, digest, evaluate_model,
                                      rests_on_teacher, stage_key, student_key, teacher_key,
                                      train_student, train_teacher)

@@ -13,7 +13,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_type_hints
 
-from .config import Run, UserError, explain, field_docs, nearest, parse_run, presets, run_parser
+from .config import Run, explain, field_docs, parse_run, presets, run_parser
+from .files import UserError, nearest
 
 # %% ../nbs/13_arguments.ipynb #argsplit
 def split_words(

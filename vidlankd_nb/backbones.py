@@ -15,7 +15,8 @@ import torch
 from transformers import AutoConfig, AutoModel
 from transformers.utils import cached_file
 
-from .config import Features, UserError, nearest
+from .config import Features
+from .files import UserError, nearest
 from .features import Pixels
 
 # %% ../nbs/02b_backbones.ipynb #10f6e961

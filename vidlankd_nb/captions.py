@@ -14,7 +14,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from .config import UserError
+from .files import UserError
 from .features import FeatureRows
 
 # %% ../nbs/02e_captions.ipynb #ad6f96a2

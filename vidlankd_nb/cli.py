@@ -16,8 +16,8 @@ from pathlib import Path
 from . import __version__
 from .arguments import (FileUse, command_parser, configs_named, file_words, means_files, run_words,
                                    split_words)
-from .config import (Corpus, Features, FineTuning, Pairs, Run, UserError, nearest, parse_run,
-                                presets, run_parser)
+from .config import Corpus, Features, FineTuning, Pairs, Run, parse_run, presets, run_parser
+from .files import UserError, nearest
 
 # %% ../nbs/13_cli.ipynb #b69497d5
 def quiet(

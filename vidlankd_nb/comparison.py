@@ -19,7 +19,8 @@ import matplotlib.pyplot as plt
 
 from . import __version__
 from .ablation import Cell, clock, state_of
-from .config import Run, write_aside, write_json
+from .config import Run
+from .files import write_aside, write_json
 from .corpus import cores
 from .report import column, mean, picture, rendered
 from .statistics import holm, interval, interval_words, paired

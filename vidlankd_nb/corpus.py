@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .config import Corpus, UserError, make_folder, write_aside, write_json
+from .config import Corpus
+from .files import UserError, make_folder, write_aside, write_json
 
 # %% ../nbs/04_corpus.ipynb #3ddeac9e
 def is_markup(

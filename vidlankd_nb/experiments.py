@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Callable
 
 from . import __version__
-from .config import (Run, Training, UserError, differences, load_run, make_folder, nearest,
-                                to_yaml, write_aside, write_json)
+from .config import Run, Training, differences, load_run, to_yaml
+from .files import UserError, make_folder, nearest, write_aside, write_json
 from .corpus import cores
 
 # %% ../nbs/12_experiments.ipynb #5f3c2356

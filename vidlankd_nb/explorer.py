@@ -18,7 +18,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from .config import UserError
+from .files import UserError
 from .grounding import HEAT, INK, Grounding, Look, styled
 from .states import check_sentence
 from .video import even

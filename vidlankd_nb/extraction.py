@@ -18,7 +18,8 @@ import numpy as np
 import torch
 
 from .backbones import load_backbone
-from .config import Features, Progress, UserError, write_json
+from .config import Features
+from .files import Progress, UserError, write_json
 from .features import as_rows, reader, windows
 from .store import FeatureStore, MappedTable, StoreWriter, shards
 from .video import no_frame

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .config import UserError
+from .files import UserError
 from .video import VideoReader, no_frame
 
 # %% ../nbs/02a_features.ipynb #b5207784

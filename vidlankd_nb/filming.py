@@ -16,7 +16,8 @@ from pathlib import Path
 import av
 import numpy as np
 
-from .config import UserError, World, make_folder
+from .config import World
+from .files import UserError, make_folder
 from .toyworld import (ATTRIBUTES, KINDS, Clip, Event, answers, balanced_attributes, corpus_lines,
                                   generic_clips, make_names, make_probes, noun_clips, two_event_clips)
 

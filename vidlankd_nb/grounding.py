@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from .config import UserError
+from .files import UserError
 from .pairs import collate
 from .retrieval import search
 from .states import word_states

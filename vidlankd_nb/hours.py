@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .config import UserError, World, nearest
+from .config import World
+from .files import UserError, nearest
 from .filming import generate
 from .toyworld import repeats
 

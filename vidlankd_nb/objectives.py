@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .config import UserError, nearest
+from .files import UserError, nearest
 from .processes import gather, rank, together, world
 
 # %% ../nbs/06_objectives.ipynb #ob06outs

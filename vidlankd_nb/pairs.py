@@ -18,7 +18,8 @@ import torch
 from matplotlib.axes import Axes
 
 from .captions import Span, check, merged, read_captions, without_overlap
-from .config import Pairs, UserError, make_folder, nearest, write_json
+from .config import Pairs
+from .files import UserError, make_folder, nearest, write_json
 from .extraction import video_file
 from .features import is_finite
 from .store import READS, Aligned, MappedTable, id_hash, open_features

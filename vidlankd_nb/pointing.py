@@ -18,7 +18,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch.nn import functional as F
 
-from .config import UserError
+from .files import UserError
 from .grounding import frame_states
 from .pairs import collate
 from .states import join_pieces

@@ -18,7 +18,7 @@ from sklearn.manifold import MDS, TSNE
 from torch.nn import functional as F
 from transformers import AutoModelForMaskedLM
 
-from .config import UserError
+from .files import UserError
 from .corpus import fingerprint, load_tokenizer
 from .grounding import INK, Reader, styled
 from .objectives import parse_objective

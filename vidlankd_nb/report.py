@@ -22,7 +22,8 @@ import matplotlib.pyplot as plt
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from . import __version__
-from .config import load_run, write_aside, write_json
+from .config import load_run
+from .files import write_aside, write_json
 from .training import read_log
 from .vokenization import plot_quantisation
 

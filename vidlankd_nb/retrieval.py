@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from .config import UserError
+from .files import UserError
 
 # %% ../nbs/09g_retrieval.ipynb #retr0004
 def _numbered(labels, of) -> tuple[np.ndarray, np.ndarray]:   # (Q,), (N,)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
-from .config import UserError
+from .files import UserError
 from .teacher import states_of
 
 # %% ../nbs/09f_states.ipynb #8af37088

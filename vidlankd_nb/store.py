@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from .config import UserError, make_folder, write_json
+from .files import UserError, make_folder, write_json
 from .features import FeatureRows
 from .video import even
 

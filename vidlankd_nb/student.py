@@ -14,7 +14,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from .config import Distillation, UserError, nearest, write_aside
+from .config import Distillation
+from .files import UserError, nearest, write_aside
 from .objectives import ModelOutputs, Tokens, build_parts, parse_objective
 from .teacher import encoder_flops, gradient_norms, mlm_sum, states_of, take, vocabulary_logits
 

@@ -19,7 +19,8 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, PretrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from .config import Encoder, Pairs, Teacher, UserError, nearest
+from .config import Encoder, Pairs, Teacher
+from .files import UserError, nearest
 from .corpus import Masker, masked_positions, most_masked
 from .pairs import collate
 from .processes import gather

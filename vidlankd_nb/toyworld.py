@@ -15,7 +15,7 @@ from itertools import product
 
 import numpy as np
 
-from .config import UserError
+from .files import UserError
 
 # %% ../nbs/01_toyworld.ipynb #93017315
 ATTRIBUTES = {

@@ -26,7 +26,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from .config import Progress, Training, UserError, nearest, write_aside
+from .config import Training
+from .files import Progress, UserError, nearest, write_aside
 from .processes import alone, rank, together, world
 
 # %% ../nbs/08_training.ipynb #eaefc0e7

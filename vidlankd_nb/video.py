@@ -20,7 +20,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from matplotlib.figure import Figure
 
-from .config import UserError
+from .files import UserError
 
 # %% ../nbs/02_video.ipynb #f2d4f0e0
 def open_video(

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-from .config import UserError, write_json
+from .files import UserError, write_json
 from .corpus import is_held_out, read_lines
 from .captions import read_captions
 from .grounding import INK

@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from .config import Pairs, Progress, UserError, Vokens, nearest, write_aside, write_json
+from .config import Pairs, Vokens
+from .files import Progress, UserError, nearest, write_aside, write_json
 from .corpus import Examples, load_tokenizer
 from .grounding import INK
 from .objectives import parse_objective

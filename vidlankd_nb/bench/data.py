@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np, torch
 
 from .objectives import machine
-from ..config import Pairs, UserError, write_json
+from ..config import Pairs
+from ..files import UserError, write_json
 from ..pairs import PairSet, make_pairs
 from ..video import VideoReader
 from ..store import FeatureStore, StoreWriter

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np, torch
 
 from .objectives import machine
-from ..config import FineTuning, UserError
+from ..config import FineTuning
+from ..files import UserError
 from ..evaluation.benchmarks import TASKS
 from ..evaluation.encoders import candidate, with_head
 from ..evaluation.finetuning import FineTuneTask, TaskBatches, padding_share, predict

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np, torch
 
 from .objectives import machine
-from ..config import Run, UserError, load_run
+from ..config import Run, load_run
+from ..files import UserError
 
 # %% ../../nbs/bench/grounding.ipynb #bground6
 def examine(

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from .objectives import machine
-from ..config import Corpus, Distillation, Encoder, samples, write_json
+from ..config import Corpus, Distillation, Encoder, samples
+from ..files import write_json
 from ..corpus import Examples, TextBatches, build_corpus, load_tokenizer
 from ..objectives import OBJECTIVES
 from ..student import StudentTask

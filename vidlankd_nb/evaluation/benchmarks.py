@@ -14,7 +14,7 @@ import numpy as np
 from scipy import stats
 from sklearn import metrics as sk
 
-from ..config import UserError, nearest
+from ..files import UserError, nearest
 
 # %% ../../nbs/09b_benchmarks.ipynb #5150170e
 @dataclass(frozen=True, eq=False)

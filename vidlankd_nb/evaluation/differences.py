@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ..config import UserError
+from ..files import UserError
 from .benchmarks import measures
 
 # %% ../../nbs/09db_differences.ipynb #78d9c74d

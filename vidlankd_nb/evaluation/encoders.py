@@ -23,7 +23,7 @@ from transformers import (AutoConfig, AutoModel, AutoModelForMultipleChoice, Aut
 from transformers.modeling_outputs import QuestionAnsweringModelOutput, SequenceClassifierOutput
 from transformers.utils import logging
 
-from ..config import UserError
+from ..files import UserError
 from .benchmarks import Task
 from ..teacher import VideoTeacher
 from ..training import hash_seed

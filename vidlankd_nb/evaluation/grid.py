@@ -28,7 +28,8 @@ from pathlib import Path
 import torch
 from transformers import AutoModel
 
-from ..config import FineTuning, UserError, nearest, samples, write_aside, write_json
+from ..config import FineTuning, samples
+from ..files import UserError, nearest, write_aside, write_json
 from . import squad
 from .benchmarks import GROUPS, TASKS, Task, tasks
 from .encoders import Candidate, candidate, pretrained

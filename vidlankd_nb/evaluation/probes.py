@@ -21,7 +21,8 @@ from matplotlib.axes import Axes
 from torch import nn
 from torch.nn import functional as F
 
-from ..config import Evaluation, UserError
+from ..config import Evaluation
+from ..files import UserError
 
 # %% ../../nbs/09a_probes.ipynb #pr09eval
 @contextmanager

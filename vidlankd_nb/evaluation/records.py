@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from ..config import UserError
+from ..files import UserError
 from .benchmarks import Task
 
 # %% ../../nbs/09ba_records.ipynb #e5d9764c

@@ -21,7 +21,7 @@ import pandas as pd
 import yaml
 from jinja2 import Environment, PackageLoader
 
-from ..config import UserError, nearest, write_aside
+from ..files import UserError, nearest, write_aside
 from .benchmarks import GROUPS, TASKS
 from .differences import difference, difference_lines
 from .grid import results_in

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import UserError, write_json
+from ..files import UserError, write_json
 from .benchmarks import Task
 from .records import Rows, full
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import datasets
 
-from ..config import UserError, nearest
+from ..files import UserError, nearest
 from .benchmarks import (GROUPS, TASKS, Task, checked, score_diagnostics, score_labels,
                                                score_tracie, tasks)
 from .records import (Rows, diagnostics_row, good_rows, pair_row, piqa_row, read_piqa,
