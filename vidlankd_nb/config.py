@@ -345,14 +345,16 @@ def config_file(
                     f"{nearest(str(name), presets())}")
 
 # %% ../nbs/00a_config.ipynb #3ad29a17
-def field_docs(cls) -> dict[str, str]:
+def field_docs(
+    section: type,       # a dataclass
+) -> dict[str, str]:     # field -> comment
     "The comment on each field's own line, for a dataclass and its bases."
-    docs = {}
-    for base in reversed([b for b in cls.__mro__ if is_dataclass(b)]):
+    comments = {}
+    for base in reversed([b for b in section.__mro__ if is_dataclass(b)]):
         try: source = inspect.getsource(base)
         except (OSError, TypeError): continue  # a class typed into a notebook has no source file
-        docs |= dict(re.findall(r'^ +(\w+): [^#\n]*# *(.+)$', source, re.M))
-    return docs
+        comments |= dict(re.findall(r'^ +(\w+): [^#\n]*# *(.+)$', source, re.M))
+    return {f.name: comments[f.name] for f in fields(section) if f.name in comments}
 
 # %% ../nbs/00a_config.ipynb #65a04387
 def dotted(
