@@ -7,7 +7,7 @@ import pytest
 
 from vidlankd_nb.files import UserError
 from vidlankd_nb.evaluation.benchmarks import GROUPS, TASKS, tasks
-from vidlankd_nb.evaluation.suite import load, score
+from vidlankd_nb.evaluation.suite import FORMS, Form, form_of, load, score
 
 
 def put(folder, name, text, encoding='utf-8'):
@@ -30,6 +30,11 @@ def test_names():
     with pytest.raises(UserError, match='leaves nothing'): load('rte', '.', limit=0)
     with pytest.raises(UserError, match="did you mean 'mismatched'"): load('mnli', '.', 'dev', part='mismached')
     with pytest.raises(UserError, match='one set only'): load('rte', '.', 'dev', part='matched')
+
+
+def test_one_table_says_how_each_task_is_read_and_scored():
+    assert FORMS.keys() <= TASKS.keys() and {t.name for t in tasks('all') if form_of(t) == Form()} == {*GROUPS['glue']}
+    assert {*FORMS} == {'squad', 'squad2', 'swag', 'piqa', 'tracie', 'diagnostics'}
 
 
 @pytest.mark.parametrize('place', ['RTE', 'rte', 'glue/RTE', 'GLUE_DATA/rte', 'a/b/c/Rte'])

@@ -200,6 +200,30 @@ def test_prediction_does_not_depend_on_its_batches(models_, data):
     np.testing.assert_allclose(np.array(one), np.array(many), atol=1e-5)
 
 
+def modes(model): return [m.training for m in model.modules()]
+
+
+def test_prediction_is_without_dropout_and_gives_every_mode_back(models_, data):
+    c, task = candidate(models_['one']), TASKS['rte']
+    cfg = FineTuning(max_length=24)
+    rows = TaskBatches(task, load('rte', data, 'dev'), c, cfg)
+    model = FineTuneTask(with_head(c, task), task.kind).train()
+    assert not torch.equal(*(model.logits(rows.batch(range(8))) for _ in range(2)))      # dropout is there, and on
+    model.model.bert.encoder.eval()                                                      # as a frozen part would be
+    before = modes(model)
+    one, two = (np.array(predict(model, rows, cfg, 'cpu')) for _ in range(2))
+    assert np.array_equal(one, two) and modes(model) == before and len(set(before)) == 2
+    with pytest.raises(KeyError): predict(model, Broken(), cfg, 'cpu')
+    assert modes(model) == before
+
+
+class Broken:
+    "Data that fails in the middle of a prediction."
+    lengths = np.ones(3, int)
+    def __len__(self): return 3
+    def batch(self, rows): raise KeyError('a row')
+
+
 # --- the grid
 
 def files(out): return {str(p.relative_to(out)): p.read_bytes() for p in sorted(Path(out).rglob('*.json')) if p.name in ('result.json', 'predictions.json', 'rows.json')}

@@ -89,6 +89,16 @@ def test_name_states_are_the_names_own(setting):
             assert np.allclose(row, torch.stack(hs).mean(0).numpy(), atol=1e-5)
 
 
+def test_states_are_read_without_dropout_and_every_mode_comes_back(setting):
+    model, tokenizer = copy.deepcopy(setting[0]), setting[1]
+    model.train()
+    model.base_model.encoder.eval()                    # as a frozen part would be
+    modes = [m.training for m in model.modules()]
+    one, two = (name_states(model, tokenizer, NAMES[:3], ['we saw the {x}']) for _ in range(2))
+    with pytest.raises(UserError): name_states(model, tokenizer, ['zzzzz'], ['we saw the {x}'])
+    assert np.array_equal(one, two) and [m.training for m in model.modules()] == modes and len(set(modes)) == 2
+
+
 def test_word_pieces_are_averaged():
     raw = Tokenizer(models.WordPiece({w: i for i, w in enumerate(['[PAD]', '[UNK]', '[CLS]', '[SEP]', 'the', 'na', '##der'])}, unk_token='[UNK]'))
     raw.pre_tokenizer = pre_tokenizers.Whitespace()

@@ -262,6 +262,7 @@ class FineTuneTask(nn.Module):
         return 3 * encoder_flops(self.model, batch['input_ids'].shape[-1])
 
     def forward(self, batch: dict, scale: dict) -> dict[str, torch.Tensor]:
+        "The loss of a batch, summed over rows and scaled."
         loss = LOSSES[self.kind](self.logits(batch), batch['labels'])
         return {'task': loss * scale['task']}
 

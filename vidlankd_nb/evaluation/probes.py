@@ -154,6 +154,7 @@ def kernel_of(
 
 # %% ../../nbs/09a_probes.ipynb #cf678416
 def _mean(values: Iterable[float]) -> float:
+    "Their mean as a plain number, ready for JSON."
     return float(np.mean(list(values)))
 
 def _shuffled_accuracy(
@@ -198,6 +199,7 @@ class ChoiceScorer(nn.Module):
         nn.init.zeros_(self.score.weight)
 
     def forward(self, **inputs: torch.Tensor) -> torch.Tensor:   # (B,)
+        "The score of each text."
         states = self.encoder(**inputs).last_hidden_state          # (B, L, H)
         return self.score(states[:, 0])[:, 0]
 

@@ -81,8 +81,8 @@ def _what_is_wrong(answer, context: str) -> str:
     if not isinstance(text, str) or not text.strip():
         return 'an answer without text'
     start = answer.get('answer_start')
-    is_place = isinstance(start, int) and not isinstance(start, bool) and 0 <= start <= len(context) - len(text)
-    if not is_place:
+    is_number = isinstance(start, int) and not isinstance(start, bool)
+    if not is_number or not 0 <= start <= len(context) - len(text):
         return (f'the answer {text!r} starts at {start!r}, outside of the paragraph of '
                 f'{len(context)} characters')
     if not context.startswith(text, start):
