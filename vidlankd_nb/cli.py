@@ -150,7 +150,7 @@ def ground_command(args):
                         help="names, with commas; 'none'; default: those trained into the teacher's space")
     space = _parsed(parser, args)
     from vidlankd_nb.config import Run
-    from vidlankd_nb.experiments import ground_sentence
+    from vidlankd_nb.looks import ground_sentence
     quiet(Run())
     looks, notes = ground_sentence(space.run, space.text, space.clip, None if space.students is None
                                    else [n for n in space.students.split(',') if n and n != 'none'],
@@ -229,7 +229,7 @@ def demo(args):
     run, space, out = _run_words(args, 'demo', default='tiny', out='runs/demo')
     for name, least in (('seeds', 1), ('first_seed', 0)):
         if space[name] < least: raise UserError(f"--{name.replace('_', '-')} must be {least} or more.")
-    from vidlankd_nb.experiments import run_worlds
+    from vidlankd_nb.worlds import run_worlds
     report = run_worlds(run, out, range(space.first_seed, space.first_seed + space.seeds))
     from vidlankd_nb.report import headline
     print(f"\nreport: {out/'report.html'}\n{headline(report)}")
@@ -237,7 +237,7 @@ def demo(args):
 # %% ../nbs/13_cli.ipynb #abl13001
 def ablate(args):
     "Every cell of a grid, once for each seed."
-    from vidlankd_nb.ablation import grids
+    from vidlankd_nb.grids import grids
     parser = run_parser(prog='vidlankd ablate', description=COMMANDS['ablate'][1]
                         + '. The same command goes on after an interruption, and tries failed cells again.')
     known = ', '.join(grids())
@@ -269,7 +269,8 @@ def ablate(args):
 def _ablate(run, space, args):
     import shlex, threading
     from dataclasses import replace
-    from vidlankd_nb.ablation import live_table, prepare, read_grid, run_cell, run_grid, state_of
+    from vidlankd_nb.ablation import live_table, prepare, run_cell, run_grid, state_of
+    from vidlankd_nb.grids import read_grid
     from vidlankd_nb.comparison import make_comparison
     cells, seeds, out = (read_grid(space.grid), list(range(space.first_seed, space.first_seed + space.seeds)),
                          Path(space.out or f'runs/ablation-{Path(space.grid).stem}'))
