@@ -183,8 +183,9 @@ def test_a_full_disk_is_one_sentence(monkeypatch, capsys):
 
 def test_a_run_without_anything_held_out(tmp_path):
     "Few videos, or few lines: none may fall to the held-out side. What then is not known is said, and nobody is left out of the table."
-    from vidlankd_nb.ablation import Cell, live_table
+    from vidlankd_nb.ablation import live_table
     from vidlankd_nb.config import Distillation
+    from vidlankd_nb.grids import Cell
     out = vidlankd('run', *SMALL, '--corpus.valid_share', '0', '--pairs.valid_share', '0', '--student.steps', '4', '--world.noun_clips', '192', '--world.generic_clips', '40', '--world.two_event_clips', '0', '--evaluation.finetune_steps', '2',
                    '--students', '{text_only: {objective: none}}', '--out', tmp_path/'run')
     assert out.returncode == 0, out.stderr[-3000:]
@@ -196,13 +197,14 @@ def test_a_run_without_anything_held_out(tmp_path):
 
 def test_files_are_looked_at_once(tmp_path, monkeypatch):
     "A folder of a hundred thousand videos takes seconds to look through, and every stage after `features` rests on it."
-    from vidlankd_nb import experiments
+    from vidlankd_nb import plan
     from vidlankd_nb.config import load_run
+    from vidlankd_nb.experiments import Experiment
     for name in ('videos', 'c.json', 't.txt'): (tmp_path/name).mkdir() if name == 'videos' else (tmp_path/name).write_text('{}')
-    x = experiments.Experiment(load_run('quick', data__videos=str(tmp_path/'videos'), data__captions=str(tmp_path/'c.json'), data__text=[str(tmp_path/'t.txt')]), tmp_path/'run', show=False)
+    x = Experiment(load_run('quick', data__videos=str(tmp_path/'videos'), data__captions=str(tmp_path/'c.json'), data__text=[str(tmp_path/'t.txt')]), tmp_path/'run', show=False)
     looked = []
-    monkeypatch.setattr(experiments, 'contents', lambda path: looked.append(Path(path).name))
-    for name in x.chain(): experiments.stage_key(x, experiments.STAGES[name])
+    monkeypatch.setattr(plan, 'contents', lambda path: looked.append(Path(path).name))
+    for name in x.chain(): plan.stage_key(x, plan.STAGES[name])
     x.close()
     assert looked.count('videos') == 1 and len(looked) <= 5
 

@@ -97,7 +97,7 @@ def test_a_decay_shorter_than_the_training_is_refused(epochs, decay, steps):
 
 def test_the_grid_of_controls():
     "Wrong videos, two stages from a teacher of captions, as many operations without a teacher (its training counted and not), captions as text."
-    from vidlankd_nb.ablation import read_grid
+    from vidlankd_nb.grids import read_grid
     cells = {c.name: c for c in read_grid('controls')}
     assert cells['shuffled_videos'].student.teacher == 'shuffled'
     two = cells['two_stage_captions'].student

@@ -110,7 +110,7 @@ def ground_command(
     given,               # text, clip, out, readers
 ) -> None:
     "Read a sentence beside a clip of a run; raises `UserError`."
-    from vidlankd_nb.experiments import ground_sentence
+    from vidlankd_nb.looks import ground_sentence
     if len(words) > 1:
         raise UserError(f"'vidlankd ground' reads one run; '{words[1]}' is a word too many. "
                         "A sentence stands in quotes.")
@@ -261,7 +261,7 @@ def demo(
     parser.add_argument('--first-seed', type=int, default=0, help='seed of the first world')
     run, space, out = run_words(args, parser, default='tiny')
     _at_least(space, seeds=1, first_seed=0)
-    from vidlankd_nb.experiments import run_worlds
+    from vidlankd_nb.worlds import run_worlds
     from vidlankd_nb.report import headline
     report = run_worlds(run, out, range(space.first_seed, space.first_seed + space.seeds))
     print(f"\nreport: {out/'report.html'}\n{headline(report)}")
@@ -269,7 +269,7 @@ def demo(
 # %% ../nbs/13_cli.ipynb #abl13001
 def _ablate_parser():
     "The parser of `vidlankd ablate`."
-    from vidlankd_nb.ablation import grids
+    from vidlankd_nb.grids import grids
     parser = run_parser(
         prog='vidlankd ablate',
         usage='vidlankd ablate --config PRESET|FILE --grid GRID [--section.key VALUE …]',
@@ -346,7 +346,7 @@ def ablate(
     args: list[str],   # the words behind `vidlankd ablate`
 ) -> None:
     "Every cell of a grid, once for each seed; raises `UserError`."
-    from vidlankd_nb.ablation import grids, read_grid
+    from vidlankd_nb.grids import grids, read_grid
     parser = _ablate_parser()
     _, options = split_words(args, parser)
     known = ', '.join(grids())

@@ -25,7 +25,8 @@ def examine(
 ) -> dict:                    # reader or teacher → scores; 'property' of the teacher
     "Train a teacher and its shuffled control in one world, and score both on held-out clips."
     from vidlankd_nb.corpus import load_tokenizer
-    from vidlankd_nb.experiments import Experiment, probe_folder, train_teacher
+    from vidlankd_nb.examine import probe_folder
+    from vidlankd_nb.experiments import Experiment, train_teacher
     from vidlankd_nb.pairs import PairSet
     from vidlankd_nb.pointing import pointing_scores, untrained
     from vidlankd_nb.teacher import PairBatches, VideoTeacher
