@@ -168,18 +168,18 @@ def test_wrong_words(tmp_path, capsys):
     assert 'needs --config' in refused(capsys, '--grid', 'paper')
     assert 'needs --grid' in refused(capsys, '--config', 'quick')
     assert '--seeds must be 1 or more' in refused(capsys, '--config', 'quick', '--grid', 'paper', '--seeds', '0')
-    assert '0 to 23' in refused(capsys, '--config', 'quick', '--grid', 'smallest', '--out', tmp_path/'o', '--cell', '24')
+    assert '0 to 38' in refused(capsys, '--config', 'quick', '--grid', 'smallest', '--out', tmp_path/'o', '--cell', '39')
     (tmp_path/'mine').mkdir(); (tmp_path/'mine'/'precious.txt').write_text('x')
     assert 'Nothing was written' in refused(capsys, '--config', 'quick', '--grid', 'paper', '--out', tmp_path/'mine')
 
 
 def test_slurm_line(capsys):
     cli.main(['ablate', '--config', 'tiny', '--grid', 'smallest', '--seeds', '3', '--slurm'])
-    assert capsys.readouterr().out.strip() == 'sbatch --array 0-23 scripts/ablate.slurm --config tiny --grid smallest --seeds 3'
+    assert capsys.readouterr().out.strip() == 'sbatch --array 0-38 scripts/ablate.slurm --config tiny --grid smallest --seeds 3'
 
 
 def test_every_grid_of_the_package_names_what_exists(tmp_path):
-    for grid in ('smallest', 'paper', 'nst'): assert prepare(read_grid(grid), load_run('tiny', students={}, controls={}), [0], tmp_path/grid)
+    for grid in ('smallest', 'controls', 'hours', 'paper', 'nst'): assert prepare(read_grid(grid), load_run('tiny', students={}, controls={}), [0], tmp_path/grid)
 
 
 def test_the_next_cell_is_one_that_waits_for_nobody(tmp_path):
