@@ -1,5 +1,5 @@
-"Mechanism of the objectives: poison, precision, edges, device reads, several processes, resume, errors. The lessons are in nbs/06_objectives.ipynb."
-import contextlib, copy, itertools
+"Mechanism of the objectives: poison, precision, edges, device reads, several processes, resume, errors. The lessons are in nbs/06_matching.ipynb, 06a_contrast.ipynb and 06b_objectives.ipynb."
+import contextlib, copy, doctest, itertools
 
 import numpy as np
 import pytest
@@ -9,8 +9,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import reference_objectives as ref
 import trainings
 import two_processes
+from vidlankd_nb import contrast, matching
 from vidlankd_nb.files import UserError
-from vidlankd_nb.objectives import OBJECTIVES, ModelOutputs, NST, Objective, Sum, Tokens, draw_tokens, make_objective, parse_objective, poly_mmd, scatter_draws, unit
+from vidlankd_nb.contrast import draw_tokens, scatter_draws
+from vidlankd_nb.matching import NST, OBJECTIVES, ModelOutputs, Objective, Tokens, poly_mmd, unit
+from vidlankd_nb.objectives import Catalogue, Sum, make_objective, parse_objective
 
 nan, inf = float('nan'), float('inf')
 SIZES = dict(n_vokens=11, n_examples=12)
@@ -491,6 +494,73 @@ def test_wrong_shapes_are_named():
         with pytest.raises(UserError, match=message): objective(*args)
     with pytest.raises(UserError, match='same one'): make('soft_label')(s, t[..., :5], mask)
     with pytest.raises(UserError, match='2 dimensions'): make('voken')(s, t, mask)
+
+
+@pytest.mark.parametrize('name', ['soft_label', 'l2', 'nst', 'voken', 'infonce', 'ntxent', 'crd', 'crd_bank'])
+def test_the_example_of_a_docstring_runs(name):
+    kind = OBJECTIVES[name]
+    assert kind.__doc__.split('\n')[1] == '' and 'Reference: ' in kind.__doc__ and 'Relations: ' in kind.__doc__
+    home = contrast if kind.__module__.endswith('contrast') else matching
+    examples, = doctest.DocTestFinder(recurse=False).find(kind, globs=dict(vars(home)))
+    result = doctest.DocTestRunner().run(examples)
+    assert result.failed == 0 and result.attempted >= 3
+
+
+def test_a_class_with_a_name_enters_the_table(monkeypatch, tmp_path):
+    before = dict(OBJECTIVES)
+    for name in before: monkeypatch.setitem(OBJECTIVES, name, before[name])     # put back whatever happens
+    def compare(self, s, t, mask, tokens): return Cosine.compare(self, s, t, mask, tokens)
+    def define(kind, **more): return type(kind, (Objective,), {'compare': compare, **more})
+    define('Nameless'), type('Child', (OBJECTIVES['l2'],), {})                  # a name that is inherited is not one's own
+    assert OBJECTIVES == before
+    mine = define('Mine', name='mine')
+    s, t, mask, _ = data('l2')
+    assert torch.equal(make_objective('mine', 8, 8)(s, t, mask)[0], Cosine(8, 8)(s, t, mask)[0])
+    again = define('Mine', name='mine')                                         # as a cell of a notebook that runs twice
+    assert OBJECTIVES['mine'] is again is not mine
+    with pytest.raises(UserError, match="Two objectives are called 'mine', test_objectives.Mine and test_objectives.Other"): define('Other', name='mine')
+    with pytest.raises(UserError, match="'l2', vidlankd_nb.matching.L2 and test_objectives.L2"): define('L2', name='l2')
+    file = tmp_path/'theirs.py'
+    file.write_text('from vidlankd_nb.objectives import Objective\nclass Theirs(Objective):\n    name = "nst"\n')
+    with pytest.raises(UserError, match="^Two objectives are called 'nst', vidlankd_nb.matching.NST and theirs.Theirs; give"): make_objective(f'{file}:Theirs', 8, 8)
+    file.write_text(file.read_text().replace('nst', 'theirs'))
+    for _ in range(2): assert make_objective(f'{file}:Theirs', 8, 8).name == 'theirs'
+    assert {k: v for k, v in OBJECTIVES.items() if k not in ('mine', 'theirs')} == before
+    del OBJECTIVES['mine'], OBJECTIVES['theirs']
+
+
+def product(text, sizes):
+    "What '8·K²·E' is for some sizes, reckoned from the text."
+    value = 1
+    for factor in text.split('·'):
+        number = int(factor) if factor.isdigit() else sizes[factor[0]]
+        value *= number**2 if factor.endswith('²') else number
+    return value
+
+
+@pytest.mark.parametrize('B, L, D', [(4, 8, 16), (2, 3, 64), (64, 32, 8)])
+@pytest.mark.parametrize('name', OBJECTIVES)
+def test_a_price_is_what_its_formula_says(name, B, L, D):
+    options = {'infonce': {'max_tokens': 20}, 'crd': {'max_tokens': 20, 'queue': 24, 'dim': 8}, 'crd_bank': {'dim': 8, 'negatives': 5}}
+    objective = make_objective(name, D, D, options.get(name), **SIZES)
+    if name in ('soft_label', 'l2'): assert objective.flops(B, L, D) == 0 and type(objective).flops is Objective.flops; return
+    sizes = dict(B=B, L=L, D=D, M=B*L, K=min(20, B*L), Q=24, E=8, N=5, V=SIZES['n_vokens'])
+    formula = type(objective).flops.__doc__
+    if name == 'nst': want = min(product(p, sizes) for p in formula.removeprefix('min(').removesuffix(')').split(', '))
+    else: want = sum(product(p, sizes) for p in formula.split(' + '))
+    assert objective.flops(B, L, D) == want > 0
+
+
+def test_the_catalogue_shows_every_price_and_draws_no_random_number():
+    torch.manual_seed(0)
+    first = torch.rand(3)
+    torch.manual_seed(0)
+    shown = repr(Catalogue())
+    assert torch.equal(torch.rand(3), first)
+    prices = {row.split('`')[1]: row.split('|')[-2].strip() for row in shown.splitlines()[2:]}
+    assert prices == dict(soft_label='0.0e+00', l2='0.0e+00', nst='1.3e+10', infonce='2.1e+09', ntxent='8.1e+08', crd='1.4e+09', crd_bank='1.6e+08', voken='6.4e+09')
+    assert '| 10·K·D·E + 8·K²·E + 8·K·Q·E |' in shown and '| over sequences |' in shown
+    assert make_objective('nst+2*voken', 512, 512, n_vokens=512).flops(32, 128, 512) == 12*4096*512**2 + 6*4096*512*512
 
 
 def test_every_name_is_covered():
