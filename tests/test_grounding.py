@@ -1,4 +1,4 @@
-"Similarity, words from pieces, the picture, and exact retrieval."
+"Similarity, words from pieces, states of many texts, the picture, and exact retrieval."
 import numpy as np
 import pytest
 import torch
@@ -52,6 +52,37 @@ def test_sentences_are_looked_at_before_they_are_read():
     vectors = torch.arange(16.).view(8, 2)
     words, states = word_states(lambda ids: vectors[ids], tokenizer, 'the nader jumps', double)
     assert words == ['the', 'nader', 'jumps'] and states.tolist() == [[16, 18], [22, 24], [28, 30]]
+
+
+def tiny_encoder():
+    torch.manual_seed(0)
+    sizes = dict(vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, max_position_embeddings=16)
+    return BertModel(BertConfig(hidden_dropout_prob=.5, **sizes))
+
+
+def test_states_of_many_texts_do_not_depend_on_their_batch_and_leave_the_model_as_it_was():
+    tokenizer = small_tokenizer()
+    together = tokenizer(['the nader jumps', 'jumps'], padding=True, return_tensors='pt')
+    alone = tokenizer(['jumps'], return_tensors='pt')
+    for training in (True, False):
+        model = tiny_encoder().train(training)
+        (first, both), (second, one) = text_states(model, [together, alone])
+        assert first is together and second is alone and model.training is training
+        assert not both.requires_grad and torch.allclose(both[1, :3], one[0], atol=1e-6)
+
+
+def test_a_walk_over_states_that_is_left_early_leaves_the_model_as_it_was():
+    model = tiny_encoder().train()
+    batch = {'input_ids': torch.tensor([[2, 4, 3]]), 'attention_mask': torch.ones(1, 3, dtype=torch.int64)}
+    walk = text_states(model, [batch, batch])
+    next(walk)
+    assert not model.training
+    walk.close()
+    assert model.training
+    long = {k: v.repeat(1, 9) for k, v in batch.items()}
+    with pytest.raises(UserError, match='reads at most 16'):
+        list(text_states(model, [long]))
+    assert model.training
 
 
 def picture(words=3, frames=4, **kwargs):
@@ -131,6 +162,21 @@ def test_search_is_exact_in_pieces_and_reads_mapped_files(tmp_path):
     assert (found == np.argsort(-cosine, 1)[:, :4]).all() and np.allclose(scores, -np.sort(-cosine, 1)[:, :4], atol=1e-6)
     assert search(q, t[:2], 5)[1].shape == (7, 2)
     with pytest.raises(UserError, match='one space'): search(q, t[:, :3])
+
+
+def test_neighbours_do_not_depend_on_the_pieces_of_the_targets():
+    rng = np.random.default_rng(0)
+    unit = lambda x: torch.nn.functional.normalize(torch.from_numpy(x), dim=-1)
+    q, t = unit(rng.standard_normal((7, 5))), unit(rng.standard_normal((101, 5)))
+    whole = (q @ t.T).sort(1, descending=True)
+    for k in (1, 3, 101):
+        for size in (2, 40, 101):       # pieces smaller than k, larger, and all at once
+            scores, found = nearest_neighbours(q, t.split(size), k)
+            assert torch.equal(found, whole.indices[:, :k]) and torch.allclose(scores, whole.values[:, :k])
+    assert nearest_neighbours(q, t[:2].split(1), 5)[1].shape == (7, 2)
+    twins = torch.eye(5, dtype=torch.float64)[[2, 0, 2, 2]]
+    assert nearest_neighbours(torch.eye(5, dtype=torch.float64)[[2]], twins.split(1))[1].item() == 0      # of equal ones the first
+    assert search(q, t, 50, chunk=2)[1].shape == (7, 50)                                                  # more than a piece holds
 
 
 def test_faiss_agrees_or_is_named():

@@ -56,6 +56,7 @@ from importlib.resources import files
 from vidlankd_nb.config import load_run, presets, samples
 p = files('vidlankd_nb')
 assert (p/'py.typed').is_file()
+assert (p/'templates'/'explorer.html').is_file() and (p/'templates'/'frame.html').is_file()
 assert {'tiny', 'quick', 'small', 'base'} <= set(presets()), presets()
 load_run('tiny')
 assert (samples()/'toyworld'/'caption.json').is_file(), samples()

@@ -16,6 +16,7 @@ import ipywidgets as widgets
 import matplotlib.pyplot as plt
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from .files import UserError
@@ -109,7 +110,7 @@ def page(
 ) -> str:                   # HTML
     "Looks as one self-contained HTML page: touch a word, move the slider, play, save a picture. Raises `UserError` without looks."
     if not looks: raise UserError("A page needs at least one look.")
-    colours = [_hex(v) for v in np.linspace(0, 1, 65)]
+    colours = [to_hex(c) for c in plt.get_cmap(HEAT)(np.linspace(0, 1, 65))]
     data = {'limit': limit, 'colours': colours, 'looks': [_figures(look) for look in looks]}
     text = json.dumps(data, ensure_ascii=False, separators=(',', ':'))
     return fill_template('explorer.html', title=title, data=text.replace('<', '\\u003c'))   # no sentence can end the script
@@ -128,11 +129,6 @@ def _figures(look: Look) -> dict:
     "A look for JSON, with its pictures."
     shape = None if look.frames is None else list(look.frames.shape[1:3])
     return look.figures() | {'strip': strip_image(look.frames), 'shape': shape}
-
-def _hex(v: float) -> str:
-    "The heat's colour at v between 0 and 1, as '#rrggbb'."
-    red_green_blue = plt.get_cmap(HEAT)(v)[:3]
-    return '#' + ''.join(f'{round(255 * c):02x}' for c in red_green_blue)
 
 # %% ../nbs/10c_explorer.ipynb #a87b0b25
 class Frame:

@@ -54,8 +54,9 @@ def word_rows(
 
 def _read(teacher, b: dict, reader: str) -> tuple[torch.Tensor, torch.Tensor]:
     "Token states (B, L, H) and frame states (B, F, H) of a batch, as `reader` has them."
-    given = [b[k].to(teacher.device) for k in ('input_ids', 'attention_mask', 'video', 'video_mask')]
-    seen = teacher(*given)
+    device = teacher.device
+    seen = teacher(b['input_ids'].to(device), b['attention_mask'].to(device),
+                   b['video'].to(device), b['video_mask'].to(device))
     if reader == 'words':
         return seen.words.cpu(), seen.local.cpu()
     return seen.text.cpu(), seen.frames.cpu()
@@ -105,19 +106,18 @@ def aims(
             continue
         said = [e for e in events if e['word']]
         for e in said:
-            others = [o for o in said if o is not e]
-            found += _aims_of(i, e, others, times, words, names)
+            found += _aims_of(i, e, said, times, words, names)
     return found
 
-def _aims_of(i: int, e: dict, others: list, times, words: list, names) -> list[Aim]:
-    "The aims of one event of pair `i`; its verb has none where it could mean one of the others."
+def _aims_of(i: int, e: dict, said: list, times, words: list, names) -> list[Aim]:
+    "The aims of one event of pair `i`; its verb has none where it could mean another event that is said."
     def inside(start, end):
         return (times > start - 1e-6) & (times < end - 1e-6)
 
     found = []
     if e['noun'] in names:
         found.append(Aim(i, words.index(e['noun']), 'noun', inside(*e['seen'])))
-    if any(_is_twin(e, o, names) for o in others):
+    if any(o is not e and _is_twin(e, o, names) for o in said):
         return found
     verb = words.index(e['word'])
     found.append(Aim(i, verb, 'verb', inside(*e['seen'])))
@@ -211,7 +211,10 @@ def _colour_vectors(teacher, tokenizer, colours: list[str], reader: str) -> torc
         texts = teacher.words(ids['input_ids'])
     else:
         texts = teacher(ids['input_ids'], ids['attention_mask']).text
-    words = [join_pieces(text, ids.word_ids(k))[0] for k, text in enumerate(texts.cpu())]
+    words = []
+    for k, text in enumerate(texts.cpu()):
+        [colour] = join_pieces(text, ids.word_ids(k))
+        words.append(colour)
     return F.normalize(torch.stack(words), dim=-1)
 
 def _colours_shown(times, events: list[dict], colours: list[str]) -> list[int]:   # F numbers
@@ -253,17 +256,17 @@ def untrained(
     return model
 
 # %% ../nbs/10a_pointing.ipynb #point028
-def _with_interval(score: dict) -> str:
+def _hits(score: dict) -> str:
     return f"{score['mean']:.2f} ({score['low']:.2f}–{score['high']:.2f})"
+
+def _chance(score: dict) -> str:
+    return f"{score['chance']:.2f}"
 
 def show_scores(
     scores: dict,         # name → what `pointing_scores` returns
 ) -> pd.DataFrame:
     "A row for each teacher or reading: hits with their 95 % intervals, and chance."
-    columns = {}
-    for name, kinds in scores.items():
-        columns[name] = {kind: _with_interval(s) for kind, s in kinds.items()}
-    table = pd.DataFrame(columns).T
-    first = next(iter(scores.values()))
-    table.loc['chance'] = pd.Series({kind: f"{s['chance']:.2f}" for kind, s in first.items()})
+    found = pd.DataFrame(scores).T
+    table = found.map(_hits, na_action='ignore')
+    table.loc['chance'] = found.iloc[0].map(_chance, na_action='ignore')
     return table

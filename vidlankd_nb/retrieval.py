@@ -25,8 +25,8 @@ def _chance(right, n: int) -> tuple[np.ndarray, np.ndarray]:
     "The probability that a random order of n has one of m right ones among its first k: a row (n,) for each m that occurs, and each query's row."
     kinds, which = np.unique(right, return_inverse=True)
     j = np.arange(n)
-    none = [np.cumprod(np.clip(n - m - j, 0, None) / (n - j)) for m in kinds]
-    return 1 - np.stack(none), which
+    wrong = np.clip(n - kinds[:, None] - j, 0, None)   # left after j wrong ones
+    return 1 - np.cumprod(wrong / (n - j), axis=1), which
 
 def _chances(right, n: int, ks) -> dict:
     "What a random order of n targets scores, where query i has `right[i]` right ones."

@@ -50,6 +50,14 @@ def text_states(
         encoder.train(training)
 
 # %% ../nbs/09f_states.ipynb #cd9fd67f
+def _spelled(text: str, enc) -> list[str]:
+    "The words of an encoded text, as they stand in it."
+    words = []
+    for number in pieces_of_words(enc.word_ids()):
+        span = enc.word_to_chars(number)
+        words.append(text[span.start:span.end])
+    return words
+
 @torch.inference_mode()
 def word_states(
     model,                       # a Hugging Face text encoder, with or without a head; or a function of `input_ids` that gives (1, L, H)
@@ -59,15 +67,14 @@ def word_states(
 ) -> tuple[list[str], torch.Tensor]:   # W words as they stand in the text, and their states (W, H)
     "Last hidden states of the words of `text`; raises `UserError` when it holds none."
     enc = tokenizer(text, return_tensors='pt', truncation=True)
-    ids = enc.word_ids()
-    spans = [enc.word_to_chars(n) for n in pieces_of_words(ids)]
-    if not spans: raise UserError("The sentence is empty: give it at least one word.")
+    words = _spelled(text, enc)
+    if not words: raise UserError("The sentence is empty: give it at least one word.")
     if isinstance(model, torch.nn.Module):
         [(_, states)] = text_states(model, [enc])
     else:
         states = model(enc['input_ids'])
     h = states[0] if through is None else through(states[0])   # (L, H)
-    return [text[s.start:s.end] for s in spans], join_pieces(h.cpu(), ids)
+    return words, join_pieces(h.cpu(), enc.word_ids())
 
 # %% ../nbs/09f_states.ipynb #cd410f50
 def check_sentence(
@@ -76,20 +83,25 @@ def check_sentence(
 ) -> list[str]:     # words that are read in pieces, as 'zebra (z·eb·ra)'
     "Can this be read? Raises `UserError` on an empty sentence, one that is too long, and words that the vocabulary lacks."
     enc = tokenizer(text or '', truncation=False, verbose=False)
-    tokens = enc.tokens()
-    words = []   # of each its letters and its pieces
-    for number, at in pieces_of_words(enc.word_ids()).items():
-        span = enc.word_to_chars(number)
-        words.append((text[span.start:span.end], [tokens[i] for i in at]))
+    words = _spelled(text, enc)
     if not words: raise UserError("The sentence is empty: give it at least one word.")
-    lost = [repr(word) for word, pieces in words if tokenizer.unk_token in pieces]
+    tokens = enc.tokens()
+    lost = []
+    cut = []
+    for word, at in zip(words, pieces_of_words(enc.word_ids()).values()):
+        pieces = tokens[at[0]:at[-1] + 1]
+        if tokenizer.unk_token in pieces:
+            lost.append(repr(word))
+        if len(pieces) > 1:
+            cut.append(_in_pieces(word, pieces))
     if lost:
         raise UserError(f"The vocabulary lacks {', '.join(lost)}: "
                         "use other words, or a model whose vocabulary has them.")
     if len(tokens) > tokenizer.model_max_length:
         raise UserError(f"The sentence has {len(tokens)} tokens and the model reads at most "
                         f"{tokenizer.model_max_length}: shorten it.")
-    return [_in_pieces(word, pieces) for word, pieces in words if len(pieces) > 1]
+    return cut
 
 def _in_pieces(word: str, pieces: list[str]) -> str:
-    return f"{word} ({'·'.join(p.removeprefix('##') for p in pieces)})"
+    letters = '·'.join(p.removeprefix('##') for p in pieces)
+    return f'{word} ({letters})'

@@ -10,14 +10,14 @@ __all__ = ['words', 'count_words', 'caption_words', 'first_seen', 'coverage', 'p
 import re
 from collections import Counter
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import torch
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from .files import UserError, write_json
@@ -64,7 +64,8 @@ def caption_words(
             if not found:
                 left_out['captions without words'] += 1
                 continue
-            pairs += [(number.setdefault(word, len(number)), n) for word in found]
+            for word in found:
+                pairs.append((number.setdefault(word, len(number)), n))
             n += 1
     if not pairs:
         place = captions if isinstance(captions, (str, Path)) else 'the captions'
@@ -88,9 +89,8 @@ def first_seen(
 
 def _shares(text: Counter, number: dict) -> dict:
     "What each word of the captions adds to a curve: (V,) weights, and what their sum is divided by."
-    inside = np.array([word in text for word in number])
-    count = np.array([text.get(word, 0) for word in number], np.float64)
-    return {'types': (inside, len(text)), 'tokens': (count, text.total()), 'own': (np.ones(len(number)), 1)}
+    count = np.array([text[word] for word in number], np.float64)
+    return {'types': (count > 0, len(text)), 'tokens': (count, text.total()), 'own': (np.ones(len(number)), 1)}
 
 def _band(values: np.ndarray) -> dict:
     "Mean and 95 % of several orders."
@@ -106,22 +106,31 @@ def coverage(
 ) -> dict:   # 'curve': rows of {'captions', 'types', 'tokens', 'own'}, each a mean and the 2.5th and 97.5th percentile
     "Share of a text's types and tokens that captions cover, against their number; raises `UserError` when captions hold no words."
     number, word, caption, n, left_out = caption_words(captions)
-    sizes = sorted({int(round(n ** (k / 24))) for k in range(25)} | {n})
+    sizes = np.unique(np.round(n ** (np.arange(25) / 24)).astype(int))   # from 1 to n, evenly on a logarithmic axis
     shares = _shares(text, number)
-    found = {key: np.empty((orders, len(sizes))) for key in shares}
+    found = np.empty((orders, len(sizes), len(shares)))
     for o in range(orders):
         order = np.random.default_rng([seed, o]).permutation(n)
         first = first_seen(word, caption, order, len(number))
-        for key, (weight, whole) in shares.items():
+        for i, (weight, whole) in enumerate(shares.values()):
             grown = np.cumsum(np.bincount(first, weight, n + 2))
-            found[key][o] = grown[sizes] * (1 / whole)
-    curve = []
-    for j, size in enumerate(sizes):
-        curve.append({'captions': size} | {key: _band(values[:, j]) for key, values in found.items()})
-    missing = Counter({w: c for w, c in text.items() if w not in number})
+            found[o, :, i] = grown[sizes] * (1 / whole)
+    missing = text.copy()
+    for covered in number:
+        missing.pop(covered, None)
     return {'captions': n, 'caption_types': len(number), 'text_types': len(text), 'text_tokens': text.total(),
-            'orders': orders, 'seed': seed, 'left_out': left_out, 'curve': curve,
+            'orders': orders, 'seed': seed, 'left_out': left_out, 'curve': _curve(sizes, found, shares),
             'uncovered': missing.most_common(20)}
+
+def _curve(sizes, found, keys) -> list[dict]:
+    "A row for each number of captions: of `found` (orders, sizes, keys) the band over the orders."
+    rows = []
+    for j, size in enumerate(sizes.tolist()):
+        row: dict = {'captions': size}
+        for i, key in enumerate(keys):
+            row[key] = _band(found[:, j, i])
+        rows.append(row)
+    return rows
 
 # %% ../nbs/11a_vocabulary.ipynb #vc000018
 def plot_coverage(
@@ -134,11 +143,10 @@ def plot_coverage(
     curve = found['curve']
     n = [row['captions'] for row in curve]
     for key, colour in (('tokens', INK[0]), ('types', INK[1])):
-        mean = [row[key]['mean'] for row in curve]
-        low = [row[key]['low'] for row in curve]
-        high = [row[key]['high'] for row in curve]
-        ax.fill_between(n, low, high, color=colour, alpha=.25, lw=0)
-        ax.plot(n, mean, 'o-', ms=3, color=colour, label=f'{key} of the text, {mean[-1]:.0%} in the end')
+        band = pd.DataFrame([row[key] for row in curve])
+        end = curve[-1][key]['mean']
+        ax.fill_between(n, band['low'], band['high'], color=colour, alpha=.25, lw=0)
+        ax.plot(n, band['mean'], 'o-', ms=3, color=colour, label=f'{key} of the text, {end:.0%} in the end')
     ax.set(xscale='log', xlabel='captions', ylabel='share covered', ylim=(0, 1))
     ax.spines[['top', 'right']].set_visible(False)
     ax.legend(frameon=False, fontsize=8, loc='upper left')
@@ -185,7 +193,7 @@ def hidden_words(
         for number, at in pieces_of_words(enc.word_ids()).items():
             span = enc.word_to_chars(number)
             word = line[span.start:span.end]
-            known = tokenizer.unk_token_id not in [ids[i] for i in at]
+            known = tokenizer.unk_token_id not in ids[at[0]:at[-1] + 1]
             if known and words(word):
                 found.append(HiddenWord(word.lower(), ids, at))
     return found
@@ -193,10 +201,13 @@ def hidden_words(
 # %% ../nbs/11a_vocabulary.ipynb #vclosses
 def _hidden(tokenizer, rows: list[HiddenWord]) -> dict:
     "Lines with one word hidden in each: 'input_ids', 'attention_mask' and 'labels' (B, L), −100 where nothing is hidden."
-    ids = pad_sequence([torch.tensor(r.ids) for r in rows], True, tokenizer.pad_token_id)
-    mask = pad_sequence([torch.ones(len(r.ids), dtype=torch.int64) for r in rows], True)
+    longest = max(len(r.ids) for r in rows)
+    ids = torch.full((len(rows), longest), tokenizer.pad_token_id)
+    mask = torch.zeros_like(ids)
     labels = torch.full_like(ids, -100)
     for b, r in enumerate(rows):
+        ids[b, :len(r.ids)] = torch.tensor(r.ids)
+        mask[b, :len(r.ids)] = 1
         labels[b, r.at] = ids[b, r.at]
         ids[b, r.at] = tokenizer.mask_token_id
     return {'input_ids': ids, 'attention_mask': mask, 'labels': labels}
@@ -221,7 +232,7 @@ def word_losses(
 
 # %% ../nbs/11a_vocabulary.ipynb #vc000027
 def interval(
-    words: list[str],         # (n,) the word of each occurrence
+    words,                    # (n,) the word of each occurrence
     values,                   # (n,) numbers
     draws: int = 2000,
     seed: int = 0,
@@ -244,21 +255,23 @@ def word_gap(
     base: str,            # the student that the others are compared with
 ) -> dict:                # class -> student -> {'loss', 'gap'}: a gap above 0 says that the student knows these words better than `base`
     "Loss of each class of words for each student, and its paired difference."
-    said = [word for word, _ in losses[base]]
-    nats = {s: np.array([v for _, v in rows]) for s, rows in losses.items()}   # (n,) each
+    said = np.array([word for word, _ in losses[base]])
+    nats = {}   # student -> (n,)
+    for student, rows in losses.items():
+        nats[student] = np.array([v for _, v in rows])
     found = {}
     for name, members in classes.items():
-        at = [i for i, word in enumerate(said) if word in members]
-        found[name] = _gaps([said[i] for i in at], {s: v[at] for s, v in nats.items()}, base)
+        inside = np.array([word in members for word in said], dtype=bool)
+        found[name] = _gaps(said, nats, inside, base)
     return found
 
-def _gaps(said: list[str], nats: dict, base: str) -> dict:
-    "`word_gap` of one class: its occurrences and, for each student, their losses."
+def _gaps(said, nats: dict, inside, base: str) -> dict:
+    "`word_gap` of one class: of the occurrences (n,) those that are `inside` it."
     found = {}
     for student, own in nats.items():
-        found[student] = {'loss': interval(said, own)}
+        found[student] = {'loss': interval(said[inside], own[inside])}
         if student != base:
-            found[student]['gap'] = interval(said, nats[base] - own)
+            found[student]['gap'] = interval(said[inside], (nats[base] - own)[inside])
     return found
 
 # %% ../nbs/11a_vocabulary.ipynb #vc000032
@@ -278,17 +291,18 @@ def vocabulary_of_run(
         raise UserError(f"The run has no student '{base}' to compare with: add one, students: {{{base}: "
                         f"{{objective: none}}}}.")
     found = vocabulary_files(captions, texts, out, seed=seed)
-    held_out = (line for f in texts for line in read_lines(f) if is_held_out(line, valid_share))
-    lines = list(islice(held_out, most))
+    every = chain.from_iterable(map(read_lines, texts))
+    lines = list(islice((line for line in every if is_held_out(line, valid_share)), most))
     if not lines: raise UserError("No held-out lines to measure words on: set corpus.valid_share above 0.")
     losses = {}
     for student, folder in folders.items():
         model = AutoModelForMaskedLM.from_pretrained(folder)
         losses[student] = word_losses(model, AutoTokenizer.from_pretrained(folder), lines)
     seen, *_ = caption_words(captions)
-    rest = {word for word, _ in losses[base]}.difference(*names.values())
+    rest = set(dict(losses[base])).difference(*names.values())
     classes = {'covered words': rest & set(seen), 'uncovered words': rest - set(seen)}
-    classes |= {f'{kind} names': set(own) for kind, own in names.items()}
+    for kind, own in names.items():
+        classes[f'{kind} names'] = set(own)
     found['gap'] = word_gap(losses, classes, base)
     write_json(Path(out)/'vocabulary.json', found)
     return found

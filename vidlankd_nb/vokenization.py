@@ -18,6 +18,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import torch
 from torch.nn import functional as F
 
@@ -232,9 +233,9 @@ def quantisation(
 ) -> list[dict]:             # 'vokens', 'to_voken', 'to_cell': mean cosine distances for N = 1, 2, 4, …
     "Quantisation error as the set grows."
     h = F.normalize(states.double(), dim=-1)
-    sizes = {2**k for k in range(len(vectors).bit_length())} | {len(vectors)}
+    powers = 2 ** np.arange(len(vectors).bit_length())
     rows = []
-    for n in sorted(sizes):
+    for n in np.unique([*powers, len(vectors)]).tolist():
         ids, cosine = nearest_vokens(h, vectors[:n].double(), chunk)
         rows.append({'vokens': n, 'to_voken': float(1 - cosine.mean()), 'to_cell': cell_distance(h, ids, n)})
     return rows
@@ -249,7 +250,7 @@ def sample_states(
 ) -> torch.Tensor:        # (M, H) float32
     "States of real tokens of evenly spread blocks."
     blocks = _spread(len(examples), -(-most // 4))
-    parts = [p for p in np.array_split(blocks, 64) if len(p)]
+    parts = np.array_split(blocks, min(64, len(blocks)))
     batches = (block_batch(*examples[part], special_ids) for part in parts)
     out = []
     n = 0
@@ -269,11 +270,10 @@ def plot_quantisation(
     if ax is None:
         _, ax = plt.subplots(figsize=(6, 3), layout='constrained')
     for i, (name, rows) in enumerate(curves.items()):
-        n = [r['vokens'] for r in rows]
-        colour = INK[i % 2]
-        ax.plot(n, [r['to_voken'] for r in rows], 'o-', color=colour, ms=4, label=f'to the nearest of N {name}')
-        ax.plot(n, [r['to_cell'] for r in rows], 's--', color=colour, ms=4, mfc='white',
-                label=f'to its cell, {name}')
+        curve = pd.DataFrame(rows)
+        style = dict(color=INK[i % 2], ms=4)
+        ax.plot(curve.vokens, curve.to_voken, 'o-', label=f'to the nearest of N {name}', **style)
+        ax.plot(curve.vokens, curve.to_cell, 's--', mfc='white', label=f'to its cell, {name}', **style)
     ax.axhline(0, color='0.2', lw=1, label='continuous target')
     ax.set_xscale('log', base=2)
     ax.set(xlabel='N, vokens', ylabel='mean cosine distance', ylim=(-.03, None))
