@@ -145,9 +145,12 @@ def _canvas(words, frames, titles, scale=True) -> tuple[list, plt.Axes | None]:
     above = [wide * h / w / f + .12 + .17 * len(_folded(t, wide).splitlines()) for t in titles]
     across = left + wide + right
     tall = sum(above) + len(titles) * (below + rows)
-    feet = [tall - sum(above[:k + 1]) - k * below - (k + 1) * rows for k in range(len(titles))]   # the lower edge of each map
     figure = plt.figure(figsize=(across, tall))
-    axes = [figure.add_axes((left / across, y / tall, wide / across, rows / tall)) for y in feet]
+    axes = []
+    feet = []   # the lower edge of each map
+    for k in range(len(titles)):
+        feet.append(tall - sum(above[:k + 1]) - k * below - (k + 1) * rows)
+        axes.append(figure.add_axes((left / across, feet[k] / tall, wide / across, rows / tall)))
     if not scale:
         return axes, None
     height = min(max(feet[0] + rows - feet[-1], .6), 2.4)
@@ -398,8 +401,10 @@ def sentence_vector(
 def _first_with(spans: dict, video: str, second: float | None = None) -> tuple[str, list[int]] | None:
     "The first split with pairs of a video (and of them those that hold a second), and their numbers."
     for split, rows in spans.items():
-        at = [i for i, (name, start, end) in enumerate(rows)
-              if name == video and (second is None or start - 1e-6 <= second < end - 1e-6)]
+        at = []
+        for i, (name, start, end) in enumerate(rows):
+            if name == video and (second is None or start - 1e-6 <= second < end - 1e-6):
+                at.append(i)
         if at:
             return split, at
     return None
@@ -409,7 +414,9 @@ def find_clips(
     clip: str,          # 'toy0003:12', 'toy0003:12.4' (the clip that holds this second) or 'toy0003'
 ) -> tuple[str, list[int]]:   # the split, and numbers of its pairs
     "The pairs that a name means; raises `UserError` that lists the nearest names when there is none."
-    spans = {split: _spans(pairs) for split, pairs in sets.items()}
+    spans = {}
+    for split, pairs in sets.items():
+        spans[split] = [pairs.meta(i)[:3] for i in range(len(pairs))]   # video, start and end (s)
     found = _first_with(spans, clip)
     if found:
         return found
@@ -430,10 +437,6 @@ def find_clips(
     return split, numbers[:1]
 
 # %% ../nbs/10_grounding.ipynb #gnames00
-def _spans(pairs) -> list[tuple[str, float, float]]:
-    "Video, start and end (s) of every pair."
-    return [pairs.meta(i)[:3] for i in range(len(pairs))]
-
 def _second(clip: str, video: str, second: str, starts: list) -> float:
     "The number behind the colon of `clip`; raises `UserError` when it is none."
     try:
@@ -461,8 +464,8 @@ def clip_frames(
     if not file:
         return None
     clip = decode(file, start=max(0, pair.start - .5), end=pair.end + .5)
-    at = [int(np.abs(clip.times - t).argmin()) for t in pair.times]
-    frames = clip.frames[at]
+    nearest = np.abs(clip.times - pair.times[:, None]).argmin(1)   # (F,)
+    frames = clip.frames[nearest]
     step = max(1, min(frames.shape[1:3]) // size)
     return frames[:, ::step, ::step]
 
