@@ -332,7 +332,8 @@ def in_short(
     head = ['| student | what it is | property | difference from text-only (95 % interval) '
             '| physical, two choices | masked-LM loss |', '|---' * 6 + '|']
     minutes = report['seconds']['clock'] / 60
-    said = [f"{len(report['seeds'])} worlds, {minutes:.0f} minutes on {report['processors']} processor cores.",
+    worlds = len(report['seeds'])
+    said = [f"{worlds} worlds, {minutes:.0f} minutes on {report['processors']} processor cores.",
             f"In brackets: {interval_words(len(report['seeds']))}.", loss_note(cells)]
     if report['chance']:
         chance = report['chance']['property']['mean']

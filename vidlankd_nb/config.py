@@ -123,8 +123,8 @@ class World(Section):
     def __post_init__(self):
         super().__post_init__()
         if self.noun_clips < 3 * self.names:
-            raise UserError(f"world.noun_clips is {self.noun_clips}; it must be at least three times world.names, "
-                            "so that each name is seen dropped, pushed and woken.")
+            raise UserError(f"world.noun_clips is {self.noun_clips}; it must be at least three times "
+                            "world.names, so that each name is seen dropped, pushed and woken.")
 
 # %% ../nbs/00a_config.ipynb #b5164433
 @dataclass
@@ -208,7 +208,8 @@ class Training(Section):
         if self.epochs is None and self.steps < 1:
             raise UserError(f"{self.where}steps is {self.steps}; it must be 1 or more.")
         if self.decay_epochs is not None and (self.epochs is None or not self.decay_epochs >= self.epochs):
-            raise UserError(f"{self.where}decay_epochs is {self.decay_epochs}, and {self.where}epochs {self.epochs}: "
+            raise UserError(f"{self.where}decay_epochs is {self.decay_epochs}, "
+                            f"and {self.where}epochs {self.epochs}: "
                             "a decay is as long as the training or longer, in epochs, or null.")
 
 # %% ../nbs/00a_config.ipynb #40beeff3
@@ -249,8 +250,8 @@ class Distillation(Section):
     def __post_init__(self):
         super().__post_init__()
         if self.fade_to < self.fade_from:
-            raise UserError(f"fade_to is {self.fade_to} and fade_from {self.fade_from}: the weight of a student cannot "
-                            "be 0 before it begins to fall.")
+            raise UserError(f"fade_to is {self.fade_to} and fade_from {self.fade_from}: "
+                            "the weight of a student cannot be 0 before it begins to fall.")
 
 # %% ../nbs/00a_config.ipynb #d546d16e
 @dataclass

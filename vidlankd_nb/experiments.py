@@ -31,8 +31,8 @@ from .plan import (HOW, OWN_TEACHERS, STAGES, Places, RunFolder, reads_teacher, 
                               stages_of, student_key, teacher_config, teacher_key)
 from .recipes import check_free, check_recipe
 from .student import StudentTask, budget_steps, save_student
-from .teacher import (PairBatches, TeacherTask, VideoTeacher, encoder_flops, load_text, make_teacher,
-                                 text_encoder)
+from .teacher import (PairBatches, TeacherTask, VideoTeacher, encoder_flops, load_text,
+                                 make_teacher, text_encoder)
 from .training import hash_seed, total_steps, train
 from .vocabulary import gap_lines, vocabulary_of_run
 from .vokenization import labels_for, make_vokens
@@ -302,7 +302,8 @@ def teaching_flops(
     run = places.run
     cfg = teacher_config(run, kind)
     tok = load_tokenizer(places.path('corpus', 'tokenizer'))
-    pairs = PairBatches(PairSet.load(places.path('pairs'), 'train'), tok, run.pairs, run.seed, run.corpus.mask_share)
+    pairs = PairBatches(PairSet.load(places.path('pairs'), 'train'), tok, run.pairs, run.seed,
+                        run.corpus.mask_share)
     batch = pairs.batch(range(min(cfg.batch, len(pairs))), 0)
     task = TeacherTask(VideoTeacher.from_pretrained(teacher_folder(places, kind)), cfg)
     tokens = cfg.batch * batch['input_ids'].shape[1]

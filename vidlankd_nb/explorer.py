@@ -164,7 +164,8 @@ class Explorer:
         self.busy = False
         clips = even(len(grounding.pairs), 300).tolist() if clips is None else clips
         self.clip = widgets.Dropdown(options=[(grounding.name(i), i) for i in clips], description='clip')
-        self.sentence = widgets.Text(description='sentence', continuous_update=False, layout={'width': '32em'})
+        self.sentence = widgets.Text(description='sentence', continuous_update=False,
+                                     layout={'width': '32em'})
         self.readers = [widgets.Checkbox(value=i < 3, description=name, indent=False)
                         for i, name in enumerate(grounding.readers)]
         self.token = widgets.ToggleButtons(style={'button_width': 'auto'})

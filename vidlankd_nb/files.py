@@ -80,7 +80,8 @@ class Progress:
         "How far it is, in words."
         rate = (self.at - self.first) / (time.monotonic() - self.began)
         left = (self.total - self.at) / rate
-        said = f"{self.what}: {self.at:,} of {self.total:,} {self.unit}s, {rate:,.1f} a second, {left:.0f} s left"
+        done = f'{self.at:,} of {self.total:,} {self.unit}s'
+        said = f'{self.what}: {done}, {rate:,.1f} a second, {left:.0f} s left'
         return f'{said}, {note}' if note else said
 
     def close(self) -> None:

@@ -597,9 +597,9 @@ def weak_terms(
         ratios = [p[term] / p['mlm'] for p in pushes if p.get('mlm') and term in p]
         if ratios and np.median(ratios) < WEAK:
             share = 100 * float(np.median(ratios))
-            said.append(f"The term '{term}' hardly does anything: its push on the last states is {share:.2g} % "
-                        f"of the masked-LM loss's (median of {len(ratios)} steps). Give it a larger weight, "
-                        "or leave out 'weight' for the measured default.")
+            said.append(f"The term '{term}' hardly does anything: its push on the last states is "
+                        f"{share:.2g} % of the masked-LM loss's (median of {len(ratios)} steps). "
+                        "Give it a larger weight, or leave out 'weight' for the measured default.")
     return said
 
 # %% ../nbs/08_training.ipynb #tr08psh4

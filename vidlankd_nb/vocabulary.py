@@ -90,7 +90,8 @@ def first_seen(
 def _shares(text: Counter, number: dict) -> dict:
     "What each word of the captions adds to a curve: (V,) weights, and what their sum is divided by."
     count = np.array([text[word] for word in number], np.float64)
-    return {'types': (count > 0, len(text)), 'tokens': (count, text.total()), 'own': (np.ones(len(number)), 1)}
+    return {'types': (count > 0, len(text)), 'tokens': (count, text.total()),
+            'own': (np.ones(len(number)), 1)}
 
 def _band(values: np.ndarray) -> dict:
     "Mean and 95 % of several orders."
