@@ -373,7 +373,8 @@ def train_student(
 ):
     "Train one student of a run into `out`."
     import torch
-    from vidlankd_nb.corpus import Examples, TextBatches, load_tokenizer
+    from vidlankd_nb.corpus import Examples, load_tokenizer
+    from vidlankd_nb.masking import TextBatches
     from vidlankd_nb.student import StudentTask, save_student
     from vidlankd_nb.training import hash_seed, train
     from vidlankd_nb.vokenization import labels_for

@@ -30,7 +30,8 @@ class _Sum(torch.autograd.Function):
         x = x.clone().contiguous(); dist.all_reduce(x)
         return x
     @staticmethod
-    def backward(ctx, g): return _Sum.apply(g)
+    def backward(ctx, g):
+        return _Sum.apply(g)
 
 # %% ../nbs/04a_processes.ipynb #34141e1b
 def together(
@@ -44,10 +45,12 @@ def gather(
     x: torch.Tensor,     # (B, …), the same shape on every process
 ) -> torch.Tensor:       # (W·B, …) in the order of ranks
     "Rows of all processes, with gradient."
-    if world() == 1: return x
+    if world() == 1:
+        return x
     parts = [torch.zeros_like(x) for _ in range(world())]
     parts[rank()] = x
-    if x.is_floating_point(): return together(torch.cat(parts))
+    if x.is_floating_point():
+        return together(torch.cat(parts))
     return together(torch.cat(parts).to(torch.int64)).to(x.dtype)
 
 # %% ../nbs/04a_processes.ipynb #d92749ba
@@ -56,5 +59,7 @@ def alone():
     "Inside, losses take this process for the only one: every process holds the same rows."
     global _apart
     before, _apart = _apart, True
-    try: yield
-    finally: _apart = before
+    try:
+        yield
+    finally:
+        _apart = before

@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, Pretrained
 from transformers.utils import ModelOutput
 
 from .config import Encoder, Pairs, Teacher, UserError, nearest
-from .corpus import Masker, masked_positions, most_masked
+from .masking import Masker, masked_positions, most_masked
 from .pairs import collate
 from .processes import gather
 

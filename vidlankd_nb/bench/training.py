@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 
 from .objectives import machine, nst_loop
 from ..config import Distillation, Encoder, Training, load_run
-from ..corpus import Masker, masked_batch, most_masked
+from ..masking import Masker, masked_batch, most_masked
 from ..student import StudentTask, teacher_reads
 from ..teacher import text_encoder
 from ..training import (Watch, make_accelerator, make_optimizer, matmul_peak,
