@@ -9,7 +9,8 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
 from vidlankd_nb.config import Corpus, Distillation, Encoder, Teacher, Training
 from vidlankd_nb.files import UserError
-from vidlankd_nb.corpus import Examples, TextBatches, build_corpus, load_tokenizer
+from vidlankd_nb.corpus import Examples, build_corpus, load_tokenizer
+from vidlankd_nb.masking import TextBatches
 from vidlankd_nb.student import StudentTask, save_student
 from vidlankd_nb.teacher import VideoTeacher, make_teacher, states_of, text_encoder, vocabulary_logits
 from vidlankd_nb.training import train

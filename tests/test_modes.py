@@ -8,7 +8,8 @@ import torch
 from trainings import CLI, SMALL, call, copy_of, here, log
 from vidlankd_nb import training
 from vidlankd_nb.config import Distillation, Encoder, FineTuning, Teacher, Training
-from vidlankd_nb.corpus import Examples, TextBatches, load_tokenizer
+from vidlankd_nb.corpus import Examples, load_tokenizer
+from vidlankd_nb.masking import TextBatches
 from vidlankd_nb.student import StudentTask
 from vidlankd_nb.teacher import load_text, text_encoder
 

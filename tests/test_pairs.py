@@ -6,7 +6,7 @@ import numpy as np, pytest, torch
 from vidlankd_nb import captions as C, pairs as P, store as S
 from vidlankd_nb.config import Pairs, load_run
 from vidlankd_nb.files import UserError
-from vidlankd_nb.corpus import Masker
+from vidlankd_nb.masking import Masker
 from vidlankd_nb.store import FeatureStore, StoreWriter, id_hash
 
 

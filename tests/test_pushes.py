@@ -5,7 +5,8 @@ import pytest
 import torch
 from trainings import CLI, SMALL, call, copy_of
 from vidlankd_nb.config import Distillation, Encoder, Training
-from vidlankd_nb.corpus import Examples, TextBatches, load_tokenizer
+from vidlankd_nb.corpus import Examples, load_tokenizer
+from vidlankd_nb.masking import TextBatches
 from vidlankd_nb.objectives import OBJECTIVES, make_objective
 from vidlankd_nb.student import StudentTask, budget_steps, fading
 from vidlankd_nb.teacher import text_encoder

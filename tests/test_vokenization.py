@@ -13,7 +13,8 @@ from trainings import CLI, python
 
 from vidlankd_nb.config import Pairs, Vokens, load_run
 from vidlankd_nb.files import UserError
-from vidlankd_nb.corpus import Examples, TextBatches, load_tokenizer
+from vidlankd_nb.corpus import Examples, load_tokenizer
+from vidlankd_nb.masking import TextBatches
 from vidlankd_nb.pairs import PairSet
 from vidlankd_nb.teacher import VideoTeacher, states_of
 from vidlankd_nb.vokenization import VokenLabels, choose_clips, diversity, make_vokens, nearest_vokens, quantisation, reads_vokens, voken_vectors

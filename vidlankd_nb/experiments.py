@@ -18,14 +18,14 @@ import torch
 from .cards import student_card, teacher_card
 from .config import Distillation, Run, Student, differences, load_run, to_yaml
 from .files import UserError, make_folder, nearest, write_aside
-from .corpus import (Examples, TextBatches, build_corpus, check_vocabulary, cores, fingerprint,
-                                load_tokenizer)
+from .corpus import Examples, build_corpus, check_vocabulary, cores, fingerprint, load_tokenizer
 from .examine import evaluate_model
 from .extraction import extract_folder
 from .hours import make_world
 from .jobs import Unit, lock_folder, record_work
 from .looks import draw_looks
 from .captions import read_captions
+from .masking import TextBatches
 from .pairs import PairSet, make_pairs
 from .plan import (HOW, OWN_TEACHERS, STAGES, Places, RunFolder, reads_teacher, sources, stage_key,
                               stages_of, student_key, teacher_config, teacher_key)
@@ -317,6 +317,7 @@ def train_student(
     out: Path,
 ) -> None:
     "Train one student of a run into `out`."
+
     if (out/'model.safetensors').exists(): return
     run, tok = places.run, load_tokenizer(places.path('corpus', 'tokenizer'))
     examples = {s: Examples(places.path('corpus'), s) for s in ('train', 'valid')}

@@ -153,14 +153,17 @@ def write_video(
         stream.codec_context.thread_count = 1
         stream.options = {'crf': '28', 'preset': 'ultrafast', 'g': str(gop), 'keyint_min': str(gop),
                           'sc_threshold': '0'}
-        for planes in _yuv420(frames): file.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format='yuv420p')))
+        for planes in _yuv420(frames):
+            picture = av.VideoFrame.from_ndarray(planes, format='yuv420p')
+            file.mux(stream.encode(picture))
         file.mux(stream.encode())
 
 # %% ../nbs/01a_filming.ipynb #c481e457
 def _happenings(event: Event) -> list[tuple]:
     "What an event consists of, and from when to when, in eighths of its length."
     whole, first, last = (0, 8), (0, 4), (4, 8)
-    if event.kind == 'drop': return [('drops', first if event.values[3] == 0 else whole)]
+    if event.kind == 'drop':
+        return [('drops', first if event.values[3] == 0 else whole)]
     if event.kind == 'wake':
         halves = ('glows', 'jumps') if event.values[4] == 0 else ('jumps', 'glows')
         return [('wakes', whole), (halves[0], first), (halves[1], last)]
@@ -168,7 +171,8 @@ def _happenings(event: Event) -> list[tuple]:
 
 def _event_times(event: Event, caption: str, start: float, seconds: float) -> list[dict]:
     "When what `event` consists of happens, in seconds of the video, and when its object is seen."
-    def at(eighth): return round(start + (event.start + eighth * event.length / 8) * seconds / 8, 4)
+    def at(eighth):
+        return round(start + (event.start + eighth * event.length / 8) * seconds / 8, 4)
     found = []
     for what, (begin, end) in _happenings(event):
         said = what if what in caption.split() else None
@@ -178,7 +182,8 @@ def _event_times(event: Event, caption: str, start: float, seconds: float) -> li
     return found
 
 # %% ../nbs/01a_filming.ipynb #fi000014
-_STREAMS = ('names', 'attributes', 'clips', 'corpus', 'halves', 'pictures', 'two events', 'hours', 'withheld', 'finish')
+_STREAMS = ('names', 'attributes', 'clips', 'corpus', 'halves', 'pictures', 'two events', 'hours', 'withheld',
+            'finish')
 
 def _stream(seed: int, what: str, *more: int) -> np.random.Generator:
     "Random numbers for one purpose: a longer corpus moves nothing else."
@@ -214,7 +219,8 @@ def _timetable(
 def _clip_times(clip: Clip, times: list[float], seconds: float) -> list[dict]:
     "When what happens in a clip; its events begin at `times`."
     found = []
-    for event, start in zip(clip.events, times): found += _event_times(event, clip.caption, start, seconds)
+    for event, start in zip(clip.events, times):
+        found += _event_times(event, clip.caption, start, seconds)
     return found
 
 def _write_videos(folder: Path, clips: list[Clip], world: World, seed: int, finish: Callable | None = None):
@@ -228,7 +234,8 @@ def _write_videos(folder: Path, clips: list[Clip], world: World, seed: int, fini
         events = [e for c in part for e in c.events]
         scene = np.repeat(np.arange(len(part)), [len(c.events) for c in part])
         film = render(events, world, _stream(seed, 'pictures', v), scene)
-        if finish: film = finish(film, events, _stream(seed, 'finish', v))
+        if finish:
+            film = finish(film, events, _stream(seed, 'finish', v))
         write_video(folder/'videos'/f'{video}.mp4', film.reshape(-1, *film.shape[2:]), world.fps, world.frames)
         said = {'start': [], 'end': [], 'text': []}
         happens = []
@@ -270,8 +277,10 @@ def _write_json(path: Path, value):
 def _is_made(folder: Path, stamp: dict) -> bool:
     "Is the world of this stamp complete? Raises `UserError` where another world is."
     file = folder/'world.json'
-    if not file.exists(): return False
-    if json.loads(file.read_text(encoding='utf-8')) == stamp: return True
+    if not file.exists():
+        return False
+    if json.loads(file.read_text(encoding='utf-8')) == stamp:
+        return True
     raise UserError(f"{folder} holds another toy world (see its world.json): "
                     "choose another folder, or delete that one.")
 
@@ -299,24 +308,29 @@ def generate(
     amend: Callable | None = None,   # amend(probes): changes what will be asked
 ) -> Path:                      # the folder
     "Write a toy world. Raises `UserError` on an impossible configuration and where another world lives already."
-    folder, world = Path(folder), world or World()
+    folder = Path(folder)
+    world = world or World()
     _check(world)
     stamp = {'format': 2, 'seed': seed, 'world': asdict(world)}
-    if _is_made(folder, stamp): return folder
+    if _is_made(folder, stamp):
+        return folder
     for part in ('videos', 'text'):
         shutil.rmtree(folder/part, ignore_errors=True)
         make_folder(folder/part)
     names, withheld = _names(world, seed)
     values = balanced_attributes(world.names, _stream(seed, 'attributes'))
-    if begin: begin(names, values)
+    if begin:
+        begin(names, values)
     probes = make_probes(names, values, _stream(seed, 'halves'))
     if withheld:
         hidden = balanced_attributes(world.withheld, _stream(seed, 'withheld'))
-        if begin: begin(withheld, hidden)
+        if begin:
+            begin(withheld, hidden)
         probes['withheld'] = answers(withheld, hidden)
     _write_videos(folder, _clips(world, names, values, seed), world, seed, finish)
+    lines = corpus_lines(world.sentences, [*names, *withheld], _stream(seed, 'corpus'))
     with open(folder/'text'/'corpus.txt', 'w', encoding='utf-8') as f:
-        for line in corpus_lines(world.sentences, [*names, *withheld], _stream(seed, 'corpus')): f.write(line + '\n')
+        f.writelines(f'{line}\n' for line in lines)
     _write_json(folder/'probes.json', amend(probes) if amend else probes)
     _write_json(folder/'world.json', stamp)
     return folder

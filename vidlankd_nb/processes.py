@@ -6,6 +6,7 @@
 __all__ = ['world', 'rank', 'together', 'gather', 'alone']
 
 # %% ../nbs/04a_processes.ipynb #7fd0869b
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -16,7 +17,9 @@ _apart = False   # inside `alone`
 
 def world() -> int:
     "How many processes share a batch."
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() and not _apart else 1
+    if _apart or not dist.is_available() or not dist.is_initialized():
+        return 1
+    return dist.get_world_size()
 
 def rank() -> int:
     "The number of this process among them, from 0."
@@ -27,10 +30,13 @@ class _Sum(torch.autograd.Function):
     "All-reduce whose gradient is all-reduced as well."
     @staticmethod
     def forward(ctx, x):
-        x = x.clone().contiguous(); dist.all_reduce(x)
+        x = x.clone().contiguous()
+        dist.all_reduce(x)
         return x
+
     @staticmethod
-    def backward(ctx, g): return _Sum.apply(g)
+    def backward(ctx, g):
+        return _Sum.apply(g)
 
 # %% ../nbs/04a_processes.ipynb #34141e1b
 def together(
@@ -44,17 +50,23 @@ def gather(
     x: torch.Tensor,     # (B, …), the same shape on every process
 ) -> torch.Tensor:       # (W·B, …) in the order of ranks
     "Rows of all processes, with gradient."
-    if world() == 1: return x
+    if world() == 1:
+        return x
     parts = [torch.zeros_like(x) for _ in range(world())]
     parts[rank()] = x
-    if x.is_floating_point(): return together(torch.cat(parts))
-    return together(torch.cat(parts).to(torch.int64)).to(x.dtype)
+    rows = torch.cat(parts)
+    if rows.is_floating_point():
+        return together(rows)
+    return together(rows.to(torch.int64)).to(x.dtype)
 
 # %% ../nbs/04a_processes.ipynb #d92749ba
 @contextmanager
-def alone():
+def alone() -> Iterator[None]:
     "Inside, losses take this process for the only one: every process holds the same rows."
     global _apart
-    before, _apart = _apart, True
-    try: yield
-    finally: _apart = before
+    before = _apart
+    _apart = True
+    try:
+        yield
+    finally:
+        _apart = before

@@ -21,7 +21,7 @@ from transformers.utils import ModelOutput
 
 from .config import Encoder, Pairs, Teacher
 from .files import UserError, nearest
-from .corpus import Masker, masked_positions, most_masked
+from .masking import Masker, masked_positions, most_masked
 from .pairs import collate
 from .processes import gather
 

@@ -68,7 +68,8 @@ def make_names(
             if name not in taken:
                 names.append(name)
                 taken.add(name)
-            if len(names) == n: return names
+            if len(names) == n:
+                return names
 
 # %% ../nbs/01_toyworld.ipynb #497ff83a
 @dataclass
@@ -149,7 +150,8 @@ def _sometimes(
     rng: np.random.Generator,
 ) -> list[str]:             # the word, or nothing
     "What may be said about an object without a name."
-    if rng.random() >= chance: return []
+    if rng.random() >= chance:
+        return []
     return [ATTRIBUTES[attribute][values[list(ATTRIBUTES).index(attribute)]]]
 
 def generic_clips(
@@ -219,12 +221,14 @@ def two_event_clips(
     clips = []
     order = []                  # names that have not yet had their turn
     for i in range(n):
-        if len(order) < 2: order = rng.permutation(len(names)).tolist()
+        if len(order) < 2:
+            order = rng.permutation(len(names)).tolist()
         parts = []
         if i % 2:
             kinds = _two_kinds(_GENERIC_SHARES, rng)
             colours = rng.permutation(4).tolist()
-            for kind, colour in zip(kinds, colours): parts.append(_generic_part(kind, colour, rng))
+            for kind, colour in zip(kinds, colours):
+                parts.append(_generic_part(kind, colour, rng))
         else:
             for kind in _two_kinds(_NAMED_SHARES, rng):
                 j = order.pop()
@@ -278,7 +282,8 @@ def corpus_lines(
     order = []                  # names that have not yet had their turn, so that every name is equally frequent
     for _ in range(n):
         if rng.random() < .75:
-            if not order: order = rng.permutation(names).tolist()
+            if not order:
+                order = rng.permutation(names).tolist()
             sentence = _pick(rng, _NOUN_LINES)
             x = order.pop()
         else:
@@ -286,7 +291,8 @@ def corpus_lines(
             x = ''
         one, other = rng.choice(len(AGENTS), 2, replace=False)
         words = dict(x=x, agent=AGENTS[one], agent2=AGENTS[other])
-        for slot, options in _SLOTS.items(): words[slot] = _pick(rng, options)
+        for slot, options in _SLOTS.items():
+            words[slot] = _pick(rng, options)
         yield sentence.format(**words)
 
 # %% ../nbs/01_toyworld.ipynb #4bf31be1
@@ -313,7 +319,8 @@ def repeats(
     values: np.ndarray,         # (n, 5)
 ) -> np.ndarray:                # (n,) 0 at the first name with a combination, 1 at the second …
     "How many names before have the same five attributes."
-    seen, found = Counter(), []
+    seen = Counter()
+    found = []
     for row in map(tuple, values.tolist()):
         found.append(seen[row])
         seen[row] += 1
@@ -333,7 +340,8 @@ def _questions() -> list[dict]:
     found = []
     for attribute, by_value in _QUESTIONS.items():
         for value, texts in by_value.items():
-            for text in texts: found.append({'question': text, 'attribute': attribute, 'value': value})
+            for text in texts:
+                found.append({'question': text, 'attribute': attribute, 'value': value})
     return found
 
 def make_probes(
@@ -363,5 +371,6 @@ def telling_lines(
     found = []
     for line in lines:
         words = set(line.split())
-        if words & names and words & TELLING: found.append(line)
+        if words & names and words & TELLING:
+            found.append(line)
     return found

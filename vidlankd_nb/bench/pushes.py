@@ -15,7 +15,8 @@ import torch
 from .objectives import machine
 from ..config import Corpus, Distillation, Encoder, samples
 from ..files import write_json
-from ..corpus import Examples, TextBatches, build_corpus, load_tokenizer
+from ..corpus import Examples, build_corpus, load_tokenizer
+from ..masking import TextBatches
 from ..objectives import OBJECTIVES
 from ..student import StudentTask
 from ..teacher import text_encoder

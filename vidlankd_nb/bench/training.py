@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 
 from .objectives import machine, nst_loop
 from ..config import Distillation, Encoder, Training, load_run
-from ..corpus import Masker, masked_batch, most_masked
+from ..masking import Masker, masked_batch, most_masked
 from ..objectives import ModelOutputs
 from ..student import StudentTask, teacher_outputs, tokens_of
 from ..teacher import text_encoder
