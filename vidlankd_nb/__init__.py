@@ -12,12 +12,12 @@ __all__ = [
 
 if TYPE_CHECKING:   # what an editor and a type checker read
     from .config import Run, load_run
-    from .files import UserError
     from .corpus import build_corpus, load_tokenizer
     from .evaluation.grid import Grid, evaluate
     from .evaluation.probes import probe
     from .experiments import Experiment
     from .extraction import extract_folder
+    from .files import UserError
     from .filming import generate
     from .grounding import Grounding
     from .objectives import Objective, make_objective
@@ -31,12 +31,13 @@ else:   # what Python does: a name comes from its module when it is first asked 
     from importlib import import_module
 
     _NAMES = {
-        'config': ('Run', 'UserError', 'load_run'),
+        'config': ('Run', 'load_run'),
         'corpus': ('build_corpus', 'load_tokenizer'),
         'evaluation.grid': ('Grid', 'evaluate'),
         'evaluation.probes': ('probe',),
         'experiments': ('Experiment',),
         'extraction': ('extract_folder',),
+        'files': ('UserError',),
         'filming': ('generate',),
         'grounding': ('Grounding',),
         'objectives': ('Objective', 'make_objective'),
