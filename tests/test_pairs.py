@@ -87,7 +87,7 @@ def test_strict_turns_the_first_into_an_error(tmp_path, caps, said):
 @pytest.mark.parametrize('wrong', [dict(max_frames=0), dict(max_tokens=2), dict(min_seconds=-1), dict(valid_share=1.5), dict(valid_share=float('nan')), dict(merge_words=-1)])
 def test_settings_that_cannot_be_meant(tmp_path, wrong):
     make_store(tmp_path/'f')
-    with pytest.raises(UserError, match=f'pairs.{next(iter(wrong))} must be'): P.make_pairs(tmp_path/'f', {}, Pairs(**wrong), tmp_path/'p')
+    with pytest.raises(UserError, match=f'pairs.{next(iter(wrong))} is .*; it must be'): P.make_pairs(tmp_path/'f', {}, Pairs(**wrong), tmp_path/'p')
     assert not (tmp_path/'p').exists()
 
 

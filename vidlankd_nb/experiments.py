@@ -17,7 +17,7 @@ import torch
 
 from .cards import student_card, teacher_card
 from .config import Distillation, Run, Student, differences, load_run, to_yaml
-from .files import UserError, make_folder, nearest, write_aside
+from .files import UserError, make_folder, write_aside
 from .corpus import Examples, build_corpus, check_vocabulary, cores, fingerprint, load_tokenizer
 from .examine import evaluate_model
 from .extraction import extract_folder
@@ -261,10 +261,7 @@ def first_weights(
     cfg: Distillation,
     tok,                # the corpus's tokenizer
 ):
-    "The student before its first step; raises `UserError` on an unknown `start`."
-    if cfg.start not in ('random', 'teacher'):
-        raise UserError(f"Unknown start '{cfg.start}' of a student: "
-                        f"{nearest(cfg.start, ('random', 'teacher'))}")
+    "The student before its first step."
     if cfg.start == 'teacher': return load_encoder(places, teacher_folder(places, cfg.teacher))
     settings = places.run.student.text
     student = text_encoder(settings, tok)

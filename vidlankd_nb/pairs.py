@@ -10,7 +10,6 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import get_args, get_type_hints
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +18,7 @@ from matplotlib.axes import Axes
 
 from .captions import Span, check, merged, read_captions, without_overlap
 from .config import Pairs
-from .files import UserError, make_folder, nearest, write_json
+from .files import UserError, make_folder, write_json
 from .extraction import video_file
 from .features import is_finite
 from .store import READS, Aligned, MappedTable, id_hash, open_features
@@ -37,7 +36,6 @@ def make_pairs(
 ) -> tuple:                    # (train `PairSet`, valid `PairSet`, report)
     "Join captions and features into pairs on disk; what cannot be used is counted, named and left out. Raises `UserError` where no pair comes out."
     out = Path(out)
-    _sensible(cfg)
     if isinstance(features, Aligned):
         features_3d = features.clips
         features = features.frames
@@ -60,17 +58,6 @@ def make_pairs(
     return train, valid, report
 
 # %% ../nbs/03_pairs.ipynb #d85c6c61
-def _sensible(cfg):
-    "Settings that cannot be meant are a `UserError` before anything is written."
-    for name, least in (('max_frames', 1), ('max_tokens', 3), ('min_seconds', 0), ('merge_words', 0)):
-        value = getattr(cfg, name)
-        if not value >= least: raise UserError(f"pairs.{name} must be {least} or more, not {value}.")
-    known = get_args(get_type_hints(Pairs)['windows'])
-    if cfg.windows not in known:
-        raise UserError(f"Unknown pairs.windows '{cfg.windows}': {nearest(cfg.windows, known)}")
-    if not 0 <= cfg.valid_share < 1:
-        raise UserError(f"pairs.valid_share must be from 0 to just below 1, not {cfg.valid_share}.")
-
 def _place(source, out):
     "How `pairs.json` names a source: relative, so that a folder can be moved as a whole."
     if source is None:

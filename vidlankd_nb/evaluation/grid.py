@@ -38,7 +38,7 @@ from .finetuning import (FineTuneTask, TaskBatches, collapse, fine_tune, majorit
 from .probes import probe
 from .records import Rows, column
 from .suite import load, score
-from ..training import check_settings, epoch_order
+from ..training import epoch_order
 
 # %% ../../nbs/09d_grid.ipynb #811771ac
 TOY = Task('toy', 'probe', "What do the toy world's invented names mean? (property, "
@@ -127,7 +127,6 @@ class Grid:
                 raise UserError(f"--{name} must be {least} or more; it is {value}.")
         if self.held_out and not 0 < self.held_out < 1:
             raise UserError(f"--held_out must be a share between 0 and 1; it is {self.held_out:g}.")
-        check_settings(self.cfg)
         if not self.models: raise UserError("No model is named: give folders that save_pretrained wrote.")
         self.asked = named_tasks(self.tasks)
         if self.data is None and self.asked != [TOY]:
