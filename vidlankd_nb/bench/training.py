@@ -8,12 +8,15 @@ __all__ = ['OWED', 'numbered_words', 'random_batch', 'package_step', 'dense_labe
 
 # %% ../../nbs/bench/training.ipynb #d9d8f934
 import json, os, statistics, time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np, torch
+from matplotlib.figure import Figure
 from tokenizers import Tokenizer, models
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from .objectives import machine, nst_loop
 from ..config import Distillation, Encoder, Training, load_run
@@ -27,37 +30,40 @@ from ..training import (Watch, make_accelerator, make_optimizer, matmul_peak,
 # %% ../../nbs/bench/training.ipynb #64c94354
 def numbered_words(
     size: int = 30522,   # words, BERT's number by default
-):
+) -> PreTrainedTokenizerFast:
     "A tokenizer whose words are numbers: it gives a model its vocabulary size and its special tokens."
-    special = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]']
-    words = {w: i for i, w in enumerate(special + [str(i) for i in range(size - len(special))])}
-    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(words, '[UNK]')),
+    words = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]']
+    words += map(str, range(size - len(words)))
+    vocabulary = {word: i for i, word in enumerate(words)}
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(vocabulary, '[UNK]')),
                                    pad_token='[PAD]', unk_token='[UNK]', cls_token='[CLS]', sep_token='[SEP]',
                                    mask_token='[MASK]')
 
 # %% ../../nbs/bench/training.ipynb #93a8d0f9
 def random_batch(
-    tokenizer,
+    tokenizer: PreTrainedTokenizerBase,
     batch: int = 32,    # B
     length: int = 128,  # L, the two special tokens included
 ) -> dict:              # as `TextBatches` makes them
     "Full blocks of random words, masked."
     ids = np.random.default_rng(0).integers(5, len(tokenizer), (batch, length))
-    ids[:, 0], ids[:, -1] = tokenizer.cls_token_id, tokenizer.sep_token_id
+    ids[:, 0] = tokenizer.cls_token_id
+    ids[:, -1] = tokenizer.sep_token_id
     return masked_batch(ids, np.full(batch, length), np.isin(ids, tokenizer.all_special_ids),
                         np.arange(batch), 0, Masker(tokenizer), most_masked(length))
 
 # %% ../../nbs/bench/training.ipynb #718b96a1
 def package_step(
     task: StudentTask,
-    batch: dict,
+    batch: dict,                 # of `random_batch`
     cfg: Training,
     device: str | None = None,
-):                           # a function without arguments that does one step and returns the loss terms
+) -> Callable[[], torch.Tensor]: # one step, returns the loss terms
     "One step of the package's own loop."
     acc = make_accelerator(cfg, device)
     task.to(acc.device).train()
-    if task.teacher is not None: task.teacher.to(acc.device)
+    if task.teacher is not None:
+        task.teacher.to(acc.device)
     model, optimizer = acc.prepare(torch.compile(task) if cfg.compile else task, make_optimizer(task, cfg))
     watch = Watch(list(task.weights), None, acc, cfg.stop_norm)
     def step():
@@ -67,73 +73,84 @@ def package_step(
 
 # %% ../../nbs/bench/training.ipynb #55bf8371
 def dense_labels(
-    batch: dict,
+    batch: dict,     # of `random_batch`
 ) -> torch.Tensor:   # (B, L), -100 where nothing is asked
     "Labels for every position."
     return torch.full_like(batch['input_ids'], -100).scatter(1, batch['masked_at'], batch['labels'])
 
 # %% ../../nbs/bench/training.ipynb #145f89e0
 def naive_terms(
-    student, teacher,   # masked-LM models
-    head,               # distillation head
-    batch: dict,
-    precision=None,     # a context of mixed precision, entered for both models
-) -> tuple:             # masked-LM loss, NST over sequences
+    student: torch.nn.Module,   # a masked-LM model
+    teacher: torch.nn.Module,   # another
+    head: torch.nn.Module,      # distillation head
+    batch: dict,                # of `random_batch`
+) -> tuple[torch.Tensor, torch.Tensor]:   # masked-LM loss, NST over sequences
     "The loss terms with a dense vocabulary head, a trip through NumPy and a loop over sequences."
     words = {k: batch[k] for k in ('input_ids', 'attention_mask')}
-    with torch.no_grad(): t = teacher(**words, output_hidden_states=True).hidden_states[-1]   # (B, L, H)
+    with torch.no_grad():
+        t = teacher(**words, output_hidden_states=True).hidden_states[-1]   # (B, L, H)
     t = torch.from_numpy(t.cpu().numpy()).to(words['input_ids'].device)
     out = student(**words, labels=dense_labels(batch), output_hidden_states=True)
     return out.loss, nst_loop(head(out.hidden_states[-1]).to(t.dtype), t, ~batch['special'])
 
 # %% ../../nbs/bench/training.ipynb #01268cf4
 def naive_step(
-    task: StudentTask,          # its student, teacher and head are used, its `forward` is not
-    batch: dict,
+    task: StudentTask,           # its student, teacher and head are used, its `forward` is not
+    batch: dict,                 # of `random_batch`
     cfg: Training,
     device: str | None = None,
-):                              # as `package_step`
+) -> Callable[[], torch.Tensor]: # as `package_step`
     "One step in the naive form, with AdamW as it comes."
     acc = make_accelerator(cfg, device)
-    task.to(acc.device).train(); task.teacher.to(acc.device)
+    task.to(acc.device).train()
+    task.teacher.to(acc.device)
     optimizer = torch.optim.AdamW(task.parameters(), cfg.lr, eps=cfg.adam_eps, weight_decay=cfg.weight_decay)
     def step():
         with acc.autocast():
-            terms = naive_terms(task.student, task.teacher, task.head, to_device(batch, acc.device))
-        (terms[0] + task.weights['distillation'] * terms[1]).backward()
+            mlm, nst = naive_terms(task.student, task.teacher, task.head, to_device(batch, acc.device))
+        (mlm + task.weights['distillation'] * nst).backward()
         norm = torch.nn.utils.clip_grad_norm_(task.parameters(), cfg.clip)
-        optimizer.step(); optimizer.zero_grad()
-        return torch.tensor([*(x.item() for x in terms), norm.item()])
+        optimizer.step()
+        optimizer.zero_grad()
+        return torch.tensor([mlm.item(), nst.item(), norm.item()])
     return step
 
 # %% ../../nbs/bench/training.ipynb #1232e726
 def seconds(
-    f,                # without arguments
-    device='cpu',
+    f: Callable[[], object],
+    device: str | torch.device = 'cpu',
 ) -> float:
     "How long one call takes, the work queued on a GPU included."
-    wait = torch.cuda.synchronize if str(device).startswith('cuda') else lambda: None
-    wait(); start = time.perf_counter()
-    f(); wait()
+    on_gpu = str(device).startswith('cuda')
+    if on_gpu:
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    f()
+    if on_gpu:
+        torch.cuda.synchronize()
     return time.perf_counter() - start
 
 def rounds(
-    steps: dict,          # name -> function without arguments
+    steps: dict[str, Callable[[], object]],
     repeats: int = 5,
-    device='cpu',
-    cold: tuple = (),     # names that are not run once beforehand
-) -> dict:                # name -> seconds in each round
+    device: str | torch.device = 'cpu',
+    cold: tuple[str, ...] = (),     # names that are not run once beforehand
+) -> dict[str, list[float]]:        # name -> seconds in each round
     "Time functions in turns."
     for name, f in steps.items():
-        if name not in cold: f()
-    taken = [{name: seconds(f, device) for name, f in steps.items()} for _ in range(repeats)]
-    return {name: [t[name] for t in taken] for name in steps}
+        if name not in cold:
+            f()
+    times = {name: [] for name in steps}
+    for _ in range(repeats):
+        for name, f in steps.items():
+            times[name].append(seconds(f, device))
+    return times
 
 # %% ../../nbs/bench/training.ipynb #b8e3c99e
 def ratio(
-    times: dict,   # of `rounds`
-    a: str,
-    b: str,
+    times: dict[str, list[float]],   # of `rounds`
+    a: str,                          # a name
+    b: str,                          # another
 ) -> float:
     "Median over rounds of the time of `a` in units of the time of `b`."
     return statistics.median(x / y for x, y in zip(times[a], times[b]))
@@ -143,7 +160,7 @@ def extra_parts(
     task: StudentTask,
     batch: dict,        # on the task's device
     bf16: bool = False,
-) -> dict:              # name -> function without arguments
+) -> dict[str, Callable[[], object]]:
     "What distillation adds to a step, part by part."
     device = batch['input_ids'].device
     def teacher():
@@ -156,29 +173,33 @@ def extra_parts(
             mine, theirs = ModelOutputs(task.head(x)), ModelOutputs(states)
             loss, _ = task.objectives['distillation'].distil(mine, theirs, tokens_of(batch))
         loss.backward()
-        for p in task.head.parameters(): p.grad = None
+        for p in task.head.parameters():
+            p.grad = None
     return {"the teacher's forward pass": teacher, 'head and objective': objective}
 
 # %% ../../nbs/bench/training.ipynb #0645bd1a
 def make_steps(
     shape: Encoder,
-    vocab: int, batch: int, length: int,
+    vocab: int,    # V
+    batch: int,    # B
+    length: int,   # L
     cfg: Training,
-) -> tuple:   # (the timed functions by name, floating-point operations a token by name, the device, bf16?)
+) -> tuple[dict, dict, torch.device, bool]:   # (the timed functions by name, floating-point operations a token by name, the device, bf16?)
     "Plain, distilled and naive steps with their parts."
     tokenizer = numbered_words(vocab)
-    b, acc = random_batch(tokenizer, batch, length), make_accelerator(cfg)
+    b = random_batch(tokenizer, batch, length)
+    acc = make_accelerator(cfg)
     def task(objective):
         torch.manual_seed(0)
-        student, teacher = text_encoder(shape, tokenizer), text_encoder(shape, tokenizer)
+        student = text_encoder(shape, tokenizer)
+        teacher = text_encoder(shape, tokenizer)
         return StudentTask(student, Distillation(objective, 100.), teacher if objective != 'none' else None)
-    plain, ours, naive = task('none'), task('nst'), task('nst')
-    steps = {'plain': package_step(plain, b, cfg), 'distilled': package_step(ours, b, cfg),
-             'naive': naive_step(naive, b, cfg)}
+    tasks = {'plain': task('none'), 'distilled': task('nst'), 'naive': task('nst')}
+    steps = {'plain': package_step(tasks['plain'], b, cfg), 'distilled': package_step(tasks['distilled'], b, cfg),
+             'naive': naive_step(tasks['naive'], b, cfg)}
     bf16 = acc.mixed_precision == 'bf16'
-    steps |= extra_parts(ours, to_device(b, acc.device), bf16)
-    flops = {'plain': plain.flops_per_token(b), 'distilled': ours.flops_per_token(b),
-             'naive': naive.flops_per_token(b)}
+    steps |= extra_parts(tasks['distilled'], to_device(b, acc.device), bf16)
+    flops = {name: task.flops_per_token(b) for name, task in tasks.items()}
     return steps, flops, acc.device, bf16
 
 # %% ../../nbs/bench/training.ipynb #b5f9cae4
@@ -188,54 +209,73 @@ def summary(
     results: dict,    # of `bench_training`
 ) -> str:             # Markdown
     "The figures as two small tables."
-    r, s = results['ratios'], results['shape']
-    rows = [f"{s['layers']} layers, width {s['width']}, batch {s['batch']} × {s['length']} tokens, "
-            f"{results['precision']}, {results['machine']['threads']} threads"
-            + (' – **quick: these figures mean nothing**' if results['quick'] else ''),
+    shape = results['shape']
+    quick = results['quick']
+    warning = ' – **quick: these figures mean nothing**' if quick else ''
+    rows = [f"{shape['layers']} layers, width {shape['width']}, batch {shape['batch']} × {shape['length']} "
+            f"tokens, {results['precision']}, {results['machine']['threads']} threads{warning}",
             '', '| step | seconds | tokens a second | MFU |', '|---|---|---|---|']
-    rows += [f"| {k} | {v['seconds']:.3g} | {v['tokens_per_s']:,.0f} | {100*v['mfu']:.0f} % |"
-             for k, v in results['steps'].items()]
-    owed = s['config'] == 'small' and results['device'] == 'cpu' and not results['quick']
+    for name, step in results['steps'].items():
+        rows.append(f"| {name} | {step['seconds']:.3g} | {step['tokens_per_s']:,.0f} | {100*step['mfu']:.0f} % |")
     rows += ['', '| ratio | measured | owed |', '|---|---|---|']
-    rows += [f"| {k} | {r[k]:.2f} | {f'{OWED[k][0]} {OWED[k][1]:.2f}' if owed else ''} |" for k in OWED]
-    return '\n'.join(rows + [f"| {k} / plain | {v:.2f} | |" for k, v in results['parts'].items()])
+    is_owed = shape['config'] == 'small' and results['device'] == 'cpu' and not quick
+    for name, (sign, bound) in OWED.items():
+        owed = f'{sign} {bound:.2f}' if is_owed else ''
+        rows.append(f"| {name} | {results['ratios'][name]:.2f} | {owed} |")
+    for name, share in results['parts'].items():
+        rows.append(f"| {name} / plain | {share:.2f} | |")
+    return '\n'.join(rows)
 
 # %% ../../nbs/bench/training.ipynb #772c6099
 def plot(
-    results: dict,       # of `bench_training`
+    results: dict,                     # of `bench_training`
     path: str | Path | None = None,    # PNG
-):
+) -> Figure:
     "Seconds of the three steps, and what the distilled one is made of."
-    import matplotlib.pyplot as plt
     fig, ax = plt.subplots(figsize=(7, 2.2), layout='constrained')
-    s, plain = {k: v['seconds'] for k, v in results['steps'].items()}, results['steps']['plain']['seconds']
-    ax.barh(list(s), list(s.values()), color='#BBBBBB')
-    left = plain
+    taken = {name: step['seconds'] for name, step in results['steps'].items()}
+    plain = taken['plain']
+    ax.barh(list(taken), list(taken.values()), color='#BBBBBB')
     ax.barh(['plain', 'distilled'], [plain, plain], color='#0072B2', label='masked-LM step')
+    left = plain
     for (name, share), colour in zip(results['parts'].items(), ('#E69F00', '#009E73')):
-        ax.barh(['distilled'], [share * plain], left=left, color=colour, label=name); left += share * plain
-    for i, v in enumerate(s.values()): ax.text(v, i, f'  {v:.3g} s', va='center', fontsize=8)
-    ax.invert_yaxis(); ax.set_xlim(0, 1.12 * max(s.values())); ax.set_xlabel('seconds a step')
-    ax.legend(frameon=False, fontsize=8); ax.spines[['top', 'right']].set_visible(False)
-    if path: fig.savefig(path, dpi=110); plt.close(fig)
+        ax.barh(['distilled'], [share * plain], left=left, color=colour, label=name)
+        left += share * plain
+    for i, s in enumerate(taken.values()):
+        ax.text(s, i, f'  {s:.3g} s', va='center', fontsize=8)
+    ax.invert_yaxis()
+    ax.set(xlim=(0, 1.12 * max(taken.values())), xlabel='seconds a step')
+    ax.legend(frameon=False, fontsize=8)
+    ax.spines[['top', 'right']].set_visible(False)
+    if path:
+        fig.savefig(path, dpi=110)
+        plt.close(fig)
     return fig
 
 # %% ../../nbs/bench/training.ipynb #62f5f918
 def measure(
-    steps: dict, flops: dict, device, bf16,   # of `make_steps`
+    steps: dict, flops: dict, device: torch.device, bf16: bool,   # of `make_steps`
     tokens: int,             # of a batch
-    repeats: int,
+    repeats: int,            # rounds
 ) -> dict:
     "Times, rates, utilisation and ratios."
     peaks = []
-    def peak(): peaks.append(matmul_peak.__wrapped__(str(device), bf16))
-    times = rounds(steps | {'peak': peak}, repeats, device, () if device.type == 'cuda' else ('naive',))
-    middle = {k: statistics.median(times[k]) for k in flops}
-    return {'steps': {k: dict(seconds=s, tokens_per_s=tokens / s, mfu=tokens / s * flops[k] / max(peaks))
-                      for k, s in middle.items()},
-            'ratios': {k: ratio(times, *k.split('/')) for k in OWED},
-            'parts': {k: ratio(times, k, 'plain') for k in steps if k not in flops},
-            'rounds': {k: [round(x, 4) for x in times[k]] for k in steps}, 'peak_flops': max(peaks)}
+    def peak():
+        peaks.append(matmul_peak.__wrapped__(str(device), bf16))
+    cold = () if device.type == 'cuda' else ('naive',)
+    times = rounds(steps | {'peak': peak}, repeats, device, cold)
+    found = {'steps': {}, 'ratios': {}, 'parts': {}, 'rounds': {}, 'peak_flops': max(peaks)}
+    for name in steps:
+        found['rounds'][name] = [round(x, 4) for x in times[name]]
+        if name in flops:
+            middle = statistics.median(times[name])
+            rate = tokens / middle
+            found['steps'][name] = dict(seconds=middle, tokens_per_s=rate, mfu=rate * flops[name] / max(peaks))
+        else:
+            found['parts'][name] = ratio(times, name, 'plain')
+    for name in OWED:
+        found['ratios'][name] = ratio(times, *name.split('/'))
+    return found
 
 # %% ../../nbs/bench/training.ipynb #dcebd0c5
 def bench_training(
@@ -247,18 +287,20 @@ def bench_training(
     compiled: bool = False,           # torch.compile for the package's steps
 ) -> dict:                            # what training.json holds
     "Time a distillation step against a plain and a naive one; writes JSON and a plot."
-    shape, vocab, batch, length = ((Encoder(layers=2, width=64, heads=2), 200, 4, 16) if quick
-                                   else (load_run(config).student.text, 30522, 32, 128))
-    if dropout is not None: shape = replace(shape, dropout=dropout)
+    shape = Encoder(layers=2, width=64, heads=2) if quick else load_run(config).student.text
+    sizes = dict(vocabulary=200, batch=4, length=16) if quick else dict(vocabulary=30522, batch=32, length=128)
+    if dropout is not None:
+        shape = replace(shape, dropout=dropout)
     load = os.getloadavg()[0] if hasattr(os, 'getloadavg') else None
-    made = make_steps(shape, vocab, batch, length, Training(lr=1e-4, compile=compiled))
-    results = measure(*made, batch * length, repeats) | dict(
-        shape=dict(config=config, layers=shape.layers, width=shape.width, heads=shape.heads,
-                   dropout=shape.dropout, vocabulary=vocab, batch=batch, length=length),
-        device=torch.cuda.get_device_name() if made[2].type == 'cuda' else 'cpu', precision='bf16' if made[3]
-        else 'fp32', compiled=compiled,
-        quick=quick, load_before=load, machine=machine(torch.get_num_threads()))
-    Path(out).mkdir(parents=True, exist_ok=True)
-    (Path(out)/'training.json').write_text(json.dumps(results, indent=1))
-    plot(results, Path(out)/'training.png')
+    steps, flops, device, bf16 = make_steps(shape, *sizes.values(), Training(lr=1e-4, compile=compiled))
+    results = measure(steps, flops, device, bf16, sizes['batch'] * sizes['length'], repeats)
+    results['shape'] = dict(config=config, layers=shape.layers, width=shape.width, heads=shape.heads,
+                            dropout=shape.dropout, **sizes)
+    results |= dict(device=torch.cuda.get_device_name() if device.type == 'cuda' else 'cpu',
+                    precision='bf16' if bf16 else 'fp32', compiled=compiled, quick=quick, load_before=load,
+                    machine=machine(torch.get_num_threads()))
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    (out/'training.json').write_text(json.dumps(results, indent=1))
+    plot(results, out/'training.png')
     return results
