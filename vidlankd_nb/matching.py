@@ -173,7 +173,8 @@ class Objective(nn.Module):
     def places(self, tokens: Tokens) -> torch.Tensor:   # bool
         "Which places this objective looks at; raises `UserError` where a batch does not name them."
         places = tokens.masked if self.positions == 'masked' else tokens.real
-        if places is None: raise UserError(f"{type(self).__name__} looks at masked tokens; hand over `Tokens.masked`.")
+        if places is None:
+            raise UserError(f"{type(self).__name__} looks at masked tokens; hand over `Tokens.masked`.")
         return places
 
     def counted(self, tokens: Tokens) -> torch.Tensor:
@@ -388,7 +389,7 @@ class NST(Objective):
         teacher_width: int,          # D_t; may differ, nothing is projected
         over: Literal['batch', 'sequence'] = 'batch',   # tokens of a pattern; by 'sequence' as published
         kernel: Literal['poly', 'gaussian', 'linear'] = 'poly',   # 'poly' (x·y)², 'gaussian' or 'linear'
-        sigma: float | Literal['mean'] = 1.0,   # σ of the Gaussian kernel; 'mean': σ² = mean squared distance
+        sigma: float | Literal['mean'] = 1.0,   # σ of the Gaussian; 'mean': σ² = mean squared distance
     ):
         super().__init__(student_width, teacher_width)
         if over not in ('batch', 'sequence'):
