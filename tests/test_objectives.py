@@ -451,6 +451,7 @@ def test_a_sum_of_parts_that_read_different_things():
     parts = [soft(z_s, z_t, masked)[0], l2(s, t, mask)[0], voken(s, v, mask)[0]]
     assert torch.allclose(total, parts[0] + 5*parts[1] + parts[2]) and [log[n] for n in ('soft_label', 'l2', 'voken')] == parts
     assert both.needs_teacher and both.aligned
+    with pytest.raises(UserError, match='hand over `Tokens.masked`'): both.distil(ModelOutputs(s, z_s), ModelOutputs(t, z_t, v), Tokens(mask))
 
 
 @pytest.mark.parametrize('text, teacher, vokens, aligned', [

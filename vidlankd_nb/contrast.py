@@ -179,7 +179,8 @@ class _Push(torch.autograd.Function):
         ctx.save_for_backward(a, b, u.sigmoid())
         return F.softplus(u).sum(1)
     @staticmethod
-    def backward(ctx, g):
+    def backward(ctx, *upstream):
+        g = upstream[0]
         a, b, σ = ctx.saved_tensors
         with torch.autocast(g.device.type, enabled=False):
             to_a = g[:, None] * (σ @ b)
@@ -241,6 +242,12 @@ class CRD(Objective):
     default_weight = 0.3
     weight_power = 0.5
     blind_to = ('token order',)
+    queue_s: torch.Tensor    # (Q, E): recent embeddings of the student's side
+    queue_t: torch.Tensor    # (Q, E): of the teacher's
+    pointer: torch.Tensor    # () int64: the oldest row
+    filled: torch.Tensor     # () int64: rows that hold something
+    log_mean: torch.Tensor   # (): log m̄ of the first batch …
+    ready: torch.Tensor      # () bool: … if there has been one
 
     def __init__(
         self,
@@ -371,6 +378,11 @@ class CRDBank(Objective):
     default_weight = 0.5
     weight_power = 0.5
     blind_to = ('token order',)
+    bank_s: torch.Tensor     # (M, E): an embedding of each block, on the student's side
+    bank_t: torch.Tensor     # (M, E): on the teacher's
+    step: torch.Tensor       # () int64: counts the calls
+    log_mean: torch.Tensor   # (2,): both log m̄ of the first batch …
+    ready: torch.Tensor      # () bool: … if there has been one
 
     def __init__(
         self,

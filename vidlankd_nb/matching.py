@@ -99,7 +99,7 @@ def enter(kind: type['Objective']) -> None:
 # %% ../nbs/06_matching.ipynb #7bc6f946
 class Objective(nn.Module):
     "Student states, teacher states and mask in; a loss and what to log out. Subclasses write `compare`."
-    name: str | None = None   # in configurations; a class without one is found by its import path
+    name = ''                 # in configurations; a class without one is found by its import path
     takes: Literal['hidden_states', 'logits', 'voken_ids'] = 'hidden_states'   # of the teacher's outputs
     positions: Literal['real', 'masked'] = 'real'   # field of `Tokens` that says which places count
     needs_teacher = True      # False: what it learns from lies in the batch
@@ -171,8 +171,11 @@ class Objective(nn.Module):
         return self.default_weight * ((self.student_width or 96) / 96)**self.weight_power
 
     def places(self, tokens: Tokens) -> torch.Tensor:   # bool
-        "Which places this objective looks at."
-        return tokens.masked if self.positions == 'masked' else tokens.real
+        "Which places this objective looks at; raises `UserError` where a batch does not name them."
+        places = tokens.masked if self.positions == 'masked' else tokens.real
+        if places is None:
+            raise UserError(f"{type(self).__name__} looks at masked tokens; hand over `Tokens.masked`.")
+        return places
 
     def counted(self, tokens: Tokens) -> torch.Tensor:
         "`count` of the places this objective looks at."
@@ -320,7 +323,7 @@ def gaussian_mmd(
     s: torch.Tensor,       # (G, M, D_s) unit neurons
     t: torch.Tensor,       # (G, M, D_t)
     reduce: Callable = unchanged,   # sums over processes what is a sum over tokens
-    sigma: float | str = 1.0,       # σ, or 'mean': σ² = mean squared distance of s_i and t_j, a constant
+    sigma: float | Literal['mean'] = 1.0,   # σ, or 'mean': σ² = mean squared distance, a constant
 ) -> torch.Tensor:         # (G,)
     "Gaussian MMD of neurons from their inner products."
     ss = reduce(s.mT @ s)             # (G, D, D)
@@ -348,7 +351,7 @@ def mmd(
     t: torch.Tensor,       # (G, M, D_t)
     kernel: str,           # 'poly', 'gaussian' or 'linear'
     reduce: Callable = unchanged,
-    sigma: float | str = 1.0,          # of the Gaussian
+    sigma: float | Literal['mean'] = 1.0,   # of the Gaussian
     by_neurons: bool | None = None,    # of the polynomial
 ) -> torch.Tensor:         # (G,)
     "The discrepancy of two clouds of neurons by a kernel's name."
@@ -386,7 +389,7 @@ class NST(Objective):
         teacher_width: int,          # D_t; may differ, nothing is projected
         over: Literal['batch', 'sequence'] = 'batch',   # tokens of a pattern; by 'sequence' as published
         kernel: Literal['poly', 'gaussian', 'linear'] = 'poly',   # 'poly' (x·y)², 'gaussian' or 'linear'
-        sigma: float | str = 1.0,    # σ of the Gaussian kernel, or 'mean': σ² = mean squared distance
+        sigma: float | Literal['mean'] = 1.0,   # σ of the Gaussian; 'mean': σ² = mean squared distance
     ):
         super().__init__(student_width, teacher_width)
         if over not in ('batch', 'sequence'):
@@ -397,7 +400,7 @@ class NST(Objective):
             positive('nst', 'sigma', sigma)
         self.over = over
         self.kernel = kernel
-        self.sigma = sigma
+        self.sigma: float | Literal['mean'] = sigma
         self.separable = over == 'sequence'
         self.counts = 'tokens' if over == 'batch' else 'sequences'
         if over == 'sequence':

@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import nn
@@ -42,7 +43,7 @@ class Sum(Objective):
         self.counts = first.counts
         self.positions = first.positions
         self.needs_teacher = False
-        self.parts = nn.ModuleDict()
+        self.parts = cast(dict[str, Objective], nn.ModuleDict())
         self.weights = {}
         for name, part in parts.items():
             key = name.replace('.', '_')   # a module's name holds no dot
@@ -76,7 +77,7 @@ class Sum(Objective):
         count_of: Callable,   # part → how many tokens its loss is a mean over
     ) -> tuple[torch.Tensor, dict]:
         "The weighted sum, and each part's own loss and log under its name."
-        total = 0.
+        total: Any = 0.
         log = {}
         for name, part in self.parts.items():
             loss, more = loss_of(part)
@@ -98,6 +99,7 @@ def import_class(
     if not module.endswith('.py'):
         return getattr(importlib.import_module(module), name)
     spec = importlib.util.spec_from_file_location(Path(module).stem, module)
+    if spec is None or spec.loader is None: raise ImportError(f'{module} is no file of Python')
     found = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(found)
     return getattr(found, name)
@@ -159,11 +161,12 @@ def parse_part(
 ) -> tuple[str, float | None]:
     "Name and weight; raises `UserError` on anything else."
     m = re.fullmatch(r'\s*(?:([0-9][0-9.eE+-]*|\.[0-9]+)\s*\*)?\s*([^*]+?)\s*', text)
+    wrong = UserError(f"'{whole}' is no sum of objectives: '{text.strip()}'; write it as '100*nst+0.3*crd'.")
+    if m is None: raise wrong
     try:
         return m[2], None if m[1] is None else float(m[1])
-    except (TypeError, ValueError):
-        raise UserError(f"'{whole}' is no sum of objectives: '{text.strip()}'; "
-                        "write it as '100*nst+0.3*crd'.") from None
+    except ValueError:
+        raise wrong from None
 
 def parse_objective(
     text: str,      # 'none', 'nst', '100*nst + 0.3*crd', an import path
@@ -248,7 +251,7 @@ class Catalogue:
     B = 32
     L = 128
     D = 512
-    sizes = dict(n_vokens=512, n_examples=5000)   # of the corpus, where an objective asks
+    sizes: ClassVar[dict] = {'n_vokens': 512, 'n_examples': 5000}   # of the corpus, where an objective asks
 
     def price(self, name: str, kind: type[Objective]) -> str:
         "FLOPs of the matrix products for the usual batch; no random number is used up."
