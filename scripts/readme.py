@@ -15,7 +15,7 @@ def readme() -> str:
     nb.cells = [c for c in nb.cells if not ''.join(c.source).lstrip().startswith('#|')]
     config = Config({'MarkdownExporter': {'exclude_input': True}})
     text, _ = MarkdownExporter(config=config).from_notebook_node(nb)
-    text = re.sub(r'\]\((?=images/|tutorials/|bench/|\d\d[a-z]?_)', '](nbs/', text)  # links of the notebook are relative to nbs/
+    text = re.sub(r'\]\((?=images/|tutorials/|bench/|\d\d[a-z]*_)', '](nbs/', text)  # links of the notebook are relative to nbs/
     text = re.sub(r'\n{3,}', '\n\n', text.replace('](../', ']('))
     return '<!-- Made from nbs/index.ipynb by scripts/readme.py: edit the notebook. -->\n' + text.strip() + '\n'
 

@@ -199,7 +199,8 @@ def teacher_headline(
             f"(chance {found['chance_r1']:.0%})")
 
 # %% ../nbs/12a_report.ipynb #0486ff90
-COLOURS = {'students': '#0072B2', 'controls': '#D55E00', 'teacher': '#009E73'}   # Okabe–Ito: told apart by everybody
+# Okabe–Ito: told apart by everybody
+COLOURS = {'students': '#0072B2', 'controls': '#D55E00', 'teacher': '#009E73'}
 
 def models_of(report: dict) -> list[tuple]:   # (name, 'students' | 'controls' | 'teacher', figures)
     "Every model of a report, in the order in which it is shown."
@@ -280,7 +281,7 @@ def picture(
 # %% ../nbs/12a_report.ipynb #71fe746b
 def page(
     report: dict,      # of `collect`
-    pictures: dict,    # 'losses', 'properties', 'vokens': an HTML image each, where there is one; 'grounding': a list
+    pictures: dict,    # of `pictures_of`
 ) -> str:              # HTML
     "The report as one self-contained HTML page."
     line = headline(report)

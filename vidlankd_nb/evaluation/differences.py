@@ -19,7 +19,9 @@ from ..files import UserError
 from .benchmarks import measures
 
 # %% ../../nbs/09db_differences.ipynb #78d9c74d
-def run_rows(run: dict) -> np.ndarray:   # (n, 2) gold and predicted, or (n,) values; (0,) where there are none
+def run_rows(
+    run: dict,           # of `results_in`
+) -> np.ndarray:         # (n, 2) gold and predicted, or (n,) values; (0,) where there are none
     "What a run's score is made of, a row each."
     file = Path(run['folder'])/'rows.json'
     return np.array(json.loads(file.read_text())) if file.is_file() else np.zeros(0)
@@ -105,7 +107,7 @@ def difference(
     draws: int = 1000,   # of the questions
     level: float = .95,  # of the interval
     seed: int = 0,
-) -> dict:               # in points: 'difference', 'low', 'high' (None from one seed); 'seeds', 'rows', 'draws'
+) -> dict:               # 'difference', 'low' and 'high' in points (None from one seed); 'seeds', 'rows', 'draws'
     "Mean over shared seeds of the score of `a` minus that of `b`, with its interval; raises `UserError` where runs cannot be paired."
     pairs = paired_runs(results, a, b, task)
     rows, d = [], []

@@ -63,7 +63,7 @@ def glue_average(
     results: list,       # of `results_in`
     model: str,
     tasks: tuple,        # that are in the average
-) -> tuple[list, list]:  # a run ('value', 'collapsed') for each seed that has all tasks; tasks that have no score
+) -> tuple[list, list]:  # 'value' and 'collapsed' for each seed that has all tasks; tasks without a score
     "A model's GLUE averages, one a seed."
     scores = {}                      # seed -> task -> score
     collapsed = {}                   # seed -> why
@@ -218,8 +218,9 @@ def summary(
             row = found.setdefault(model, {})
             if not some: continue
             v = percent(some)
+            dead = len(list(filter(itemgetter('collapsed'), some)))
             row |= {(task, 'median'): float(np.median(v)), (task, 'low'): min(v), (task, 'high'): max(v),
-                    (task, 'runs'): len(v), (task, 'collapsed'): len(list(filter(itemgetter('collapsed'), some)))}
+                    (task, 'runs'): len(v), (task, 'collapsed'): dead}
     frame = pd.DataFrame(found).T
     return frame.astype({c: 'Int64' for c in frame if c[1] in ('runs', 'collapsed')})
 
