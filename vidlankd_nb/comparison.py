@@ -88,7 +88,7 @@ def loss_note(cells: list[dict]) -> str:   # empty where there are none
             if name in c['metrics']:
                 told.append(f"{c['name']} {c['metrics'][name]['mean']:.2f} {where}")
     if not told: return ''
-    return f"Masked-LM losses on other texts, not to be compared with the column: {'; '.join(told)}."
+    return f"Masked-LM losses on other texts, not to be compared with the others: {'; '.join(told)}."
 
 # %% ../nbs/12d_comparison.ipynb #co000009
 def compare(cells: list[dict]) -> None:
@@ -331,10 +331,10 @@ def in_short(
     cells = reckoned(report)['cells']
     head = ['| student | what it is | property | difference from text-only (95 % interval) '
             '| physical, two choices | masked-LM loss |', '|---' * 6 + '|']
-    minutes = report['seconds']['clock'] / 60
     worlds = len(report['seeds'])
+    minutes = report['seconds']['clock'] / 60
     said = [f"{worlds} worlds, {minutes:.0f} minutes on {report['processors']} processor cores.",
-            f"In brackets: {interval_words(len(report['seeds']))}.", loss_note(cells)]
+            f'In brackets: {interval_words(worlds)}.', loss_note(cells)]
     if report['chance']:
         chance = report['chance']['property']['mean']
         said.append(f'Property with labels shuffled: {chance:.2f}; two choices: 0.50.')

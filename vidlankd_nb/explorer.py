@@ -113,7 +113,8 @@ def page(
     colours = [to_hex(c) for c in plt.get_cmap(HEAT)(np.linspace(0, 1, 65))]
     data = {'limit': limit, 'colours': colours, 'looks': [_figures(look) for look in looks]}
     text = json.dumps(data, ensure_ascii=False, separators=(',', ':'))
-    return fill_template('explorer.html', title=title, data=text.replace('<', '\\u003c'))   # no sentence can end the script
+    text = text.replace('<', '\\u003c')   # no sentence can end the script
+    return fill_template('explorer.html', title=title, data=text)
 
 def strip_image(
     frames,       # (F, h, w, 3) uint8, or None

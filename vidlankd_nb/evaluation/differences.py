@@ -107,7 +107,7 @@ def difference(
     draws: int = 1000,   # of the questions
     level: float = .95,  # of the interval
     seed: int = 0,
-) -> dict:               # 'difference', 'low' and 'high' in points (None from one seed); 'seeds', 'rows', 'draws'
+) -> dict:               # 'difference', 'low', 'high' in points (None from one seed); 'seeds', 'rows', 'draws'
     "Mean over shared seeds of the score of `a` minus that of `b`, with its interval; raises `UserError` where runs cannot be paired."
     pairs = paired_runs(results, a, b, task)
     rows, d = [], []
