@@ -370,7 +370,8 @@ def ablate(
         _part_of_grid(cells, run, seeds, out, space)
 
 # %% ../nbs/13_cli.ipynb #90f9f226
-BENCHMARKS = {'objectives': ('bench.objectives', 'bench_objectives'), 'pushes': ('bench.pushes', 'bench_pushes'),
+BENCHMARKS = {'objectives': ('bench.objectives', 'bench_objectives'),
+              'pushes': ('bench.pushes', 'bench_pushes'),
               'data': ('bench.data', 'bench_data'),
               'train': ('bench.training', 'bench_training'),
               'evaluation': ('bench.evaluation', 'bench_evaluation'),

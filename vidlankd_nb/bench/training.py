@@ -67,7 +67,8 @@ def package_step(
     model, optimizer = acc.prepare(torch.compile(task) if cfg.compile else task, make_optimizer(task, cfg))
     watch = Watch(list(task.weights), None, acc, cfg.stop_norm)
     def step():
-        optimizer_step(acc, model, task, optimizer, [to_device(batch, acc.device)], cfg, cfg.lr, task.weights, watch, 0)
+        micro = [to_device(batch, acc.device)]
+        optimizer_step(acc, model, task, optimizer, micro, cfg, cfg.lr, task.weights, watch, 0)
         return watch.rows.pop()[1]
     return step
 
@@ -195,7 +196,8 @@ def make_steps(
         teacher = text_encoder(shape, tokenizer)
         return StudentTask(student, Distillation(objective, 100.), teacher if objective != 'none' else None)
     tasks = {'plain': task('none'), 'distilled': task('nst'), 'naive': task('nst')}
-    steps = {'plain': package_step(tasks['plain'], b, cfg), 'distilled': package_step(tasks['distilled'], b, cfg),
+    steps = {'plain': package_step(tasks['plain'], b, cfg),
+             'distilled': package_step(tasks['distilled'], b, cfg),
              'naive': naive_step(tasks['naive'], b, cfg)}
     bf16 = acc.mixed_precision == 'bf16'
     steps |= extra_parts(tasks['distilled'], to_device(b, acc.device), bf16)
@@ -216,7 +218,8 @@ def summary(
             f"tokens, {results['precision']}, {results['machine']['threads']} threads{warning}",
             '', '| step | seconds | tokens a second | MFU |', '|---|---|---|---|']
     for name, step in results['steps'].items():
-        rows.append(f"| {name} | {step['seconds']:.3g} | {step['tokens_per_s']:,.0f} | {100*step['mfu']:.0f} % |")
+        rate = f"{step['tokens_per_s']:,.0f}"
+        rows.append(f"| {name} | {step['seconds']:.3g} | {rate} | {100*step['mfu']:.0f} % |")
     rows += ['', '| ratio | measured | owed |', '|---|---|---|']
     is_owed = shape['config'] == 'small' and results['device'] == 'cpu' and not quick
     for name, (sign, bound) in OWED.items():
@@ -270,7 +273,8 @@ def measure(
         if name in flops:
             middle = statistics.median(times[name])
             rate = tokens / middle
-            found['steps'][name] = dict(seconds=middle, tokens_per_s=rate, mfu=rate * flops[name] / max(peaks))
+            mfu = rate * flops[name] / max(peaks)
+            found['steps'][name] = dict(seconds=middle, tokens_per_s=rate, mfu=mfu)
         else:
             found['parts'][name] = ratio(times, name, 'plain')
     for name in OWED:
@@ -288,7 +292,8 @@ def bench_training(
 ) -> dict:                            # what training.json holds
     "Time a distillation step against a plain and a naive one; writes JSON and a plot."
     shape = Encoder(layers=2, width=64, heads=2) if quick else load_run(config).student.text
-    sizes = dict(vocabulary=200, batch=4, length=16) if quick else dict(vocabulary=30522, batch=32, length=128)
+    small = dict(vocabulary=200, batch=4, length=16)
+    sizes = small if quick else dict(vocabulary=30522, batch=32, length=128)
     if dropout is not None:
         shape = replace(shape, dropout=dropout)
     load = os.getloadavg()[0] if hasattr(os, 'getloadavg') else None
