@@ -46,6 +46,7 @@ sync: setup              ## notebooks -> package and README
 
 check: setup             ## are notebooks, package and README in step?
 	$(BIN)/python scripts/in_step.py
+	$(BIN)/python scripts/lines.py
 
 notebooks: setup         ## run every notebook
 	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2
