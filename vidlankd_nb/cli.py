@@ -8,14 +8,28 @@ __all__ = ['STRICT', 'OUT', 'CAPTIONS', 'FILES', 'BENCHMARKS', 'COMMANDS', 'MEND
            'evaluate_command', 'stage_command', 'demo', 'ablate', 'bench', 'usage', 'main']
 
 # %% ../nbs/13_cli.ipynb #1358b1ea
-import argparse, errno, importlib, inspect, os, shlex, sys, threading
+import argparse
+import errno
+import importlib
+import inspect
+import os
+import shlex
+import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from . import __version__
-from .arguments import (FileUse, command_parser, configs_named, file_words, means_files, run_words,
-                                   split_words)
+from vidlankd_nb.arguments import (
+    FileUse,
+    command_parser,
+    configs_named,
+    file_words,
+    means_files,
+    run_words,
+    split_words,
+)
 from .config import Corpus, Features, FineTuning, Pairs, Run, parse_run, presets, run_parser
 from .files import UserError, nearest
 
@@ -24,7 +38,8 @@ def quiet(
     run: Run,   # its `threads` count
 ) -> None:
     "Settings of the process: threads, and no progress bars of libraries between ours."
-    import torch, transformers
+    import torch
+    import transformers
     if run.threads:
         torch.set_num_threads(run.threads)
     transformers.utils.logging.disable_progress_bar()
@@ -149,8 +164,8 @@ def evaluate_command(
     given,               # the options of 'evaluate' in `FILES`
 ) -> None:
     "Fine-tune models on benchmarks and write a table; raises `UserError`."
-    from vidlankd_nb.evaluation.grid import Grid, evaluate
     from vidlankd_nb.evaluation.differences import difference_lines
+    from vidlankd_nb.evaluation.grid import Grid, evaluate
     from vidlankd_nb.evaluation.results import read_published, write_table
     if given.published:
         read_published(given.published)   # before hours of training
@@ -167,6 +182,7 @@ def evaluate_command(
     finally:   # a table of what is there
         if any(folder.glob('*/*/seed-*/result.json')):
             table = write_table(given.out, list(models), given.published, given.against)
+    assert table is not None and table.gaps is not None, 'a grid that was computed has a table'
     text = f"{table.markdown()}\n\n{difference_lines(table.gaps)}".rstrip()
     print(f"\n{text}\n\nwritten: {folder/'table.md'}, .html, .tex, runs.csv, differences.csv, results.png")
 
@@ -261,8 +277,8 @@ def demo(
     parser.add_argument('--first-seed', type=int, default=0, help='seed of the first world')
     run, space, out = run_words(args, parser, default='tiny')
     _at_least(space, seeds=1, first_seed=0)
-    from vidlankd_nb.worlds import run_worlds
     from vidlankd_nb.report import headline
+    from vidlankd_nb.worlds import run_worlds
     report = run_worlds(run, out, range(space.first_seed, space.first_seed + space.seeds))
     print(f"\nreport: {out/'report.html'}\n{headline(report)}")
 

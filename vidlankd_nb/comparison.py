@@ -16,12 +16,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 
 from . import __version__
 from .ablation import Cell, clock, state_of
 from .config import Run
-from .files import write_aside, write_json
 from .corpus import cores
+from .files import write_aside, write_json
 from .report import column, mean, picture, rendered
 from .statistics import holm, interval, interval_words, paired
 
@@ -93,7 +94,7 @@ def loss_note(cells: list[dict]) -> str:   # empty where there are none
 # %% ../nbs/12d_comparison.ipynb #co000009
 def compare(cells: list[dict]) -> None:
     "Add to each cell its paired differences from the references; p is adjusted over all cells compared with the same one in the same metric."
-    by_name = dict(zip(column(cells, 'name'), cells))
+    by_name = dict(zip(column(cells, 'name'), cells, strict=True))
     for name in REFERENCES:
         if name in by_name:
             for metric, theirs in by_name[name]['metrics'].items():
@@ -114,7 +115,7 @@ def compare_in(
             compared.append(c)
             found.append(d)
     adjusted = holm(column(found, 'p'))
-    for c, d, p in zip(compared, found, adjusted):
+    for c, d, p in zip(compared, found, adjusted, strict=True):
         c['against'].setdefault(reference, {})[metric] = d | {'p_holm': p, 'star': p <= 0.05}
 
 # %% ../nbs/12d_comparison.ipynb #co000010
@@ -239,8 +240,8 @@ def tables(
 def plot_cells(
     report: dict,     # of `collect_grid`
     metric: str = 'property',
-    ax: plt.Axes | None = None,
-) -> plt.Axes:
+    ax: Axes | None = None,
+) -> Axes:
     "A bar for each cell, a dot for each seed, and the chance line."
     rows = [c for c in report['cells'] if metric in c['metrics']]
     names = column(rows, 'name')
@@ -270,8 +271,8 @@ def facts_of(c: dict) -> dict:   # attribute -> figures
 
 def plot_facts(
     report: dict,     # of `collect_grid`
-    ax: plt.Axes | None = None,
-) -> plt.Axes:
+    ax: Axes | None = None,
+) -> Axes:
     "Which cell knows which fact: accuracy for each attribute."
     rows = list(filter(facts_of, report['cells']))
     facts = list(facts_of(rows[0]))

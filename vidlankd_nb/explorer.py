@@ -11,13 +11,16 @@ import html
 import io
 import json
 from pathlib import Path
+from typing import cast
 
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from .files import UserError
 from .grounding import HEAT, INK, Grounding, Look, styled
@@ -32,7 +35,7 @@ def show_token(
     at: int = 0,            # number of the frame
     limit: float = 1.0,     # the colours and bars run from -limit to limit
     figure=None,            # a matplotlib figure to draw into; None: a new one
-) -> dict[str, plt.Axes]:   # 'frame', 'strip', 'heat', 'words'
+) -> dict[str, Axes]:   # 'frame', 'strip', 'heat', 'words'
     "Where one word looks, and which words fit one frame."
     f = len(look.times)
     frames = look.frames if look.frames is not None else np.full((f, 4, 4, 3), 235, np.uint8)
@@ -61,7 +64,7 @@ def _strip(ax, frames, at: int) -> None:
     h, w = frames.shape[1:3]
     for i, frame in enumerate(frames):
         ax.imshow(frame, extent=(i - .47, i + .47, h / w * .94, 0), interpolation='nearest')
-    ax.add_patch(plt.Rectangle((at - .48, -.01), .96, h / w * .96, fill=False, lw=2, ec='black'))
+    ax.add_patch(Rectangle((at - .48, -.01), .96, h / w * .96, fill=False, lw=2, ec='black'))
     ax.set(xlim=(-.5, len(frames) - .5), ylim=(h / w * .97, -.03), aspect='auto')
     ax.axis('off')
 
@@ -163,8 +166,8 @@ class Explorer:
         self.folder = Path(folder)
         self.look: Look | None = None
         self.busy = False
-        clips = even(len(grounding.pairs), 300).tolist() if clips is None else clips
-        self.clip = widgets.Dropdown(options=[(grounding.name(i), i) for i in clips], description='clip')
+        offered = even(len(grounding.pairs), 300).tolist() if clips is None else clips
+        self.clip = widgets.Dropdown(options=[(grounding.name(i), i) for i in offered], description='clip')
         self.sentence = widgets.Text(description='sentence', continuous_update=False,
                                      layout={'width': '32em'})
         self.readers = [widgets.Checkbox(value=i < 3, description=name, indent=False)
@@ -207,7 +210,7 @@ class Explorer:
         try:
             if not names: raise UserError("Nobody reads: tick at least one reader.")
             notes = check_sentence(self.grounding.tokenizer, self.sentence.value)
-            self.look = self.grounding.look(self.clip.value, self.sentence.value, names)
+            self.look = self.grounding.look(cast(int, self.clip.value), self.sentence.value, names)
         except UserError as e:
             self.said.value = f'<b>{html.escape(str(e))}</b>'
             return

@@ -14,17 +14,19 @@ from dataclasses import dataclass, field
 from functools import wraps
 from itertools import chain
 from textwrap import fill, shorten
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from torch.nn import functional as F
 
+from .extraction import video_file
 from .files import UserError
 from .pairs import collate
 from .retrieval import search
 from .states import word_states
-from .extraction import video_file
 from .video import decode, even, film_strip
 
 # %% ../nbs/10_grounding.ipynb #89cb4889
@@ -42,7 +44,7 @@ def similarity(
     return F.normalize(h, dim=-1) @ F.normalize(v.to(h.device), dim=-1).T
 
 # %% ../nbs/10_grounding.ipynb #4fdeb763
-STYLE = {'font.size': 9, 'axes.titlesize': 9, 'axes.labelsize': 9, 'xtick.labelsize': 8, 'ytick.labelsize': 9,
+STYLE: dict[Any, Any] = {'font.size': 9, 'axes.titlesize': 9, 'axes.labelsize': 9, 'xtick.labelsize': 8, 'ytick.labelsize': 9,
          'legend.fontsize': 8,
          'xtick.major.size': 0, 'ytick.major.size': 0, 'axes.edgecolor': '.7', 'axes.linewidth': .6,
          'savefig.dpi': 150, 'svg.hashsalt': 'vidlankd'}
@@ -74,7 +76,7 @@ def heat_map(
     limit: float = 1.0,  # the colours run from -limit to limit; give pictures to be compared the same
     title: str = '',
     scale: bool = True,  # draw the colour scale beside it
-) -> plt.Axes:           # the axis
+) -> Axes:           # the axis
     "Word × frame similarity under the film strip; raises `UserError` when words, frames, times and cosines do not agree."
     sim = np.asarray(torch.as_tensor(sim).detach().cpu(), dtype=float)
     frames = np.asarray(frames)
@@ -109,7 +111,7 @@ def _label(ax, words, times) -> None:
     ax.set_yticks(range(len(words)), words)
     ax.set_xlabel('seconds')
 
-def _strip_above(ax, frames, title) -> plt.Axes:
+def _strip_above(ax, frames, title) -> Axes:
     "Frames on top of the heat map `ax`, column over column."
     box = ax.inset_axes([0, 1.03, 1, 9])    # room enough; the picture takes what its own shape needs
     film_strip(frames, ax=box, title=_folded(title, ax.figure.get_figwidth() * ax.get_position().width))
@@ -130,11 +132,12 @@ def _scale(image, axes, beside) -> None:
     else:
         place = dict(cax=beside)
     high = len(axes) > 1 or image.get_array().shape[0] > 2
-    ticks = np.linspace(*image.get_clim(), 5 if high else 3)
+    lowest, highest = image.get_clim()
+    ticks = np.linspace(lowest, highest, 5 if high else 3)
     bar = axes[0].figure.colorbar(image, label='cosine', ticks=ticks, **place)
     bar.outline.set_visible(False)
 
-def _canvas(words, frames, titles, scale=True) -> tuple[list, plt.Axes | None]:
+def _canvas(words, frames, titles, scale=True) -> tuple[list, Axes | None]:
     "A new figure: axes for a heat map under each title, at most a text column wide, and one for the scale. Places are reckoned in inches: a layout engine would draw everything twice."
     f, h, w, _ = frames.shape
     wide = min(max(3.2, .62 * f), 6.)
@@ -187,7 +190,7 @@ def show_clips(
     ax=None,               # a matplotlib axis; None: a new figure
     title: str = '',
     n: int = 8,            # frames shown of each, evenly chosen
-) -> plt.Axes:             # the axis
+) -> Axes:             # the axis
     "Film strips, one under the other, with scores and captions beside them."
     strips = [np.asarray(c)[even(len(c), n)] for c in clips]
     h, w = strips[0].shape[1:3]
@@ -295,7 +298,7 @@ def heat_maps(
     limit: float = 1.0,     # the colours run from -limit to limit, in all of them
     axes=None,              # one axis a reader; None: a new figure
     names: list | None = None,   # readers shown; None: all
-) -> list[plt.Axes]:        # the axes
+) -> list[Axes]:        # the axes
     "The heat maps of several readers, one under the other, on one colour scale."
     names = list(look.rows) if names is None else names
     frames = look.frames
@@ -305,7 +308,7 @@ def heat_maps(
     beside = None
     if axes is None:
         axes, beside = _canvas(look.words, frames, titles)
-    for ax, name, title in zip(axes, names, titles):
+    for ax, name, title in zip(axes, names, titles, strict=False):
         heat_map(look.rows[name], look.words, frames, look.times, ax, limit, title, scale=False)
         if ax is not axes[-1]:
             ax.set_xlabel('')
@@ -352,9 +355,9 @@ class Grounding:
         "The clips nearest to a sentence, or to a word in its sentence."
         _, states = self.readers[reader].read(text)
         query = sentence_vector(states) if word is None else F.normalize(states[word], dim=-1)
-        among = np.arange(len(self.pairs)) if among is None else np.asarray(among)
-        scores, found = search(query[None], self.clip_vectors()[among], k)
-        return list(zip(among[found[0]].tolist(), scores[0].tolist()))
+        numbers = np.arange(len(self.pairs)) if among is None else np.asarray(among)
+        scores, found = search(query[None], self.clip_vectors()[numbers], k)
+        return list(zip(numbers[found[0]].tolist(), scores[0].tolist(), strict=True))
 
     def look(self,
         i: int,                       # number of the pair

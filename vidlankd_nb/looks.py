@@ -8,15 +8,16 @@ __all__ = ['models_of', 'first_lines', 'open_grounding', 'draw_looks', 'write_lo
 
 # %% ../nbs/11e_looks.ipynb #lk000004
 import json
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
 from matplotlib import pyplot as plt
 
 from .config import load_run
-from .files import UserError, nearest, write_aside, write_json
 from .corpus import load_tokenizer, read_lines
 from .explorer import page
+from .files import UserError, nearest, write_aside, write_json
 from .grounding import Grounding, find_clips, heat_maps, show_clips
 from .pairs import PairSet
 from .plan import Places, RunFolder, sources
@@ -41,7 +42,7 @@ def first_lines(places: Places, n: int = 2000) -> list[str]:
 def open_grounding(
     places: Places,
     split: str = 'valid',  # whose pairs: 'valid' or 'train'
-    students: list = (),   # names of students and controls that read as well
+    students: Sequence[str] = (),   # names of students and controls that read as well
 ) -> Grounding:
     "What the teacher of a run, and its students, see; raises `UserError` when they are not trained."
     folder = places.path('teachers', 'video')
@@ -86,7 +87,7 @@ def write_looks(
     text: str,
     found: list,    # (number of a pair, score), best first
     out: Path,
-    notes: list = (),
+    notes: Sequence[str] = (),
 ) -> list[dict]:    # what look.json holds of each clip
     "Pictures, page and figures of one sentence: the best clip as heat maps, the best three to touch, all of them as film strips."
     out.mkdir(parents=True, exist_ok=True)
@@ -95,7 +96,7 @@ def write_looks(
     if all(look.frames is not None for look in looks): _draw_strips(looks, found, text, out)
     write_aside(out/'look.html', page(looks[:3], f'What the words of “{text}” see'))
     records = []
-    for look, (_, score) in zip(looks, found):
+    for look, (_, score) in zip(looks, found, strict=True):
         records.append(look.figures() | {'score': round(score, 4)})
     write_json(out/'look.json', {'text': text, 'read_in_pieces': list(notes), 'clips': records})
     return records

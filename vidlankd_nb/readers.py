@@ -8,18 +8,20 @@ __all__ = ['MARKS', 'PAINT', 'rotation', 'aligns', 'token_states', 'student_read
 # %% ../nbs/10b_readers.ipynb #fed49ef6
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from scipy.linalg import orthogonal_procrustes
 from sklearn.decomposition import PCA
 from sklearn.manifold import MDS, TSNE
 from torch.nn import functional as F
 from transformers import AutoModelForMaskedLM
 
-from .files import UserError
 from .corpus import fingerprint, load_tokenizer
+from .files import UserError
 from .grounding import INK, Reader, styled
 from .objectives import parse_objective
 from .states import text_states, word_states
@@ -137,7 +139,7 @@ def layout(
     if how == 'pca':
         return _pca(x)
     if how == 'mds':
-        return MDS(2, random_state=0, n_init=1).fit_transform(x)
+        return cast(np.ndarray, MDS(2, random_state=0, n_init=1).fit_transform(x))
     if how == 'tsne':
         flat = _pca(x)
         near = min(15, (len(x) - 1) / 3)
@@ -155,15 +157,15 @@ def show_words(
     values: list[str],   # a hidden attribute's value for each word: colour and shape of its mark
     ax=None,             # a matplotlib axis; None: a new figure
     title: str = '',
-) -> plt.Axes:           # the axis
+) -> Axes:           # the axis
     "Words in the plane, marked by what their objects look like."
     if ax is None:
         _, ax = plt.subplots(figsize=(3.6, 3.4), layout='constrained')
     for k, value in enumerate(sorted(set(values))):
-        at = np.array([p for p, v in zip(points, values) if v == value])
+        at = np.array([p for p, v in zip(points, values, strict=False) if v == value])
         colour = PAINT.get(value, INK[k % len(INK)])
         ax.scatter(*at.T, s=34, marker=MARKS[k % 4], color=colour, label=value, alpha=.85, linewidths=0)
-    for point, word in zip(points, words):
+    for point, word in zip(points, words, strict=False):
         ax.annotate(word, tuple(point), xytext=(3, 3), textcoords='offset points', fontsize=5.5, color='.35')
     ax.set(xticks=[], yticks=[])
     ax.set_title(title, loc='left')

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
 
 from . import __version__
 from .config import load_run
@@ -144,7 +146,7 @@ def stage_seconds(
     "Seconds of each stage (mean over runs) and of a whole run."
     per_run = list(map(seconds_of, folders))
     everywhere = set(per_run[0]).intersection(*per_run)
-    out = {'total': 0}
+    out: dict[str, float] = {'total': 0}
     for stage in stages:
         if stage in everywhere:
             seconds = mean(column(per_run, stage))
@@ -212,8 +214,8 @@ def models_of(report: dict) -> list[tuple]:   # (name, 'students' | 'controls' |
 
 def plot_properties(
     report: dict,     # of `collect`
-    ax: plt.Axes | None = None,
-) -> plt.Axes:
+    ax: Axes | None = None,
+) -> Axes:
     "Bars of the property probe, a dot for each seed, and the chance line."
     ax = ax or plt.subplots(figsize=(7, 3.2), layout='constrained')[1]
     names = []
@@ -233,8 +235,8 @@ def plot_properties(
 # %% ../nbs/12a_report.ipynb #d7f66626
 def plot_losses(
     folder: Path,     # of a run
-    ax: plt.Axes | None = None,
-) -> plt.Axes:
+    ax: Axes | None = None,
+) -> Axes:
     "Training masked-LM loss of each student: what distillation costs."
     ax = ax or plt.subplots(figsize=(7, 2.8), layout='constrained')[1]
     for i, log in enumerate(sorted((Path(folder)/'students').glob('*/log.jsonl'))):
@@ -270,9 +272,10 @@ def image(png: bytes) -> str:
     return f'<img src="data:image/png;base64,{base64.b64encode(png).decode()}">'
 
 def picture(
-    fig: plt.Figure,   # closed afterwards
+    fig: Figure | SubFigure,   # a whole figure, as axes name it; closed afterwards
 ) -> str:
     "A matplotlib figure as an HTML image that carries its own data."
+    assert isinstance(fig, Figure)
     f = io.BytesIO()
     fig.savefig(f, format='png', dpi=130)
     plt.close(fig)
@@ -306,6 +309,7 @@ def pictures_of(
     if 'baseline' in report:
         (out/'figures').mkdir(parents=True, exist_ok=True)
         fig = plot_properties(report).figure
+        assert isinstance(fig, Figure)
         fig.savefig(out/'figures'/'properties.png', dpi=130)
         pictures['properties'] = picture(fig)
     return pictures

@@ -51,7 +51,7 @@ def _directions(states, size: int, dtype=torch.float32) -> Iterator[torch.Tensor
 def _scored(q, own, targets, theirs, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     "For each piece of the targets the cosines (Q, size) with the queries, and which of them are right."
     labels = torch.as_tensor(theirs).split(size)
-    for piece, label in zip(_directions(targets, size, torch.float64), labels):
+    for piece, label in zip(_directions(targets, size, torch.float64), labels, strict=False):
         yield q @ piece.T, label == own
 
 def _ranks(q, own, targets, theirs, size: int) -> np.ndarray:   # (Q,)
@@ -91,7 +91,7 @@ def recall(
                         "their labels do not occur among the targets'.")
     own = torch.as_tensor(mine)[:, None].split(chunk)
     ranks = np.concatenate([_ranks(q, label, targets, theirs, 8 * chunk)
-                            for q, label in zip(_directions(queries, chunk, torch.float64), own)])
+                            for q, label in zip(_directions(queries, chunk, torch.float64), own, strict=False)])
     found = {f'r{k}': float((ranks <= k).mean()) for k in ks} | {'median_rank': float(np.median(ranks))}
     return found | _chances(right, len(targets), ks) | {'n': len(targets)}
 
@@ -122,7 +122,7 @@ def nearest_neighbours(
 def _index(width: int, by: str):
     "An empty index of FAISS; raises `UserError` when there is no FAISS, or no such index."
     try:
-        import faiss
+        import faiss  # pyright: ignore[reportMissingImports]   # an extra of its own
     except ImportError:
         raise UserError("Search by FAISS was asked for and faiss is not installed: "
                         "'pip install faiss-cpu', or search with by='exact'.") from None
@@ -144,7 +144,7 @@ def _faiss(queries, targets, k: int, by: str, size: int = 65536) -> tuple[np.nda
     for piece in _directions(targets, size):
         index.add(piece.numpy())
     found = [index.search(q.numpy(), k) for q in _directions(queries, size)]
-    scores, numbers = zip(*found)
+    scores, numbers = zip(*found, strict=True)
     return np.concatenate(scores), np.concatenate(numbers)
 
 # %% ../nbs/09g_retrieval.ipynb #1ad286ed
@@ -164,5 +164,5 @@ def search(
     if by != 'exact':
         return _faiss(queries, targets, k, by)
     found = [nearest_neighbours(q, _directions(targets, 8 * chunk), k) for q in _directions(queries, chunk)]
-    scores, numbers = zip(*found)
+    scores, numbers = zip(*found, strict=True)
     return torch.cat(scores).numpy(), torch.cat(numbers).numpy()

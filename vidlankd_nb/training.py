@@ -392,7 +392,7 @@ def memory_named(step: int, cfg: Training, processes: int):
                               "once, or choose a smaller batch; the last checkpoint stands.") from None
 
 # %% ../nbs/08_training.ipynb #499befd0
-def hash_seed(*numbers: int) -> int:
+def hash_seed(*numbers: int | str) -> int:
     "One seed from several numbers: dropout, too, is a function of (seed, step, process)."
     return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=7).digest(), 'big')
 

@@ -17,12 +17,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from torch.nn import functional as F
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-from .files import UserError, write_json
-from .corpus import is_held_out, read_lines
 from .captions import read_captions
+from .corpus import is_held_out, read_lines
+from .files import UserError, write_json
 from .grounding import INK
 from .states import pieces_of_words, text_states
 from .teacher import most_tokens, vocabulary_logits
@@ -137,7 +139,7 @@ def _curve(sizes, found, keys) -> list[dict]:
 def plot_coverage(
     found: dict,     # of `coverage`
     ax=None,         # a matplotlib axis; None: a new figure
-) -> plt.Axes:       # the axis
+) -> Axes:       # the axis
     "Types and tokens covered against the number of captions, with the interval over orders."
     if ax is None:
         _, ax = plt.subplots(figsize=(6, 3), layout='constrained')
@@ -168,6 +170,7 @@ def vocabulary_files(
     found = coverage(captions, count_words(texts), orders, seed)
     out.mkdir(parents=True, exist_ok=True)
     figure = plot_coverage(found).figure
+    assert isinstance(figure, Figure)
     figure.savefig(out/'vocabulary.png', dpi=140)
     plt.close(figure)
     write_json(out/'vocabulary.json', found)
@@ -229,7 +232,7 @@ def word_losses(
         logits = vocabulary_logits(model, states).float().cpu()   # (B, L, V)
         loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100, reduction='none')
         nats += loss.view_as(labels).sum(1).tolist()
-    return [(r.word, loss) for r, loss in zip(rows, nats)]
+    return [(r.word, loss) for r, loss in zip(rows, nats, strict=True)]
 
 # %% ../nbs/11a_vocabulary.ipynb #vc000027
 def interval(

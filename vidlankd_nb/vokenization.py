@@ -14,16 +14,18 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.axes import Axes
 from torch.nn import functional as F
 
 from .config import Pairs, Vokens
-from .files import Progress, UserError, nearest, write_aside, write_json
 from .corpus import Examples, load_tokenizer
+from .files import Progress, UserError, nearest, write_aside, write_json
 from .grounding import INK
 from .objectives import parse_objective
 from .pairs import PairSet, unit
@@ -108,7 +110,7 @@ def nearest_vokens(
     "Exact search; memory grows with chunk², not with M·N."
     tokens = F.normalize(states, dim=-1).split(chunk)
     found = [nearest_neighbours(part, vectors.split(chunk)) for part in tokens]
-    cosines, ids = zip(*found)
+    cosines, ids = zip(*found, strict=True)
     return torch.cat(ids)[:, 0], torch.cat(cosines)[:, 0]
 
 # %% ../nbs/11_vokenization.ipynb #vk000023
@@ -234,7 +236,7 @@ def quantisation(
     h = F.normalize(states.double(), dim=-1)
     powers = 2 ** np.arange(len(vectors).bit_length())
     rows = []
-    for n in np.unique([*powers, len(vectors)]).tolist():
+    for n in np.unique(np.append(powers, len(vectors))).tolist():
         ids, cosine = nearest_vokens(h, vectors[:n].double(), chunk)
         rows.append({'vokens': n, 'to_voken': float(1 - cosine.mean()), 'to_cell': cell_distance(h, ids, n)})
     return rows
@@ -264,13 +266,13 @@ def sample_states(
 def plot_quantisation(
     curves: dict,     # name -> rows of `quantisation`
     ax=None,          # a matplotlib axis; None: a new figure
-) -> plt.Axes:        # the axis
+) -> Axes:        # the axis
     "Distance to the voken and to its cell against N; a continuous target lies at zero."
     if ax is None:
         _, ax = plt.subplots(figsize=(6, 3), layout='constrained')
     for i, (name, rows) in enumerate(curves.items()):
         curve = pd.DataFrame(rows)
-        style = dict(color=INK[i % 2], ms=4)
+        style: dict[str, Any] = dict(color=INK[i % 2], ms=4)
         ax.plot(curve.vokens, curve.to_voken, 'o-', label=f'to the nearest of N {name}', **style)
         ax.plot(curve.vokens, curve.to_cell, 's--', mfc='white', label=f'to its cell, {name}', **style)
     ax.axhline(0, color='0.2', lw=1, label='continuous target')
@@ -306,7 +308,8 @@ def make_vokens(
     train = PairSet.load(pairs, 'train')
     _free(out)
     chosen = choose_clips(len(train), cfg.count, seed)
-    model = VideoTeacher.from_pretrained(teacher).eval().to('cuda' if torch.cuda.is_available() else 'cpu')
+    model = VideoTeacher.from_pretrained(teacher).eval()
+    model.to('cuda' if torch.cuda.is_available() else 'cpu')   # pyright: ignore[reportArgumentType]   # transformers wraps `to` and loses its self
     special = load_tokenizer(Path(corpus)/'tokenizer').all_special_ids
     splits = {s: Examples(corpus, s) for s in ('train', 'valid')}
     vectors = voken_vectors(model, train, chosen, pairs_cfg, cfg.source)
@@ -325,7 +328,7 @@ def make_vokens(
 def _described(pairs: PairSet, chosen) -> list[dict]:
     "Where each voken comes from, and what was said over it."
     keys = ('video', 'start', 'end', 'text')
-    return [dict(zip(keys, pairs.meta(int(i)))) for i in chosen]
+    return [dict(zip(keys, pairs.meta(int(i)), strict=True)) for i in chosen]
 
 def _label(out, splits: dict, encoder, special, vectors, cfg: Vokens, show: bool) -> None:
     "Labels of every part of every split that are not there yet."

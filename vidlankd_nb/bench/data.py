@@ -7,22 +7,29 @@ __all__ = ['READER', 'HOURS', 'VIDEOS', 'CLIPS', 'invent', 'invent_captions', 's
            'at_scale', 'write_film', 'best_rate', 'decoding', 'measure_set', 'bench_data']
 
 # %% ../../nbs/bench/data.ipynb #398125ed
-import json, os, shutil, subprocess, sys, time
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import av
-import numpy as np, torch
+import numpy as np
+import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModel
 
-from .objectives import machine
 from ..backbones import HUB, ResNeXt3D
 from ..config import Pairs
 from ..files import UserError, write_json
 from ..pairs import PairSet, make_pairs
-from ..video import VideoReader
 from ..store import FeatureStore, StoreWriter
+from ..video import VideoReader
+from .objectives import machine
 
 # %% ../../nbs/bench/data.ipynb #587b6205
 def invent(
@@ -37,7 +44,7 @@ def invent(
     lengths = rng.integers(300, 481, videos)
     starts = rng.integers(0, 1500, videos)
     writer = StoreWriter(folder, dict(width=width, backbone='invented'), shard_bytes=128 << 20, seconds=1e9)
-    for i, (length, start) in enumerate(zip(lengths, starts)):
+    for i, (length, start) in enumerate(zip(lengths, starts, strict=True)):
         writer.add(f'video{i:07d}', f'video{i:07d}.mp4', noise[start:start + length], 1.)
     writer.flush()
     FeatureStore(folder)   # builds the index
@@ -118,7 +125,8 @@ def operations(
         if backbone == 'resnext3d':
             ResNeXt3D().eval()(torch.zeros(1, 3, 16, 112, 112))
         else:
-            network = AutoModel.from_config(AutoConfig.for_model(**HUB[backbone][1])).eval()
+            shape: dict[str, Any] = HUB[backbone][1]
+            network = AutoModel.from_config(AutoConfig.for_model(**shape)).eval()
             network(torch.zeros(1, 3, 224, 224))
     return count.get_total_flops() / 1e9
 

@@ -10,9 +10,10 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np, torch, transformers
+import numpy as np
+import torch
+import transformers
 
-from .objectives import machine
 from ..config import Run, load_run
 from ..corpus import load_tokenizer
 from ..examine import probe_folder
@@ -21,6 +22,7 @@ from ..files import UserError
 from ..pairs import PairSet
 from ..pointing import pointing_scores, untrained
 from ..teacher import PairBatches, VideoTeacher
+from .objectives import machine
 
 # %% ../../nbs/bench/grounding.ipynb #bground6
 def examine(
@@ -46,7 +48,9 @@ def examine(
     probes = json.loads(x.path('world', 'probes.json').read_text(encoding='utf-8'))
     x.close()
     found['property'] = probe_folder(x.path('teachers', 'video'), probes, run)['property']
-    found['seconds'] = x.record('teacher')['seconds']
+    record = x.record('teacher')
+    assert record is not None, 'the teacher was trained just now'
+    found['seconds'] = record['seconds']
     return found
 
 # %% ../../nbs/bench/grounding.ipynb #bground7

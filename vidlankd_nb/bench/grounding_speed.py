@@ -6,18 +6,23 @@
 __all__ = ['timed', 'Words', 'one_picture', 'bench_grounding_speed', 'summary']
 
 # %% ../../nbs/bench/grounding_speed.ipynb #d745b560
-import io, json, resource, statistics, time
+import io
+import json
+import resource
+import statistics
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import numpy as np, torch
+import numpy as np
+import torch
 
-from .objectives import machine
 from ..config import load_run
 from ..grounding import Look, frame_states, heat_maps, similarity
 from ..retrieval import recall, search
 from ..teacher import make_teacher, states_of
+from .objectives import machine
 
 # %% ../../nbs/bench/grounding_speed.ipynb #542951cd
 def timed(

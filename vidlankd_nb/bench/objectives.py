@@ -8,8 +8,14 @@ __all__ = ['nst_loop', 'ntxent_loop', 'random_states', 'case', 'best_time', 'res
            'measure_objectives', 'bench_objectives']
 
 # %% ../../nbs/bench/objectives.ipynb #efbb57ec
-import json, os, platform, subprocess, sys, time
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -106,7 +112,7 @@ def resident(
     if status.exists():
         line = next(line for line in status.read_text().splitlines() if line.startswith(key))
         return int(line.split()[1]) / 1024
-    import resource   # Windows has none
+    import resource  # Windows has none
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == 'darwin' else 1024)
 
 # %% ../../nbs/bench/objectives.ipynb #bopeak01
@@ -121,10 +127,8 @@ def peak(
     case(objective, form, (2, 4, 8))()                      # libraries load on first use
     run = case(objective, form, shape)
     before = resident('VmRSS')
-    try:
+    with suppress(OSError):
         Path('/proc/self/clear_refs').write_text('5')       # reset the high-water mark
-    except OSError:
-        pass
     run()
     return resident('VmHWM') - before
 

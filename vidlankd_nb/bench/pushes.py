@@ -8,18 +8,19 @@ __all__ = ['sample_batch', 'push_of', 'bench_pushes', 'summary']
 # %% ../../nbs/bench/pushes.ipynb #bp000004
 import tempfile
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 
-from .objectives import machine
 from ..config import Corpus, Distillation, Encoder, samples
-from ..files import write_json
 from ..corpus import Examples, build_corpus, load_tokenizer
+from ..files import write_json
 from ..masking import TextBatches
-from ..objectives import OBJECTIVES
+from ..objectives import OBJECTIVES, Objective
 from ..student import StudentTask
 from ..teacher import text_encoder
+from .objectives import machine
 
 # %% ../../nbs/bench/pushes.ipynb #bp000005
 def sample_batch(
@@ -53,7 +54,7 @@ def push_of(
                        n_examples=len(rows['examples']), n_vokens=vokens).eval()
     scale = {k: 1 / c for k, c in task.counts(rows).items()}
     found = {k: v.item() for k, v in task.pushes(rows, scale).items()}
-    objective = task.objectives['distillation']
+    objective = cast(Objective, task.objectives['distillation'])
     return {'mlm': found['mlm'], 'ratio': found['distillation'] / found['mlm'], 'weight': objective.weight()}
 
 # %% ../../nbs/bench/pushes.ipynb #bp000006

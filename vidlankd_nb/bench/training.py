@@ -7,25 +7,37 @@ __all__ = ['OWED', 'numbered_words', 'random_batch', 'package_step', 'dense_labe
            'rounds', 'ratio', 'extra_parts', 'make_steps', 'summary', 'plot', 'measure', 'bench_training']
 
 # %% ../../nbs/bench/training.ipynb #d9d8f934
-import json, os, statistics, time
+import json
+import os
+import statistics
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import matplotlib.pyplot as plt
-import numpy as np, torch
+import numpy as np
+import torch
 from matplotlib.figure import Figure
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from .objectives import machine, nst_loop
 from ..config import Distillation, Encoder, Training, load_run
 from ..masking import Masker, masked_batch, most_masked
-from ..objectives import ModelOutputs
+from ..objectives import ModelOutputs, Objective
 from ..student import StudentTask, teacher_outputs, tokens_of
 from ..teacher import text_encoder
-from ..training import (Watch, make_accelerator, make_optimizer, matmul_peak,
-                                  optimizer_step, to_device)
+from vidlankd_nb.training import (
+    Pieces,
+    Watch,
+    make_accelerator,
+    make_optimizer,
+    matmul_peak,
+    optimizer_step,
+    to_device,
+)
+from .objectives import machine, nst_loop
 
 # %% ../../nbs/bench/training.ipynb #64c94354
 def numbered_words(
@@ -47,8 +59,8 @@ def random_batch(
 ) -> dict:              # as `TextBatches` makes them
     "Full blocks of random words, masked."
     ids = np.random.default_rng(0).integers(5, len(tokenizer), (batch, length))
-    ids[:, 0] = tokenizer.cls_token_id
-    ids[:, -1] = tokenizer.sep_token_id
+    ids[:, 0] = cast(int, tokenizer.cls_token_id)
+    ids[:, -1] = cast(int, tokenizer.sep_token_id)
     return masked_batch(ids, np.full(batch, length), np.isin(ids, tokenizer.all_special_ids),
                         np.arange(batch), 0, Masker(tokenizer), most_masked(length))
 
@@ -65,7 +77,8 @@ def package_step(
     if task.teacher is not None:
         task.teacher.to(acc.device)
     model, optimizer = acc.prepare(torch.compile(task) if cfg.compile else task, make_optimizer(task, cfg))
-    watch = Watch(list(task.weights), None, acc, cfg.stop_norm)
+    nobody = cast(Pieces, None)      # who is to blame is asked by `look` alone, and nobody looks here
+    watch = Watch(list(task.weights), nobody, acc, cfg.stop_norm)
     def step():
         micro = [to_device(batch, acc.device)]
         optimizer_step(acc, model, task, optimizer, micro, cfg, cfg.lr, task.weights, watch, 0)
@@ -104,11 +117,11 @@ def naive_step(
     "One step in the naive form, with AdamW as it comes."
     acc = make_accelerator(cfg, device)
     task.to(acc.device).train()
-    task.teacher.to(acc.device)
+    teacher = cast(torch.nn.Module, task.teacher).to(acc.device)
     optimizer = torch.optim.AdamW(task.parameters(), cfg.lr, eps=cfg.adam_eps, weight_decay=cfg.weight_decay)
     def step():
         with acc.autocast():
-            mlm, nst = naive_terms(task.student, task.teacher, task.head, to_device(batch, acc.device))
+            mlm, nst = naive_terms(task.student, teacher, task.head, to_device(batch, acc.device))
         (mlm + task.weights['distillation'] * nst).backward()
         norm = torch.nn.utils.clip_grad_norm_(task.parameters(), cfg.clip)
         optimizer.step()
@@ -154,7 +167,7 @@ def ratio(
     b: str,                          # another
 ) -> float:
     "Median over rounds of the time of `a` in units of the time of `b`."
-    return statistics.median(x / y for x, y in zip(times[a], times[b]))
+    return statistics.median(x / y for x, y in zip(times[a], times[b], strict=True))
 
 # %% ../../nbs/bench/training.ipynb #11830448
 def extra_parts(
@@ -167,12 +180,15 @@ def extra_parts(
     def teacher():
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             return teacher_outputs(task.teacher, batch).hidden_states
-    states = teacher().float()
+    seen = teacher()
+    assert seen is not None, 'objectives of this bench read states'
+    states = seen.float()
+    compared = cast(Objective, task.objectives['distillation'])
     def objective():
         x = states.clone().requires_grad_()
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             mine, theirs = ModelOutputs(task.head(x)), ModelOutputs(states)
-            loss, _ = task.objectives['distillation'].distil(mine, theirs, tokens_of(batch))
+            loss, _ = compared.distil(mine, theirs, tokens_of(batch))
         loss.backward()
         for p in task.head.parameters():
             p.grad = None
@@ -241,7 +257,7 @@ def plot(
     ax.barh(list(taken), list(taken.values()), color='#BBBBBB')
     ax.barh(['plain', 'distilled'], [plain, plain], color='#0072B2', label='masked-LM step')
     left = plain
-    for (name, share), colour in zip(results['parts'].items(), ('#E69F00', '#009E73')):
+    for (name, share), colour in zip(results['parts'].items(), ('#E69F00', '#009E73'), strict=False):
         ax.barh(['distilled'], [share * plain], left=left, color=colour, label=name)
         left += share * plain
     for i, s in enumerate(taken.values()):
@@ -257,13 +273,14 @@ def plot(
 
 # %% ../../nbs/bench/training.ipynb #62f5f918
 def measure(
-    steps: dict, flops: dict, device: torch.device, bf16: bool,   # of `make_steps`
+    steps: dict[str, Callable[[], object]],   # of `make_steps`, as are the next three
+    flops: dict, device: torch.device, bf16: bool,
     tokens: int,             # of a batch
     repeats: int,            # rounds
 ) -> dict:
     "Times, rates, utilisation and ratios."
     peaks = []
-    def peak():
+    def peak() -> object:
         peaks.append(matmul_peak.__wrapped__(str(device), bf16))
     cold = () if device.type == 'cuda' else ('naive',)
     times = rounds(steps | {'peak': peak}, repeats, device, cold)
@@ -297,7 +314,8 @@ def bench_training(
     if dropout is not None:
         shape = replace(shape, dropout=dropout)
     load = os.getloadavg()[0] if hasattr(os, 'getloadavg') else None
-    steps, flops, device, bf16 = make_steps(shape, *sizes.values(), Training(lr=1e-4, compile=compiled))
+    cfg = Training(lr=1e-4, compile=compiled)
+    steps, flops, device, bf16 = make_steps(shape, sizes['vocabulary'], sizes['batch'], sizes['length'], cfg)
     results = measure(steps, flops, device, bf16, sizes['batch'] * sizes['length'], repeats)
     results['shape'] = dict(config=config, layers=shape.layers, width=shape.width, heads=shape.heads,
                             dropout=shape.dropout, **sizes)

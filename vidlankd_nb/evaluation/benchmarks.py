@@ -170,7 +170,8 @@ def correlation(
     if len(gold) < 2 or np.ptp(gold) == 0 or np.ptp(predicted) == 0:
         return 0.0
     coefficient = stats.pearsonr if kind == 'pearson' else stats.spearmanr
-    return float(coefficient(gold, predicted)[0])
+    value, _ = coefficient(gold, predicted)
+    return float(value)   # pyright: ignore[reportArgumentType]   # SciPy has no stubs
 
 # %% ../../nbs/09b_benchmarks.ipynb #d2733b23
 def mcc(gold: np.ndarray, predicted: np.ndarray) -> float:
@@ -180,7 +181,7 @@ def mcc(gold: np.ndarray, predicted: np.ndarray) -> float:
 
 MEASURES = {
     'accuracy': sk.accuracy_score,
-    'f1': partial(sk.f1_score, zero_division=0),
+    'f1': partial(sk.f1_score, zero_division=0),   # pyright: ignore[reportArgumentType]   # scikit-learn has no stubs: the default's type, str, is guessed
     'mcc': mcc,
     'pearson': partial(correlation, kind='pearson'),
     'spearman': partial(correlation, kind='spearman'),
@@ -236,7 +237,7 @@ def score_tracie(task: Task, rows: list[dict], gold: np.ndarray, predicted: np.n
         if at.any():
             found[f'accuracy_{kind}'] = float(right[at].mean())
     stories = {}
-    for row, is_right in zip(rows, right):
+    for row, is_right in zip(rows, right, strict=True):
         stories[row['a']] = stories.get(row['a'], True) and bool(is_right)
     found['story_em'] = float(np.mean(list(stories.values())))
     return found
@@ -244,7 +245,7 @@ def score_tracie(task: Task, rows: list[dict], gold: np.ndarray, predicted: np.n
 # %% ../../nbs/09b_benchmarks.ipynb #12eb00d6
 def score_diagnostics(task: Task, rows: list[dict], gold: np.ndarray, predicted: np.ndarray) -> dict:
     "MCC and accuracy of all rows and by 'coarse' and 'fine' category, with the number of rows."
-    found = measures(task.metrics, gold, predicted) | {'rows': len(rows)}
+    found: dict = measures(task.metrics, gold, predicted) | {'rows': len(rows)}
     for level in ('coarse', 'fine'):
         members = {}
         for i, row in enumerate(rows):

@@ -8,8 +8,10 @@ __all__ = ['run_rows', 'value_of', 'of_confusion', 'question_luck', 'half_width'
 # %% ../../nbs/09db_differences.ipynb #df000004
 import json
 import math
+from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -64,7 +66,7 @@ def question_luck(
     if n < 2: return 0.
     def differences(drawn):
         found = []
-        for (a, b), (x, y) in zip(pairs, rows):
+        for (a, b), (x, y) in zip(pairs, rows, strict=True):
             found.append(value_of(a, x[drawn]) - value_of(b, y[drawn]))
         return np.array(found)                            # (k,)
     result = stats.bootstrap((np.arange(n),), differences, n_resamples=draws, batch=max(1, 2_000_000 // n),
@@ -133,7 +135,7 @@ def difference_lines(
 ) -> str:                 # Markdown
     "Differences in words."
     lines = []
-    for g in gaps.itertuples():
+    for g in cast(Iterable[Any], gaps.itertuples()):
         how = 'from one seed, so without an interval'
         if g.seeds > 1:
             how = f"95 % interval {g.low:+.1f} … {g.high:+.1f} (Student's t over {g.seeds} seeds)"

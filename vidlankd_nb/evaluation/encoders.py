@@ -17,16 +17,24 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import (AutoConfig, AutoModel, AutoModelForMultipleChoice, AutoModelForQuestionAnswering,
-                          AutoModelForSequenceClassification, AutoTokenizer, PretrainedConfig,
-                          PreTrainedTokenizerBase)
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForMultipleChoice,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.modeling_outputs import QuestionAnsweringModelOutput, SequenceClassifierOutput
 from transformers.utils import logging
 
 from ..files import UserError
-from .benchmarks import Task
 from ..teacher import VideoTeacher
 from ..training import hash_seed
+from .benchmarks import Task
 
 # %% ../../nbs/09d_encoders.ipynb #5c37fc91
 @dataclass
@@ -147,7 +155,7 @@ def outputs_of(task: Task) -> int:
 class PlainHead(nn.Module):
     "A linear head of any kind, for an architecture that lacks a stock one."
     def __init__(self,
-        encoder: nn.Module,   # a Hugging Face encoder without a head
+        encoder: PreTrainedModel,   # a Hugging Face encoder without a head
         kind: str,            # of the task
         outputs: int,         # numbers for a text, or for a token
     ):
@@ -195,7 +203,7 @@ def pretrained(
     auto,           # one of transformers' `AutoModel…`
     seed: int = 0,  # of what the folder lacks
     **more,
-) -> tuple[nn.Module, list[str]]:   # the model in float32, whatever it was saved in; the names of the parameters that start at random
+) -> tuple[PreTrainedModel, list[str]]:   # the model in float32, whatever it was saved in; the names of the parameters that start at random
     "A candidate's weights; raises `UserError` when they cannot be read or the encoder's are missing."
     try:
         with hushed(), text_folder(c) as source:
@@ -226,5 +234,5 @@ def with_head(
         return PlainHead(encoder, task.kind, outputs_of(task))
     width = {'num_labels': outputs_of(task)} if auto is AutoModelForSequenceClassification else {}
     model, new = pretrained(c, auto, seed, **width)
-    model.new = new
+    model.new = new   # pyright: ignore[reportArgumentType]   # torch's stub lets modules hold tensors and modules only
     return model

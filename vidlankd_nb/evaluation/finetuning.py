@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -20,14 +21,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..config import FineTuning
+from ..teacher import encoder_flops, most_tokens
+from ..training import epoch_order, make_accelerator, to_device, train
 from . import squad
 from .benchmarks import Task
 from .encoders import Candidate, hushed, with_head
 from .probes import in_eval_mode
 from .records import column
 from .suite import score
-from ..teacher import encoder_flops, most_tokens
-from ..training import epoch_order, make_accelerator, to_device, train
 
 # %% ../../nbs/09d_finetuning.ipynb #a30ae9fe
 def texts_of(task: Task, rows: list[dict]) -> tuple[list[str], list[str] | None]:
@@ -156,7 +157,7 @@ class TaskBatches:
         self.task = task
         self.rows = rows
         self.cfg = cfg
-        self.pad = c.tokenizer.pad_token_id
+        self.pad = cast(int, c.tokenizer.pad_token_id)
         self.texts_a_row = len(rows[0]['choices']) if task.kind == 'choice' else 1
         wanted = cfg.span_length if task.kind == 'span' else cfg.max_length
         self.length = min(wanted, most_tokens(c.config) or wanted)
@@ -180,7 +181,7 @@ class TaskBatches:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def batch(self, rows: Sequence[int], epoch: int = 0) -> dict[str, torch.Tensor]:
+    def batch(self, rows: Sequence[int] | np.ndarray, epoch: int = 0) -> dict[str, torch.Tensor]:
         "Tensors (B, L), or (B, choices, L), as long as the longest text among them, and 'labels'."
         rows = np.asarray(rows)
         texts = rows[:, None] * self.texts_a_row + np.arange(self.texts_a_row)            # (B, texts of a row)
@@ -205,7 +206,7 @@ class TaskBatches:
     ) -> tuple:                     # as `score` takes them: class numbers or numbers; for spans the texts, and scores of no answer
         "What the logits say."
         if self.task.kind == 'span':
-            starts, ends = zip(*map(np.transpose, logits))
+            starts, ends = zip(*map(np.transpose, logits), strict=True)
             texts, no_answer, _ = squad.answers(self.rows, self.windows, starts, ends)
             return texts, no_answer if self.task.name == 'squad2' else None
         together = np.stack(logits)                                                       # (rows, outputs)
@@ -277,7 +278,7 @@ def predict(
     "Answers of a fine-tuned model without dropout: rows of like length go together, whatever their order."
     acc = make_accelerator(cfg, device)
     task.to(acc.device)
-    found = [None] * len(data)
+    found: list = [None] * len(data)
     by_length = np.argsort(data.lengths, kind='stable')
     with in_eval_mode(task):
         for i in range(0, len(data), cfg.predict_batch):
@@ -285,7 +286,7 @@ def predict(
             batch = to_device(data.batch(rows), acc.device)
             with acc.autocast():
                 logits = task.logits(batch)
-            for row, z in zip(rows, logits.float().cpu().numpy()):
+            for row, z in zip(rows, logits.float().cpu().numpy(), strict=True):
                 found[row] = z
     return found
 

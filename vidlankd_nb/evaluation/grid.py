@@ -24,21 +24,28 @@ from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
+from typing import cast
 
 import torch
 from transformers import AutoModel
 
 from ..config import FineTuning, samples
 from ..files import UserError, nearest, write_aside, write_json
+from ..training import epoch_order
 from . import squad
 from .benchmarks import GROUPS, TASKS, Task, tasks
 from .encoders import Candidate, candidate, pretrained
-from .finetuning import (FineTuneTask, TaskBatches, collapse, fine_tune, majority,
-                                               predict)
+from vidlankd_nb.evaluation.finetuning import (
+    FineTuneTask,
+    TaskBatches,
+    collapse,
+    fine_tune,
+    majority,
+    predict,
+)
 from .probes import probe
 from .records import Rows, column
 from .suite import load, score
-from ..training import epoch_order
 
 # %% ../../nbs/09d_grid.ipynb #811771ac
 TOY = Task('toy', 'probe', "What do the toy world's invented names mean? (property, "
@@ -71,7 +78,7 @@ def draw(
     out.skipped = rows.skipped
     return out
 
-def rows_fingerprint(*sets: Rows) -> str:   # 16 hexadecimal digits
+def rows_fingerprint(*sets: list[dict]) -> str:   # 16 hexadecimal digits
     "Changes when a row does."
     found = hashlib.sha256()
     for rows in sets:
@@ -163,6 +170,7 @@ class Grid:
         key = c.name, task.name
         if key not in self._tokenized:
             rows, _ = self.rows(task)
+            assert rows is not None, 'a task that is trained has training rows'
             self._tokenized = {key: TaskBatches(task, rows, c, self.cfg)}
         return self._tokenized[key]
 
@@ -184,7 +192,7 @@ def _result_in(file: Path) -> dict:
         result = json.loads(file.read_text(encoding='utf-8'))
     except ValueError:
         result = None
-    if not isinstance(result, dict) or not RESULT_HAS <= result.keys():
+    if not isinstance(result, dict) or not result.keys() >= RESULT_HAS:
         raise UserError(f"{file} is not a whole result. "
                         "Delete it, and the same command computes the cell again.")
     return result | {'folder': str(file.parent)}
@@ -218,6 +226,7 @@ def check_identity(grid: Grid, candidates: dict[str, Candidate]) -> None:
 def identity_of(grid: Grid, c: Candidate, task: Task) -> dict:
     "What a result depends on; raises `UserError` when results of other rows are in the folder."
     train_rows, _ = grid.rows(TASKS[task.answered_by or task.name])
+    assert train_rows is not None, 'a task that is trained has training rows'
     _, dev = grid.rows(task)
     rows = rows_fingerprint(train_rows, *dev.values())
     for result in results_in(grid.out):
@@ -256,13 +265,13 @@ def spoken(
         return said
     if task.kind != 'regression':
         said = [task.labels[p] for p in said]
-    return dict(zip(column(rows, 'id'), said))
+    return dict(zip(column(rows, 'id'), said, strict=True))
 
 def row_values(task: Task, rows: list[dict], said, no_answer: dict | None = None) -> list:
     "What the bootstrap draws from: [gold, predicted] of each row, or its F1."
     if task.kind == 'span':
         return [score(task, [row], said, no_answer)['f1'] for row in rows]
-    return [[label, p] for label, p in zip(column(rows, 'label'), said)]
+    return [[label, p] for label, p in zip(column(rows, 'label'), said, strict=True)]
 
 def _answered(
     grid: Grid, c: Candidate, task: Task, model: FineTuneTask, rows: Rows,
@@ -289,7 +298,7 @@ def answer(
             scores[f'{metric}_{part}'] = value
     counts = {'train': len(train_data.rows), 'dev': len(rows), 'batch': train_data.size,
               'truncated': train_data.truncated + truncated,
-              'skipped': left_out(train_data.rows, *dev.values())}
+              'skipped': left_out(cast(Rows, train_data.rows), *dev.values())}
     plain = squad.decided(*said) if task.kind == 'span' else said[0]
     write_result(grid, c, task, seed, scores, spoken(task, rows, plain), row_values(task, rows, *said),
                  collapse(task, rows, plain), majority=majority(task, rows), examples=counts,
@@ -460,6 +469,7 @@ def _start_worker(grid: Grid, gpu: str | None) -> subprocess.Popen:
         env['CUDA_VISIBLE_DEVICES'] = gpu
     code = 'from vidlankd_nb.evaluation.grid import worker; worker()'
     started = subprocess.Popen([sys.executable, '-c', code], stdin=subprocess.PIPE, env=env, text=True)
+    assert started.stdin is not None
     started.stdin.write(json.dumps(asdict(grid)) + '\n')
     started.stdin.flush()
     return started

@@ -12,6 +12,7 @@ import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import product
+from typing import cast
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -20,6 +21,7 @@ import torch
 from matplotlib.axes import Axes
 from torch import nn
 from torch.nn import functional as F
+from transformers import PreTrainedModel
 
 from ..config import Evaluation
 from ..files import UserError
@@ -75,7 +77,7 @@ def name_states(
     batch: int = 256,       # sentences at once
 ) -> np.ndarray:            # (names, H) float64
     "Each name's last hidden state, averaged over pieces and sentences; raises `UserError` if the tokenizer cannot read a name or a state is not finite."
-    encoder = model.base_model
+    encoder = cast(nn.Module, model.base_model)
     pairs = list(product(names, templates))
     out = []
     with in_eval_mode(encoder):
@@ -191,7 +193,7 @@ def property_probe(
 class ChoiceScorer(nn.Module):
     "Scores a text by a linear map of the first token's last state, as the stock multiple-choice models do."
     def __init__(self,
-        encoder: nn.Module,   # a Hugging Face encoder without its head; it is fine-tuned
+        encoder: PreTrainedModel,   # a Hugging Face encoder without its head; it is fine-tuned
     ):
         super().__init__()
         self.encoder = encoder
@@ -205,7 +207,7 @@ class ChoiceScorer(nn.Module):
 
 # %% ../../nbs/09a_probes.ipynb #028c7542
 def finetuned(
-    model: nn.Module,       # a Hugging Face encoder, with or without a head; it is copied, not changed
+    model: PreTrainedModel, # a Hugging Face encoder, with or without a head; it is copied, not changed
     loss: Callable,         # scorer -> the loss of its next batch
     cfg: Evaluation,
     seed: int,              # of the batches and of dropout
@@ -217,7 +219,7 @@ def finetuned(
 
     with torch.random.fork_rng([model.device] if model.device.type == 'cuda' else []):
         torch.manual_seed(seed)
-        scorer = ChoiceScorer(copy.deepcopy(model.base_model)).to(model.device).train()
+        scorer = ChoiceScorer(copy.deepcopy(cast(PreTrainedModel, model.base_model))).to(model.device).train()
         optimizer = torch.optim.AdamW(scorer.parameters(), cfg.finetune_lr, weight_decay=.01)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share_of_lr)
         for _ in range(steps):
@@ -276,7 +278,7 @@ def _some(encoded: dict, rows: torch.Tensor) -> dict:
 def _per_attribute(questions: list[dict], accuracy: torch.Tensor) -> dict[str, float]:
     "The mean accuracy of each attribute's questions."
     of = {}
-    for question, value in zip(questions, accuracy.tolist()):
+    for question, value in zip(questions, accuracy.tolist(), strict=True):
         of.setdefault(question['attribute'], []).append(value)
     return {attribute: _mean(values) for attribute, values in of.items()}
 
@@ -417,7 +419,7 @@ def _markdown_line(cells: Iterable) -> str:
 def _markdown(table: pd.DataFrame) -> str:
     "A data frame in Markdown."
     lines = [_markdown_line(['', *table.columns]), '|---' * (table.shape[1] + 1) + '|']
-    for name, cells in zip(table.index, table.values.tolist()):
+    for name, cells in zip(table.index, table.values.tolist(), strict=True):
         lines.append(_markdown_line([name, *cells]))
     return '\n'.join(lines)
 
@@ -483,7 +485,7 @@ def plot_probes(
         colour = plt.get_cmap('viridis')(i / max(1, len(results)) * .9)
         ax.bar(x, height, width * .92, color=colour, label=name)
         ax.hlines(chance, x - width * .46, x + width * .46, color='black', lw=1.2,
-                  label='by chance' if i == len(results) - 1 else None)
+                  label='by chance' if i == len(results) - 1 else None)   # pyright: ignore[reportArgumentType]   # matplotlib's stub leaves None out
     ax.set(xticks=range(len(groups)), xticklabels=groups, ylim=(0, 1.02), ylabel='accuracy, held-out names')
     ax.spines[['top', 'right']].set_visible(False)
     ax.legend(frameon=False, ncols=len(results) + 1, loc='lower center', bbox_to_anchor=(.5, 1))

@@ -178,7 +178,7 @@ def read_tsv(
             rows.skip(n, f'tabs cut the line into {len(cells)}, and {len(names)} fields are expected')
             continue
         ours = {key: cells[at] for key, at in where.items()}
-        yield n, dict(zip(names, cells)) | {'id': str(n)} | ours
+        yield n, dict(zip(names, cells, strict=True)) | {'id': str(n)} | ours
 
 # %% ../../nbs/09b_records.ipynb #a1d87205
 _SURROGATE = re.compile('[\ud800-\udfff]')   # what a byte that is no UTF-8, or a broken escape, leaves behind
@@ -261,7 +261,7 @@ def read_swag(task: Task, path: Path, split: str, rows: Rows) -> Iterator[tuple[
                 raise UserError(f"{path} is no {split} file of swag: its header lacks {missing}. "
                                 f"Files: {task.source}.")
         elif len(cells) == len(names):
-            yield line, dict(zip(names, cells)) | {'id': cells[0]}
+            yield line, dict(zip(names, cells, strict=True)) | {'id': cells[0]}
         else:
             rows.skip(line, f'{len(cells)} comma-separated fields where {len(names)} are expected')
 

@@ -10,7 +10,7 @@ __all__ = ['LATEX', 'percent', 'cell_text', 'glue_score', 'glue_average', 'markd
 # %% ../../nbs/09e_results.ipynb #e06ff333
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
@@ -20,6 +20,8 @@ import numpy as np
 import pandas as pd
 import yaml
 from jinja2 import Environment, PackageLoader
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from ..files import UserError, nearest, write_aside
 from .benchmarks import GROUPS, TASKS
@@ -149,7 +151,7 @@ def details(
 
 # %% ../../nbs/09e_results.ipynb #4efb1366
 def plot_task(
-    ax: plt.Axes,
+    ax: Axes,
     runs: dict,          # model -> its runs of one task
     title: str,
 ) -> None:
@@ -163,7 +165,7 @@ def plot_task(
                     capsize=3, lw=1)
         color = plt.cm.viridis(x / max(1, len(names)) * .9)
         aside = np.linspace(-.2, .2, len(v)) * (len(v) > 1)
-        for r, value, shift in zip(runs[name], v, aside):
+        for r, value, shift in zip(runs[name], v, aside, strict=True):
             ax.plot(x + shift, value, 'o', color=color, mfc='white' if r['collapsed'] else color, ms=5)
     every = sum(runs.values(), [])
     known = [r['majority'] for r in every if r['majority'] is not None]
@@ -178,14 +180,14 @@ def plot_task(
 def plot_runs(
     runs: dict,          # task -> model -> its runs
     columns: int = 4,
-) -> plt.Figure:
+) -> Figure:
     "Every run, with medians and error bars, a panel for each task; the figure."
     rows = math.ceil(len(runs) / columns)
     wide = min(columns, len(runs))
     models = len(next(iter(runs.values())))
     fig, axes = plt.subplots(rows, wide, figsize=(max(3.2, .6 * models + 1.6) * wide, 2.8 * rows),
                              squeeze=False, layout='constrained')
-    for ax, (task, of_task) in zip(axes.flat, runs.items()):
+    for ax, (task, of_task) in zip(axes.flat, runs.items(), strict=False):
         plot_task(ax, of_task, task)
     for ax in axes.flat[len(runs):]:
         ax.set_visible(False)
@@ -194,7 +196,7 @@ def plot_runs(
 # %% ../../nbs/09e_results.ipynb #re09cls0
 def arranged(
     results: list,       # of `results_in`
-    models: list = (),   # the order of models; others follow by the alphabet
+    models: Sequence[str] = (),   # the order of models; others follow by the alphabet
 ) -> dict:               # task -> model -> its runs, perhaps none
     "Results in the order of a table."
     def task_order(task):
@@ -363,7 +365,7 @@ class Table:
         "Each model against one of them (default: the first), task by task; raises `UserError` on an unknown one."
         return differences(self.results, self.by_task, against or self.names[0], draws)
 
-    def plot(self, columns: int = 4) -> plt.Figure:
+    def plot(self, columns: int = 4) -> Figure:
         "Every run, with medians and error bars, a panel for each task; the figure."
         return plot_runs(self.by_task, columns)
 

@@ -81,8 +81,7 @@ def _what_is_wrong(answer, context: str) -> str:
     if not isinstance(text, str) or not text.strip():
         return 'an answer without text'
     start = answer.get('answer_start')
-    is_number = isinstance(start, int) and not isinstance(start, bool)
-    if not is_number or not 0 <= start <= len(context) - len(text):
+    if not isinstance(start, int) or isinstance(start, bool) or not 0 <= start <= len(context) - len(text):
         return (f'the answer {text!r} starts at {start!r}, outside of the paragraph of '
                 f'{len(context)} characters')
     if not context.startswith(text, start):
@@ -96,7 +95,7 @@ def good_answers(
 ) -> tuple[list[dict], list[str]]:   # answers as {'text', 'start'}; reasons for those left out
     "Answers that stand where they claim to."
     if isinstance(answers, dict):
-        pairs = zip(answers.get('text', ()), answers.get('answer_start', ()))
+        pairs = zip(answers.get('text', ()), answers.get('answer_start', ()), strict=False)
         answers = [{'text': text, 'answer_start': start} for text, start in pairs]
     if not isinstance(answers, list):
         return [], ["'answers' is no list"]
@@ -299,7 +298,7 @@ def _finite(logits, length: int) -> np.ndarray:
 
 def answers(
     rows: list[dict],
-    windows: Windows,
+    windows: list[dict],
     start_logits,           # one array a window
     end_logits,
     longest: int = 30,      # tokens

@@ -14,14 +14,34 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import datasets
 
 from ..files import UserError, nearest
-from .benchmarks import (GROUPS, TASKS, Task, checked, score_diagnostics, score_labels,
-                                               score_tracie, tasks)
-from .records import (Rows, diagnostics_row, good_rows, pair_row, piqa_row, read_piqa,
-                                            read_swag, read_tracie, read_tsv, swag_row, tracie_row)
+from vidlankd_nb.evaluation.benchmarks import (
+    GROUPS,
+    TASKS,
+    Task,
+    checked,
+    score_diagnostics,
+    score_labels,
+    score_tracie,
+    tasks,
+)
+from vidlankd_nb.evaluation.records import (
+    Rows,
+    diagnostics_row,
+    good_rows,
+    pair_row,
+    piqa_row,
+    read_piqa,
+    read_swag,
+    read_tracie,
+    read_tsv,
+    swag_row,
+    tracie_row,
+)
 from .squad import read_squad, score_spans, span_row
 
 # %% ../../nbs/09c_suite.ipynb #su09tab2
@@ -174,7 +194,7 @@ def read_hub(
                         f"network, or get the original files from {task.source}.") from None
     rows.files.append(f'{name}/{config}:{theirs}' if config else f'{name}:{theirs}')
     classes = getattr(data.features.get(task.hub_columns.get('label', 'label')), 'names', None)
-    for n, record in enumerate(data):
+    for n, record in enumerate(cast(Iterable[dict], data)):
         ours = {key: record.get(column) for key, column in task.hub_columns.items()}
         record = {'id': n} | record | ours
         yield n, record | {'label': _hub_label(task, record.get('label'), classes)}
@@ -184,7 +204,7 @@ def _hub_label(task: Task, value, classes: list[str] | None) -> str | None:
     if value is None:
         return None
     if classes and task.kind == 'classification' and value >= 0:
-        written = dict(zip(task.labels, task.written or task.labels))
+        written = dict(zip(task.labels, task.written or task.labels, strict=True))
         value = written.get(classes[value], classes[value])
     return str(value)
 
@@ -263,7 +283,7 @@ def load(
         records, side = read_files(task, Path(data), split, part, rows, held_out)
     apart = 0          # good rows on the other side of the cut
     for row in good_rows(records, form_of(task).rule, rows):
-        if side and _is_dev(row, held_out) != (side == 'dev'):
+        if side and _is_dev(row, cast(float, held_out)) != (side == 'dev'):
             apart += 1
             continue
         rows.append(row)
