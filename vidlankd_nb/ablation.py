@@ -8,7 +8,13 @@ __all__ = ['MARK', 'CellRun', 'stage_units', 'teacher_units', 'student_units', '
            'grid_jobs', 'run_grid', 'changed_sentence', 'clock', 'Clock', 'prepare', 'work_off']
 
 # %% ../nbs/12b_ablation.ipynb #ab000004
-import json, os, shutil, sys, threading, time, traceback
+import json
+import os
+import shutil
+import sys
+import threading
+import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from functools import partial
@@ -18,15 +24,34 @@ import yaml
 
 from . import __version__
 from .config import Run, differences, load_run, to_yaml
-from .files import UserError, make_folder, write_aside
 from .examine import evaluate_model
 from .experiments import WORK, train_student, train_teacher
+from .files import UserError, make_folder, write_aside
 from .grids import Cell, keys_of
-from .jobs import (Job, Runner, Unit, changed, ended_by, held, last_words, lock_folder, make_unit,
-                              program, record_of, write_failure)
+from vidlankd_nb.jobs import (
+    Job,
+    Runner,
+    Unit,
+    changed,
+    ended_by,
+    held,
+    last_words,
+    lock_folder,
+    make_unit,
+    program,
+    record_of,
+    write_failure,
+)
 from .objectives import make_objective
-from .plan import (OWN_TEACHERS, STAGES, rests_on_teacher, stage_key, stages_of, student_key,
-                              teacher_key)
+from vidlankd_nb.plan import (
+    OWN_TEACHERS,
+    STAGES,
+    rests_on_teacher,
+    stage_key,
+    stages_of,
+    student_key,
+    teacher_key,
+)
 from .recipes import check_free, check_recipe, digest
 
 # %% ../nbs/12b_ablation.ipynb #ab000015
@@ -48,8 +73,8 @@ class CellRun:
 
     def path(self, first: str, *rest: str) -> Path:
         if first == 'teachers':
-            kind, *rest = rest
-            return self.folder.joinpath(f'teacher-{teacher_key(self, kind)}', *rest)
+            kind, *inner = rest
+            return self.folder.joinpath(f'teacher-{teacher_key(self, kind)}', *inner)
         if first == 'students':
             return self.folder.joinpath(f'student-{student_key(self, self.cell.student)}', *rest[1:])
         if first in STAGES:
@@ -213,9 +238,10 @@ def live_table(
     cells: list[Cell],
     seeds: list[int],
     states: dict,      # (cell's name, seed) -> state
-    doing: dict = {},  # (cell's name, seed) -> what it does just now
+    doing: dict | None = None,   # (cell's name, seed) -> what it does just now
 ) -> str:
     "Cells by seeds: a figure where a cell is done, what it does where it runs."
+    doing = doing or {}
     width = max(len(c.name) for c in cells)
     head = [f'seed {seed}' for seed in seeds]
     lines = [_table_row('', head, width)]

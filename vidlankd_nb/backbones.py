@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from transformers import AutoConfig, AutoModel
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
 
 from .config import Features
-from .files import UserError, nearest
 from .features import Pixels
+from .files import UserError, nearest
 
 # %% ../nbs/02b_backbones.ipynb #10f6e961
 HUB = dict(  # name -> (repository, configuration of the same architecture)

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 
-from .files import UserError
 from .features import FeatureRows
+from .files import UserError
 
 # %% ../nbs/02e_captions.ipynb #ad6f96a2
 def read_captions(
@@ -191,7 +192,7 @@ def timeline(
     rows: dict,              # label -> `FeatureRows`, or (rate, start, n)
     until: float,            # right edge, s
     ax=None,                 # matplotlib axes; None: a figure of its own
-) -> plt.Axes:               # the axes
+) -> Axes:                   # the axes
     "Draw captions, windows and feature rows on one clock; rows inside a window have its colour."
     if ax is None:
         _, ax = plt.subplots(figsize=(9.5, 1.2 + .45*(2 + len(rows) + 1)))
@@ -201,11 +202,11 @@ def timeline(
     for i, caption in enumerate(captions):
         _bar(ax, caption.start, caption.end, -.45*(i % 2), '.85')
         _label(ax, caption, -.45*(i % 2), letters)
-    for window, colour in zip(wins, colours):
+    for window, colour in zip(wins, colours, strict=True):
         _bar(ax, window.start, window.end, -1, colour)
         _label(ax, window, -1, letters)
     heights = [-1 - .6*k for k in range(1, len(rows) + 1)]
-    for y, r in zip(heights, rows.values()):
+    for y, r in zip(heights, rows.values(), strict=True):
         rate, start, n = (r.rate, r.start, len(r)) if isinstance(r, FeatureRows) else r
         for j in range(min(n, math.ceil((until - start)*rate))):
             t = start + j/rate
@@ -228,7 +229,7 @@ def _label(ax, span, y, letters):
 
 def _colour_at(t, wins, colours):
     "The colour of the window that a row at `t` falls into; grey outside."
-    for window, colour in zip(wins, colours):
+    for window, colour in zip(wins, colours, strict=True):
         if window.start - .006 <= t < window.end - .006:
             return colour
     return '.93'

@@ -373,7 +373,10 @@ def dotted(
 # %% ../nbs/00a_config.ipynb #7c9fe30e
 def run_parser(**kwargs):
     "A `jsonargparse` parser of `Run`: one option for every dotted key, `--config` for YAML."
-    from jsonargparse import ActionConfigFile, ArgumentParser
+    from jsonargparse import (
+        ActionConfigFile,  # pyright: ignore[reportPrivateImportUsage] – in its __all__, which is summed when it loads
+        ArgumentParser,
+    )
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, **kwargs)
     parser.add_argument('--config', action=ActionConfigFile,
                         help='a preset, or a YAML file; several are layered')
@@ -414,7 +417,7 @@ def check_filled(
         if value is None and NoneType not in inside:
             raise UserError(f"{where}{f.name} is null; it needs a value. Take the line away for the default.")
         if is_dataclass(hints[f.name]): check_filled(hints[f.name], value, f'{where}{f.name}.')
-        elif inside and is_dataclass(inside[-1]):
+        elif value is not None and inside and isinstance(inside[-1], type) and is_dataclass(inside[-1]):
             for k in value: check_filled(inside[-1], value[k], f'{where}{f.name}.{k}.')
 
 # %% ../nbs/00a_config.ipynb #7a4148d1
@@ -444,7 +447,7 @@ def explain(
                 f"{', '.join(dotted(globals()[m[1]]))} is expected.")
     if where and (kinds := re.findall(r"Expected a <class '(\w+)'>", message)):
         return (f"{where} is {re.findall(r'(?:Got|Given) value: (.+)', message)[-1]}; "
-                f"{' or '.join(dict.fromkeys(_EXPECTED.get(k, k) for k in kinds))} is expected.")
+                f"{' or '.join(dict.fromkeys(_EXPECTED.get(k, str(k)) for k in kinds))} is expected.")
     if m := re.search(r"(?:Group|Key|Option) '([\w.]+)' (?:does not accept|is not|not) (?:nested "
                       r"key|option|expected)? ?'?([\w.]*)'?", message):
         group, key = m[1], m[2]
@@ -455,8 +458,9 @@ def explain(
 # %% ../nbs/00a_config.ipynb #05257af0
 def plain_value(value: Any) -> Any:
     "A dataclass, a number of NumPy's or a path as plain data."
-    if is_dataclass(value): return asdict(value)
-    return value.item() if hasattr(value, 'item') else str(value)
+    if is_dataclass(value) and not isinstance(value, type): return asdict(value)
+    item = getattr(value, 'item', None)
+    return str(value) if item is None else item()
 
 def load_run(
     *configs: str | Path,    # presets or YAML files, layered from left to right

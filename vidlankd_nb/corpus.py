@@ -21,11 +21,16 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-from transformers import AutoTokenizer, BertTokenizerFast, PreTrainedTokenizerBase
+from transformers import (
+    AutoTokenizer,
+    BertTokenizerFast,  # pyright: ignore[reportAttributeAccessIssue] – transformers loads it when it is asked for
+    PreTrainedTokenizerBase,
+)
 
 from .config import Corpus
 from .files import UserError, make_folder, write_aside, write_json
@@ -132,7 +137,7 @@ def train_tokenizer(
     trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=start, show_progress=False)
     tok.train_from_iterator(_lines_of(files), trainer)
     numbers = tok.get_vocab()
-    pieces = sorted(numbers, key=numbers.get)
+    pieces = sorted(numbers, key=lambda piece: numbers[piece])
     vocab = {piece: i for i, piece in enumerate(pieces)}
     return BertTokenizerFast(vocab=vocab, do_lower_case=True, model_max_length=max_length)
 
@@ -168,7 +173,7 @@ def fingerprint(
     tokenizer: PreTrainedTokenizerBase,
 ) -> str:      # 16 hexadecimal digits
     "What ties token ids to the tokenizer that made them: a hash of its full definition."
-    definition = json.loads(tokenizer.backend_tokenizer.to_str())
+    definition = json.loads(cast(Tokenizer, tokenizer.backend_tokenizer).to_str())
     definition |= {'truncation': None, 'padding': None}
     return hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -197,7 +202,7 @@ def _encoded(lines: list[str], tok: PreTrainedTokenizerBase) -> Iterator[tuple[s
     "Each line with its ids; the tokenizer works on a thousand lines at once."
     for i in range(0, len(lines), 1000):
         batch = lines[i:i+1000]
-        yield from zip(batch, tok(batch, add_special_tokens=False, verbose=False).input_ids)
+        yield from zip(batch, tok(batch, add_special_tokens=False, verbose=False).input_ids, strict=True)
 
 def encode_part(
     file: str | Path, start: int, stop: int,  # a part of a text file, bytes
@@ -242,7 +247,7 @@ def write_rows(
     last = tok.eos_token_id if tok.sep_token_id is None else tok.sep_token_id
     ids = np.full((len(rows), block), tok.pad_token_id, np.int32)
     for i, r in enumerate(rows):
-        ids[i, :len(r) + 2] = [first, *r, last]
+        ids[i, :len(r) + 2] = cast(list[int], [first, *r, last])
     lengths = np.array([len(r) + 2 for r in rows], np.int32)
     table = pa.table({'input_ids': pa.FixedSizeListArray.from_arrays(pa.array(ids.ravel()), block),
                       'length': pa.array(lengths)})
@@ -374,7 +379,7 @@ def run_parts(
     if processes <= 1 or len(parts) == 1:
         return [encode_part(*p) for p in parts]
     with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context('spawn')) as pool:
-        return list(pool.map(encode_part, *zip(*parts)))
+        return list(pool.map(encode_part, *zip(*parts, strict=True)))
 
 # %% ../nbs/04_corpus.ipynb #1bf2c495
 def _manifest(folder: Path) -> dict:

@@ -14,10 +14,10 @@ import numpy as np
 from .config import Run
 from .corpus import load_tokenizer
 from .evaluation.probes import probe
-from .retrieval import recall
 from .pairs import PairSet
 from .plan import Places
 from .pointing import READERS, aims, pointing_scores
+from .retrieval import recall
 from .teacher import PairBatches, VideoTeacher, embed_pairs, load_text
 from .training import read_log
 

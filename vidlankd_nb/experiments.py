@@ -7,32 +7,54 @@ __all__ = ['WORK', 'Experiment', 'train_teacher', 'save_model', 'same_words', 't
            'first_weights', 'student_training', 'teaching_flops', 'train_student']
 
 # %% ../nbs/12_experiments.ipynb #fb78f99c
-import json, os, shutil
+import json
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 
+from .captions import read_captions
 from .cards import student_card, teacher_card
 from .config import Distillation, Run, Student, differences, load_run, to_yaml
-from .files import UserError, make_folder, write_aside
 from .corpus import Examples, build_corpus, check_vocabulary, cores, fingerprint, load_tokenizer
 from .examine import evaluate_model
 from .extraction import extract_folder
+from .files import UserError, make_folder, write_aside
 from .hours import make_world
 from .jobs import Unit, lock_folder, record_work
 from .looks import draw_looks
-from .captions import read_captions
 from .masking import TextBatches
 from .pairs import PairSet, make_pairs
-from .plan import (HOW, OWN_TEACHERS, STAGES, Places, RunFolder, reads_teacher, sources, stage_key,
-                              stages_of, student_key, teacher_config, teacher_key)
+from vidlankd_nb.plan import (
+    HOW,
+    OWN_TEACHERS,
+    STAGES,
+    Places,
+    RunFolder,
+    reads_teacher,
+    sources,
+    stage_key,
+    stages_of,
+    student_key,
+    teacher_config,
+    teacher_key,
+)
 from .recipes import check_free, check_recipe
 from .student import StudentTask, budget_steps, save_student
-from .teacher import (PairBatches, TeacherTask, VideoTeacher, encoder_flops, load_text,
-                                 make_teacher, text_encoder)
+from vidlankd_nb.teacher import (
+    PairBatches,
+    TeacherTask,
+    VideoTeacher,
+    encoder_flops,
+    load_text,
+    make_teacher,
+    text_encoder,
+)
 from .training import hash_seed, total_steps, train
 from .vocabulary import gap_lines, vocabulary_of_run
 from .vokenization import labels_for, make_vokens
@@ -280,7 +302,7 @@ def student_training(
     if cfg.objective != 'none':
         raise UserError(f"A budget of '{cfg.budget}' is for a student without a teacher, and this one has "
                         f"the objective '{cfg.objective}': set budget to 'steps'.")
-    batch = data.batch(range(min(training.batch, len(data))), 0)
+    batch = data.batch(np.arange(min(training.batch, len(data))), 0)
     length = batch['input_ids'].shape[1]
     tokens = training.batch * length
     usual = total_steps(training, len(data))
@@ -359,7 +381,7 @@ def _vocabulary(places: Places) -> None:
 
 # %% ../nbs/12_experiments.ipynb #18ce5d3c
 def _report(places: Places) -> None:
-    from vidlankd_nb.report import make_report   # what closes the chain is told on the page after this one
+    from vidlankd_nb.report import make_report  # what closes the chain is told on the page after this one
     make_report([places.path()], places.path(), list(STAGES))
 
 # %% ../nbs/12_experiments.ipynb #efcaf9w0

@@ -13,14 +13,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 
 from .backbones import load_backbone
 from .config import Features
-from .files import Progress, UserError, write_json
 from .features import as_rows, reader, windows
+from .files import Progress, UserError, write_json
 from .store import FeatureStore, MappedTable, StoreWriter, shards
 from .video import no_frame
 
@@ -36,7 +37,7 @@ class _Wish:
 
     @property
     def row_bytes(self) -> int:   # of the pictures of one row
-        height, width = (self.crop, self.crop) if self.crop else self.size
+        height, width = (self.crop, self.crop) if self.crop else cast(tuple[int, int], self.size)
         return self.window*height*width*3
 
 class _Work(torch.utils.data.IterableDataset):
@@ -66,6 +67,7 @@ class _Work(torch.utils.data.IterableDataset):
                     rows += len(x)
                     yield dict(file=i, frames=torch.from_numpy(x))
                 if not rows: raise no_frame(file, video)
+            assert video.fps is not None   # `reader` sees to it
             yield dict(file=i, end=True, rows=rows, rate=video.fps/self.backbone.window, start=video.start,
                        decoded=video.frames, note=video.note)
         except UserError as e:
@@ -94,7 +96,7 @@ class _Waiting:
         frames = torch.cat([p['frames'] for p in self.pieces])
         out = np.asarray(self.backbone(frames).float().cpu())
         ends = np.cumsum([len(p['frames']) for p in self.pieces])
-        for piece, values in zip(self.pieces, np.split(out, ends[:-1])):
+        for piece, values in zip(self.pieces, np.split(out, ends[:-1]), strict=True):
             self.values.setdefault(piece['file'], []).append(values)
         self.pieces.clear()
 
@@ -159,7 +161,7 @@ def extract_folder(
         rows, reason = _finished(end, values, backbone, file)
         if strict and reason: raise UserError(f"{file}: {reason}")
         if strict and end['note']: raise UserError(f"{file}: {end['note']}.")
-        if reason:
+        if rows is None:
             report['skipped'].append(dict(file=file.as_posix(), reason=reason))
         else:
             writer.add(file.stem, file.as_posix(), rows, end['rate'], end['start'], end['decoded'],
@@ -195,7 +197,7 @@ def _finished(end, values, backbone, file):
 
 # %% ../nbs/02d_extraction.ipynb #vdplan01
 NO_CAPTIONS = 'no captions for it'
-VIDEO_ENDINGS = {f'.{e}' for e in '3gp avi flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts vob webm wmv'.split()}   # these come first; others are tried as well
+VIDEO_ENDINGS = {f'.{e}' for e in '3gp avi flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts vob webm wmv'.split()}   # noqa: SIM905 – these come first; others are tried as well
 
 def _videos_first(file):
     "Order of files: beside id.mp4 there may be id.jpg, id.vtt and id.json."
@@ -286,7 +288,7 @@ def _reported(out, report, decoded, seconds, videos):
     partial = []
     for p in shards(out):
         t = MappedTable(p).table
-        for f, note in zip(t['file'].to_pylist(), t['note'].to_pylist()):
+        for f, note in zip(t['file'].to_pylist(), t['note'].to_pylist(), strict=True):
             if note:
                 partial.append(dict(file=f, reason=note))
             else:

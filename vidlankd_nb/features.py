@@ -145,6 +145,7 @@ def extract(
             values.append(np.asarray(backbone(pictures).float().cpu()))
         if not values: raise no_frame(path, video)
         rows = as_rows(backbone.finish(np.concatenate(values)), path)
+        assert video.fps is not None   # `reader` sees to it
         return FeatureRows(rows, video.fps/backbone.window, video.start, backbone.difference, video.note)
 
 def is_finite(

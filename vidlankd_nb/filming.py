@@ -18,8 +18,20 @@ import numpy as np
 
 from .config import World
 from .files import UserError, make_folder
-from .toyworld import (ATTRIBUTES, KINDS, Clip, Event, answers, balanced_attributes, corpus_lines,
-                                  generic_clips, make_names, make_probes, noun_clips, two_event_clips)
+from vidlankd_nb.toyworld import (
+    ATTRIBUTES,
+    KINDS,
+    Clip,
+    Event,
+    answers,
+    balanced_attributes,
+    corpus_lines,
+    generic_clips,
+    make_names,
+    make_probes,
+    noun_clips,
+    two_event_clips,
+)
 
 # %% ../nbs/01a_filming.ipynb #9ac1ac5e
 def _column(events: list[Event], name: str) -> np.ndarray:   # (N, 1)
@@ -219,7 +231,7 @@ def _timetable(
 def _clip_times(clip: Clip, times: list[float], seconds: float) -> list[dict]:
     "When what happens in a clip; its events begin at `times`."
     found = []
-    for event, start in zip(clip.events, times):
+    for event, start in zip(clip.events, times, strict=False):
         found += _event_times(event, clip.caption, start, seconds)
     return found
 
@@ -240,7 +252,7 @@ def _write_videos(folder: Path, clips: list[Clip], world: World, seed: int, fini
         write_video(folder/'videos'/f'{video}.mp4', pictures, world.fps, world.frames)
         said = {'start': [], 'end': [], 'text': []}
         happens = []
-        for clip, times in zip(part, _timetable(part, seconds)):
+        for clip, times in zip(part, _timetable(part, seconds), strict=False):
             said['start'].append(times[0])
             said['end'].append(times[-1])
             said['text'].append(clip.caption)

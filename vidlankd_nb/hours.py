@@ -41,7 +41,7 @@ def hours_of(
     one = (colour // 2 + shape + size + weight + order + copy // 2) % 2
     other = (colour + shape + size + copy) % 2
     hours = np.random.default_rng([seed, 7]).permutation(len(HOURS))[2 * one + other]
-    return dict(zip(names, hours.tolist()))
+    return dict(zip(names, hours.tolist(), strict=True))
 
 # %% ../nbs/01a_hours.ipynb #hr000013
 def with_hours(

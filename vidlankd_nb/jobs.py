@@ -8,7 +8,17 @@ __all__ = ['NO_LOCKS', 'take', 'held', 'lock_folder', 'Unit', 'record_work', 're
            'program']
 
 # %% ../nbs/08a_jobs.ipynb #jb000004
-import errno, json, os, shutil, signal, subprocess, sys, threading, time, traceback, warnings
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+import warnings
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -269,6 +279,7 @@ class Runner:
             child = subprocess.Popen(job.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                      stderr=subprocess.STDOUT, text=True, env=os.environ | gpu | job.env)
             self.children.append(child)
+        assert child.stdin is not None and child.stdout is not None   # pipes, as asked
         _write(child.stdin, job.words)
         last = 'no output'
         for line in child.stdout:

@@ -6,6 +6,8 @@
 __all__ = ['uniforms', 'most_masked', 'hidden_tokens', 'Masker', 'masked_positions', 'masked_batch', 'TextBatches']
 
 # %% ../nbs/04a_masking.ipynb #ma000005
+from typing import cast
+
 import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -53,7 +55,7 @@ class Masker:
     ):
         self.seed = seed
         self.share = share
-        self.mask_id = tokenizer.mask_token_id
+        self.mask_id = cast(int, tokenizer.mask_token_id)
         self.ordinary = np.setdiff1d(np.arange(len(tokenizer)), special_ids(tokenizer))  # what a random token may be
 
     def __call__(self,

@@ -20,10 +20,19 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import nn
 
-from .files import UserError, nearest
 from .contrast import CRD, CRDBank, InfoNCE, NTXent
-from .matching import L2, NST, SoftLabel, Voken, projection
-from .matching import OBJECTIVES, ModelOutputs, Objective, Tokens
+from .files import UserError, nearest
+from vidlankd_nb.matching import (
+    L2,
+    NST,
+    OBJECTIVES,
+    ModelOutputs,
+    Objective,
+    SoftLabel,
+    Tokens,
+    Voken,
+    projection,
+)
 from .processes import together
 
 # %% ../nbs/06b_objectives.ipynb #ob06alls

@@ -18,9 +18,9 @@ from matplotlib.axes import Axes
 
 from .captions import Span, check, merged, read_captions, without_overlap
 from .config import Pairs
-from .files import UserError, make_folder, write_json
 from .extraction import video_file
 from .features import is_finite
+from .files import UserError, make_folder, write_json
 from .store import READS, Aligned, MappedTable, id_hash, open_features
 from .video import decode, even, film_strip
 
@@ -131,7 +131,7 @@ class _Cutter:
     def spans(self, video, c, rows):
         "Captions checked, without words said twice, and joined."
         good = []
-        for i, (start, end, text) in enumerate(zip(c['start'], c['end'], c['text'])):
+        for i, (start, end, text) in enumerate(zip(c['start'], c['end'], c['text'], strict=True)):
             self.log.captions += 1
             span, reason = check(start, end, text, rows.start, rows.end)
             if span:
@@ -263,8 +263,8 @@ class _TableWriter:
 
     def write(self):
         "What was added, as one record batch."
-        columns = zip(*self.rows) if self.rows else [[]]*4
-        arrays = [pa.array(column, field.type) for column, field in zip(columns, PAIR_SCHEMA)]
+        columns = zip(*self.rows, strict=True) if self.rows else [[]]*4
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, PAIR_SCHEMA, strict=True)]
         self.out.write_batch(pa.record_batch(arrays, schema=PAIR_SCHEMA))
         self.rows = []
 

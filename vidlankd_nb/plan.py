@@ -9,12 +9,12 @@ __all__ = ['STAGES', 'HOW', 'OWN_TEACHERS', 'Stage', 'stages_of', 'Places', 'Run
 # %% ../nbs/11b_plan.ipynb #pl000004
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from .config import Distillation, Run, Teacher, Training, marked
 from .files import UserError
-from .recipes import contents, digest
 from .objectives import parse_objective
+from .recipes import contents, digest
 from .vokenization import reads_vokens
 
 # %% ../nbs/11b_plan.ipynb #5f3c2356
@@ -106,7 +106,7 @@ def what_counts(section) -> dict:
 # %% ../nbs/11b_plan.ipynb #kab00002
 def setting(run: Run, key: str):
     "The value behind a section or dotted key, as plain data; files of `data` with a hash of what they hold."
-    value = run
+    value: Any = run
     for part in key.split('.'):
         value = getattr(value, part)
     if key.startswith('data.') and value:
@@ -163,7 +163,7 @@ def student_key(places: Places, cfg: Distillation) -> str:
     what = asdict(cfg)
     if cfg.objective == 'none': what = {k: what[k] for k in ('objective', 'start', 'budget')}
     what.pop('teacher', None)
-    inputs = [stage_key(places, STAGES['corpus'])]
+    inputs: list = [stage_key(places, STAGES['corpus'])]
     if rests_on_teacher(cfg):
         own = cfg.teacher in OWN_TEACHERS
         inputs.append(teacher_key(places, cfg.teacher) if own

@@ -6,7 +6,8 @@
 __all__ = ['hashed', 'digest', 'contents', 'differing', 'check_recipe', 'check_free']
 
 # %% ../nbs/00a_recipes.ipynb #rc000004
-import hashlib, json
+import hashlib
+import json
 from pathlib import Path
 
 from .files import UserError

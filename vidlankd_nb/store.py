@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from .files import UserError, make_folder, write_json
 from .features import FeatureRows
+from .files import UserError, make_folder, write_json
 from .video import even
 
 # %% ../nbs/02c_store.ipynb #172ea60a
@@ -40,8 +40,8 @@ def shards(
 
 def _write_shard(path, rows):
     "Rows of `SCHEMA`, values last, into one file; raises `UserError` when the disk is full."
-    *columns, values = zip(*rows)
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA)]
+    *columns, values = zip(*rows, strict=True)
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=False)]
     offsets = np.cumsum([0, *map(len, values)])
     arrays.append(pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(values))))
     try:

@@ -8,6 +8,7 @@ __all__ = ['HEADS', 'distillation_head', 'tokens_of', 'logits_of', 'teacher_outp
 
 # %% ../nbs/07_student.ipynb #0f6fe53a
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors import safe_open
@@ -16,7 +17,7 @@ from torch import nn
 
 from .config import Distillation
 from .files import UserError, nearest, write_aside
-from .objectives import ModelOutputs, Tokens, build_parts, parse_objective
+from .objectives import ModelOutputs, Objective, Tokens, build_parts, parse_objective
 from .teacher import encoder_flops, gradient_norms, mlm_sum, states_of, take, vocabulary_logits
 
 # %% ../nbs/07_student.ipynb #b214c220
@@ -124,7 +125,8 @@ class StudentTask(nn.Module):
         weights = term_weights(recipe, parts, cfg.weight)
         names = {n: 'distillation/' + n.replace('.', '_') for n in parts}
         if len(parts) == 1: names = dict.fromkeys(parts, 'distillation')
-        self.objectives = nn.ModuleDict({names[n]: o for n, o in parts.items()})
+        named = {names[n]: o for n, o in parts.items()}
+        self.objectives = cast(dict[str, Objective], nn.ModuleDict(named))
         self.weights = {'mlm': 1.0} | {names[n]: w for n, w in weights.items()}
         self.reads_states = any(o.takes != 'logits' for o in parts.values())
         self.head = distillation_head(cfg.head if self.reads_states else 'none', width)
@@ -148,6 +150,7 @@ class StudentTask(nn.Module):
     def counts(self, batch: dict) -> dict[str, torch.Tensor]:
         "What each separable term is averaged over, on these examples."
         tokens = tokens_of(batch)
+        assert tokens.masked is not None
         separable = {n: o.counted(tokens) for n, o in self.objectives.items() if o.separable}
         return {'mlm': tokens.masked.sum()} | separable
 
@@ -229,5 +232,5 @@ def load_kind(
     if not file.exists(): raise UserError(f"{folder} has no distillation head: it was trained without one.")
     with safe_open(file, 'pt') as f:
         said = f.metadata() or {}
-        kind = 'linear' if 'weight' in f.keys() else 'mlp'
+        kind = 'linear' if 'weight' in f.keys() else 'mlp'   # noqa: SIM118 – the open file is no mapping
     return {'kind': said.get('kind', kind), 'objective': said.get('objective')}

@@ -12,12 +12,13 @@ __all__ = ['POOLINGS', 'text_encoder', 'load_text', 'vocabulary_logits', 'most_t
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np, torch
+import numpy as np
+import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, PretrainedConfig, PreTrainedModel
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 from .config import Encoder, Pairs, Teacher
 from .files import UserError, nearest
@@ -116,7 +117,7 @@ def states_of(
 ):                     # (B, L, H)
     "Last hidden states, by the base encoder alone; raises `UserError` when the examples are longer than the encoder reads."
     L, most = input_ids.shape[1], most_tokens(model.config)
-    if most and L > most:
+    if most and most < L:
         raise UserError(f"The examples have {L} tokens, and the text encoder reads at most {most}: "
                         "raise text.positions, or lower pairs.max_tokens and corpus.block.")
     return model.base_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
@@ -180,6 +181,8 @@ def gradient_norms(
 # %% ../nbs/05_teacher.ipynb #ad519de1
 class VideoEncoder(nn.Module):
     "Feature rows (B, F, D) → frame states (B, F, H) and a clip vector (B, H)."
+    scale: torch.Tensor   # (), of `calibrate`
+
     def __init__(self,
         in_width: int,        # D
         width: int,           # H
@@ -212,7 +215,7 @@ class VideoEncoder(nn.Module):
         F, D = video.shape[1:]
         most = len(self.positions)
         width = self.project[0].in_features
-        if F > most or D != width:
+        if most < F or width != D:
             raise UserError(f"The clips have {F} rows of {D} numbers, and this video encoder takes at most "
                             f"{most} rows of {width}: use the features it was made for, "
                             "and cut clips to pairs.max_frames rows.")
@@ -327,7 +330,7 @@ class TeacherConfig(PretrainedConfig):
 @dataclass
 class TeacherOutput(ModelOutput):
     "What a teacher sees: `text` (B, L, H), `frames` (B, F, H), `clip` (B, H); with the second contrast `words` (B, L, H), `local` (B, F, H)."
-    text: torch.FloatTensor = None
+    text: torch.FloatTensor | None = None
     frames: torch.FloatTensor | None = None
     clip: torch.FloatTensor | None = None
     words: torch.FloatTensor | None = None
@@ -425,10 +428,13 @@ class TeacherTask(nn.Module):
         terms = {'mlm': mlm_sum(self.model.text, out.text, batch['masked_at'], batch['labels'])
                  * scale['mlm']}
         real = self.visible(batch)
-        if self.couples_batch: terms['contrast'] = self.contrast(*map(gather, (out.text, real, out.clip)))
+        if self.couples_batch:
+            assert out.text is not None and out.clip is not None
+            terms['contrast'] = self.contrast(gather(out.text), gather(real), gather(out.clip))
         if 'words' in self.weights:
-            terms['words'] = self.word_contrast(*map(gather, (batch['input_ids'], real,
-                                                              out.local, batch['video_mask'])))
+            assert out.local is not None
+            terms['words'] = self.word_contrast(gather(batch['input_ids']), gather(real),
+                                                gather(out.local), gather(batch['video_mask']))
         return terms
 
     def visible(self, batch: dict) -> torch.Tensor:   # (B, L)
@@ -447,6 +453,7 @@ class TeacherTask(nn.Module):
         "How hard each term pulls at the text encoder's last states: the norm of its gradient with respect to them, raw."
         with torch.no_grad(): out = self.read(batch)
         def losses(states): return self.terms(replace(out, text=states), batch, scale)
+        assert out.text is not None
         return gradient_norms(losses, out.text)
 
     def flops_per_token(self, batch: dict) -> float:

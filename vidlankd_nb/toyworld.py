@@ -50,7 +50,7 @@ rival river rival robin robot rotor salad salon satin satis sedan sepal serif se
 tenet tenor tepid timid token tonal tonic total totem tudor tulip tumor tutor valid vapid vapor venom vigil vinyl viper viral visor visit vital vivid
 vomit venal valet baled biped bidet cabin civil fever fiber filet gator gazer giver kitin lager lemur lepid limos liner liter liver loser lover
 lupin lupus manor miser miter mixer mogul mural naked native nepal nikon pager panic papal parer paris pasor pasta peter picot piper
-polis rarer river rotas sabin sagas satan saver silas simon sinus sitar sober sofas super timer tiger tikis toner tuber tuner venus virus volar voter zebus zonal'''.split())
+polis rarer river rotas sabin sagas satan saver silas simon sinus sitar sober sofas super timer tiger tikis toner tuber tuner venus virus volar voter zebus zonal'''.split())   # noqa: SIM905 – words are read as a text
 
 def make_names(
     n: int,                     # how many
@@ -61,7 +61,7 @@ def make_names(
         raise UserError(f"The toy world has room for 40,000 names, {n:,} were asked for: lower world.names.")
     heads = [a + b + c for a, b, c in product(_CONSONANTS, _VOWELS, _CONSONANTS)]
     names = []
-    taken = set(_ENGLISH)
+    taken: set[str] = set(_ENGLISH)
     while True:
         for head in rng.permutation(heads):
             name = str(head) + _VOWELS[rng.integers(5)] + _CONSONANTS[rng.integers(14)]
@@ -227,13 +227,13 @@ def two_event_clips(
         if i % 2:
             kinds = _two_kinds(_GENERIC_SHARES, rng)
             colours = rng.permutation(4).tolist()
-            for kind, colour in zip(kinds, colours):
+            for kind, colour in zip(kinds, colours, strict=False):
                 parts.append(_generic_part(kind, colour, rng))
         else:
             for kind in _two_kinds(_NAMED_SHARES, rng):
                 j = order.pop()
                 parts.append(_named_part(kind, names[j], values[j], rng))
-        events, said = zip(*parts)
+        events, said = zip(*parts, strict=True)
         clips.append(Clip(list(events), ' and '.join(said if rng.random() < .5 else said[::-1])))
     return clips
 
@@ -310,8 +310,8 @@ def answers(
 ) -> dict[str, dict]:           # name -> attribute -> value
     "What is true of each name, in words."
     found = {}
-    for x, row in zip(names, values.tolist()):
-        found[x] = {a: options[v] for (a, options), v in zip(ATTRIBUTES.items(), row)}
+    for x, row in zip(names, values.tolist(), strict=True):
+        found[x] = {a: options[v] for (a, options), v in zip(ATTRIBUTES.items(), row, strict=True)}
     return found
 
 # %% ../nbs/01_toyworld.ipynb #tw000044
@@ -354,23 +354,23 @@ def make_probes(
     halves = {'train': first, 'test': ~first}
     physical = {'questions': _questions(), 'choice': 'so use the {x}'}
     for part, inside in halves.items():
-        physical[part] = sorted(x for x, is_in in zip(names, inside) if is_in)
+        physical[part] = sorted(x for x, is_in in zip(names, inside, strict=True) if is_in)
     return {'attributes': {a: list(v) for a, v in ATTRIBUTES.items()}, 'names': answers(names, values),
             'neutral': list(NEUTRAL), 'physical': physical}
 
 # %% ../nbs/01_toyworld.ipynb #c106071c
 TELLING = frozenset("""red green blue yellow round ball balls box boxes wheel small big little large heavy light fast slow slowly falls fall drifts drift
-    rolls roll slides slide glows glow jumps jump then first colour shape size weight""".split())
+    rolls roll slides slide glows glow jumps jump then first colour shape size weight""".split())   # noqa: SIM905 – words are read as a text
 
 def telling_lines(
     lines: list[str],
     names: list[str],
 ) -> list[str]:          # those with an invented name and a telling word; empty in a sound world
     "Lines that might link a name with an attribute."
-    names = set(names)
+    invented = set(names)
     found = []
     for line in lines:
         words = set(line.split())
-        if words & names and words & TELLING:
+        if words & invented and words & TELLING:
             found.append(line)
     return found

@@ -17,7 +17,10 @@ from pathlib import Path
 import av
 import matplotlib.pyplot as plt
 import numpy as np
+from av.error import FFmpegError
+from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .files import UserError
@@ -32,10 +35,10 @@ def open_video(
     if not path.stat().st_size: raise UserError(f"{path.name}: the file is empty (0 bytes).")
     try:
         container = av.open(str(path), metadata_errors='replace')
-    except (av.FFmpegError, ValueError) as e:
+    except (FFmpegError, ValueError) as e:
         raise UserError(f"{path.name}: cannot be opened as a video ({_reason(e)}).") from None
     for stream in container.streams.video:
-        if not stream.disposition & av.stream.Disposition.attached_pic:
+        if not stream.disposition & Disposition.attached_pic:
             return container, stream
     container.close()
     raise UserError(f"{path.name}: has no video stream.")
@@ -98,7 +101,7 @@ def on_screen(
             k += 1
         shown = frame
         until = end
-    if start is None:
+    if start is None or until is None:
         return
     while k == 0 or start + k/fps < until - slack - 1e-6:
         yield start + k/fps, shown
@@ -114,7 +117,7 @@ def picture_size(
     if size is None:
         return height, width
     if not isinstance(size, int):
-        return tuple(size)
+        return size[0], size[1]
     scale = size/min(height, width)
     return max(1, round(height*scale)), max(1, round(width*scale))
 
@@ -170,6 +173,8 @@ def nominal_rate(
 # %% ../nbs/02_video.ipynb #b0b6992d
 class VideoReader:
     "Iterate over `(time in s, picture (h, w, 3) uint8)` of a video, in order; afterwards `note` says what was wrong, or None."
+    start: float   # of the first picture, s: `features.windows` puts it here
+
     def __init__(self,
         path: str | Path,                        # video file
         fps: float | None = None,                # pictures per second of time; None: every frame at its own time
@@ -207,7 +212,7 @@ class VideoReader:
         self.stream.codec_context.thread_count = 1
         try:
             yield from self.container.decode(self.stream)
-        except (av.FFmpegError, ValueError, EOFError) as e:
+        except (FFmpegError, ValueError, EOFError) as e:
             self.error = _reason(e)
 
     def _timed(self):
@@ -229,7 +234,8 @@ class VideoReader:
             self._first = (frame.height, frame.width)
         quarters = round(frame.rotation/90) % 4
         turn = -1 if quarters % 2 else 1   # a picture on its side has its height for its width
-        shape = picture_size(*self._first[::turn], self.size)[::turn]
+        height, width = self._first[::turn]
+        shape = picture_size(height, width, self.size)[::turn]
         x = _as_rgb(self._convert, frame, shape, self.interpolation)
         if quarters:
             x = np.rot90(x, quarters)
@@ -244,7 +250,7 @@ class VideoReader:
             return
         last = picture = None
         for t, frame in on_screen(self._timed(), self.fps, slack=.51*self.tick):
-            if frame is not last:   # one that stays is converted once
+            if picture is None or frame is not last:   # one that stays is converted once
                 last = frame
                 picture = self._rgb(frame)
             yield t, picture
@@ -323,14 +329,14 @@ def film_strip(
     ax=None,           # matplotlib axes; None: a figure of its own
     n: int | None = None, # at most this many frames, evenly chosen; None: all
     title: str = '',   # above the strip, on the left
-) -> plt.Axes:         # the axes
+) -> Axes:             # the axes
     "Frames side by side, of one height and with gaps of a sixteenth of their width."
     keep = even(len(frames), n or len(frames))
     height, width = frames[0].shape[:2]
     gap = max(1, width//16)
     strip = np.full((height, len(keep)*(width + gap) - gap, 3), 255, np.uint8)
     lefts = np.arange(len(keep))*(width + gap)
-    for left, k in zip(lefts, keep):
+    for left, k in zip(lefts, keep, strict=True):
         strip[:, left:left + width] = frames[k]
     if ax is None:
         ax = plt.figure(figsize=_strip_size(frames, len(keep))).subplots()

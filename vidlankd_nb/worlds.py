@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from .config import Run, to_yaml
-from .files import UserError, make_folder, write_aside
 from .corpus import cores
+from .files import UserError, make_folder, write_aside
 from .jobs import Job, Runner, program
 from .plan import STAGES
 from .report import make_report
