@@ -90,8 +90,9 @@ def recall(
         raise UserError(f"{(right == 0).sum()} queries have no right target: "
                         "their labels do not occur among the targets'.")
     own = torch.as_tensor(mine)[:, None].split(chunk)
+    directions = _directions(queries, chunk, torch.float64)
     ranks = np.concatenate([_ranks(q, label, targets, theirs, 8 * chunk)
-                            for q, label in zip(_directions(queries, chunk, torch.float64), own, strict=False)])
+                            for q, label in zip(directions, own, strict=False)])
     found = {f'r{k}': float((ranks <= k).mean()) for k in ks} | {'median_rank': float(np.median(ranks))}
     return found | _chances(right, len(targets), ks) | {'n': len(targets)}
 

@@ -4,19 +4,30 @@
 
 # %% auto #0
 __all__ = ['WEAK', 'epoch_order', 'step_examples', 'total_steps', 'decay_steps', 'learning_rate', 'make_optimizer', 'Checkpoints',
-           'save_checkpoint', 'load_checkpoint', 'Pieces', 'make_accelerator', 'to_device', 'place', 'synchronised',
-           'whole', 'training_state', 'held_as', 'load_weights', 'load_training_state', 'validate', 'TrainingStopped',
-           'Watch', 'step_scale', 'optimizer_step', 'memory_named', 'hash_seed', 'Log', 'open_tracker', 'read_log',
-           'plot_losses', 'in_notebook', 'Curves', 'matmul_peak', 'Clock', 'log_record', 'measure_pushes', 'weak_terms',
-           'close_log', 'resume', 'keep', 'stop_on_signal', 'check_pieces', 'read_ahead', 'train']
+           'Pieces', 'make_accelerator', 'to_device', 'place', 'synchronised', 'whole', 'training_state', 'held_as',
+           'load_weights', 'load_training_state', 'validate', 'TrainingStopped', 'Watch', 'step_scale',
+           'optimizer_step', 'memory_named', 'hash_seed', 'Log', 'open_tracker', 'read_log', 'plot_losses',
+           'in_notebook', 'Curves', 'matmul_peak', 'Clock', 'log_record', 'measure_pushes', 'weak_terms', 'close_log',
+           'resume', 'keep', 'stop_on_signal', 'check_pieces', 'read_ahead', 'train']
 
 # %% ../nbs/08_training.ipynb #80c90e20
-import copy, hashlib, json, math, os, shutil, signal, sys, time
-from contextlib import contextmanager, nullcontext
+import copy
+import hashlib
+import json
+import math
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, cast
 
-import numpy as np, torch
+import numpy as np
+import torch
 from accelerate import Accelerator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -106,65 +117,60 @@ class Checkpoints:
         "The held-out loss of a checkpoint, if one was measured and its file is whole."
         try: return json.loads((self.path(step)/'state.json').read_text()).get('score')
         except (OSError, ValueError): return None
+    def save(self,
+        step: int,           # steps done
+        weights: dict,
+        moments: dict,
+        state: dict,         # whatever else, as JSON
+    ) -> None:
+        "Write a checkpoint whole or not at all; raises `UserError` when the disk is full, and leaves the earlier ones alone."
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for old in self.folder.glob('.writing-*'): shutil.rmtree(old, ignore_errors=True)
+        aside = self.folder/f'.writing-{step}'
+        try:
+            aside.mkdir()
+            save_file(weights, aside/'weights.safetensors')
+            save_file(moments, aside/'moments.safetensors')
+            (aside/'state.json').write_text(json.dumps(state | {'step': step}))
+            sums = {p.name: _sha256(p) for p in sorted(aside.iterdir())}
+            (aside/'manifest.json').write_text(json.dumps(sums))
+            for p in aside.iterdir(): _fsync(p)
+            if self.path(step).exists(): shutil.rmtree(self.path(step))
+            os.replace(aside, self.path(step))
+            _fsync(self.folder)
+        except (OSError, SafetensorError) as e:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise UserError(f"The checkpoint of step {step} could not be written to {self.folder} "
+                            f"({getattr(e, 'strerror', None) or e}); the one before stands. "
+                            "Make room and run the same command again.") from None
+        for old in set(self.steps()[:-self.keep]) - {self.best()}:
+            shutil.rmtree(self.path(old), ignore_errors=True)
+    def load(self,
+        warn=print,          # told of each damaged checkpoint
+    ) -> tuple | None:       # (weights, moments, state), or None when there is none
+        "The newest whole checkpoint: one whose files do not match their checksums is named and passed over."
+        for step in reversed(self.steps()):
+            p = self.path(step)
+            try:
+                manifest = json.loads((p/'manifest.json').read_text())
+                torn = [n for n, h in manifest.items() if _sha256(p/n) != h]
+                if not torn:
+                    return (load_file(p/'weights.safetensors'), load_file(p/'moments.safetensors'),
+                            json.loads((p/'state.json').read_text()))
+            except (OSError, ValueError, SafetensorError) as e: torn = [str(e)]
+            warn(f"Checkpoint {p} is damaged ({', '.join(torn)}): going back to the one before.")
+        return None
 
 # %% ../nbs/08_training.ipynb #64533095
-def _fsync(path):
+def _fsync(path: str | Path) -> None:
     fd = os.open(path, os.O_RDONLY)
     try: os.fsync(fd)
     finally: os.close(fd)
 
-def _sha256(path):
-    return (hashlib.file_digest(open(path, 'rb'), 'sha256').hexdigest() if hasattr(hashlib, 'file_digest')
-            else hashlib.sha256(Path(path).read_bytes()).hexdigest())
-
-# %% ../nbs/08_training.ipynb #dd428fdb
-def save_checkpoint(
-    self: Checkpoints,
-    step: int,           # steps done
-    weights: dict,
-    moments: dict,
-    state: dict,         # whatever else, as JSON
-):
-    "Write a checkpoint whole or not at all; raises `UserError` when the disk is full, and leaves the earlier ones alone."
-    self.folder.mkdir(parents=True, exist_ok=True)
-    for old in self.folder.glob('.writing-*'): shutil.rmtree(old, ignore_errors=True)
-    aside = self.folder/f'.writing-{step}'
-    try:
-        aside.mkdir()
-        save_file(weights, aside/'weights.safetensors'); save_file(moments, aside/'moments.safetensors')
-        (aside/'state.json').write_text(json.dumps(state | {'step': step}))
-        (aside/'manifest.json').write_text(json.dumps({p.name: _sha256(p) for p in sorted(aside.iterdir())}))
-        for p in aside.iterdir(): _fsync(p)
-        if self.path(step).exists(): shutil.rmtree(self.path(step))
-        os.replace(aside, self.path(step)); _fsync(self.folder)
-    except (OSError, SafetensorError) as e:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise UserError(f"The checkpoint of step {step} could not be written to {self.folder} "
-                        f"({getattr(e, 'strerror', None) or e}); the one before stands. "
-                        "Make room and run the same command again.") from None
-    for old in set(self.steps()[:-self.keep]) - {self.best()}:
-        shutil.rmtree(self.path(old), ignore_errors=True)
-
-Checkpoints.save = save_checkpoint
-
-# %% ../nbs/08_training.ipynb #254bc67c
-def load_checkpoint(
-    self: Checkpoints,
-    warn=print,          # told of each damaged checkpoint
-):                       # (weights, moments, state), or None when there is none
-    "The newest whole checkpoint: one whose files do not match their checksums is named and passed over."
-    for step in reversed(self.steps()):
-        p = self.path(step)
-        try:
-            manifest = json.loads((p/'manifest.json').read_text())
-            torn = [n for n, h in manifest.items() if _sha256(p/n) != h]
-            if not torn:
-                return (load_file(p/'weights.safetensors'), load_file(p/'moments.safetensors'),
-                        json.loads((p/'state.json').read_text()))
-        except (OSError, ValueError, SafetensorError) as e: torn = [str(e)]
-        warn(f"Checkpoint {p} is damaged ({', '.join(torn)}): going back to the one before.")
-
-Checkpoints.load = load_checkpoint
+def _sha256(path: str | Path) -> str:
+    if sys.version_info >= (3, 11):
+        with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 # %% ../nbs/08_training.ipynb #ac0f5ce4
 class Pieces(torch.utils.data.Dataset):
@@ -304,7 +310,7 @@ def load_training_state(
 # %% ../nbs/08_training.ipynb #0986954d
 @torch.no_grad()
 def validate(
-    task: nn.Module,
+    task: Any,             # an `nn.Module`, as for `train`
     data,                  # as for `train`
     batch: int,            # examples compared with each other, over all processes
     device='cpu',
@@ -352,13 +358,14 @@ class Watch:
                                   f"examples {rows[:8].tolist()}{' …' if len(rows) > 8 else ''}. "
                                   "That step changed no weight and the last checkpoint stands. "
                                   "Look at those examples, or lower the learning rate.")
-        return dict(zip(self.names, values.mean(0).tolist()))
+        return dict(zip(self.names, values.mean(0).tolist(), strict=True))
 
 # %% ../nbs/08_training.ipynb #f2800a5c
 def step_scale(acc, task, micro) -> dict:   # term -> () tensor
     "What each separable term of a step is multiplied with: one over its count in all pieces, and the number of processes, whose mean is taken."
     each = [task.counts(b) for b in micro]
-    counts = {k: acc.reduce(sum(c[k] for c in each).float(), 'sum') for k in each[0]}
+    sums = {k: cast(torch.Tensor, sum(c[k] for c in each)) for k in each[0]}
+    counts = {k: acc.reduce(n.float(), 'sum') for k, n in sums.items()}
     return {k: acc.num_processes / c.clamp(min=1) for k, c in counts.items()}
 
 def optimizer_step(acc, model, task, optimizer, micro, cfg, lr, weights, watch, step) -> None:
@@ -392,9 +399,9 @@ def memory_named(step: int, cfg: Training, processes: int):
                               "once, or choose a smaller batch; the last checkpoint stands.") from None
 
 # %% ../nbs/08_training.ipynb #499befd0
-def hash_seed(*numbers: int | str) -> int:
-    "One seed from several numbers: dropout, too, is a function of (seed, step, process)."
-    return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=7).digest(), 'big')
+def hash_seed(*parts: int | str) -> int:
+    "One seed from several numbers and words: dropout, too, is a function of (seed, step, process)."
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=7).digest(), 'big')
 
 # %% ../nbs/08_training.ipynb #5b51b202
 class Log:
@@ -402,7 +409,7 @@ class Log:
     def __init__(self,
         folder: str | Path,
         step: int = 0,          # steps done before
-        trackers: list = (),    # 'tensorboard', and names that accelerate knows: 'wandb', 'mlflow', …
+        trackers: Sequence[str] = (),   # 'tensorboard', and names that accelerate knows: 'wandb', 'mlflow', …
         told=None,              # called with each record, those of before a resume first
     ):
         self.path, self.board, self.told, self.others = (Path(folder)/'log.jsonl', None, told,
@@ -412,7 +419,8 @@ class Log:
         if self.path.exists():
             write_aside(self.path, ''.join(json.dumps(r) + '\n'
                                            for r in read_log(self.path) if r['step'] <= step))
-        for r in read_log(self.path) if told and step else (): told(r)
+        if told and step:
+            for r in read_log(self.path): told(r)
         if 'tensorboard' in trackers:
             from torch.utils.tensorboard import SummaryWriter
             self.board = SummaryWriter(str(Path(folder)/'tensorboard'), purge_step=step + 1)
@@ -421,7 +429,8 @@ class Log:
         flat = {f'{k}/{name}'.rstrip('/'): x for k, v in record.items() if k != 'step'
                 for name, x in (v.items() if isinstance(v, dict) else [('', v)])
                 if isinstance(x, (int, float))}
-        for k, x in flat.items() if self.board else (): self.board.add_scalar(k, x, record['step'])
+        if self.board:
+            for k, x in flat.items(): self.board.add_scalar(k, x, record['step'])
         for t in self.others: t.log(flat, step=record['step'])
         if self.told: self.told(record)
     def close(self):
@@ -467,10 +476,10 @@ def plot_losses(
     terms = list(dict.fromkeys(k for r in records for k in r.get('terms') or r.get('valid') or ()))
     fig, axes = plt.subplots(1, max(1, len(terms)), figsize=(max(4.8, 3.2 * len(terms)), 2.4), squeeze=False,
                              layout='constrained')
-    for ax, term in zip(axes[0], terms):
+    for ax, term in zip(axes[0], terms, strict=False):
         for kind, style, label in (('terms', '-', 'training'), ('valid', 'o', 'held out')):
             at = [(r['step'], r[kind][term]) for r in records if term in r.get(kind, ())]
-            if at: ax.plot(*zip(*at), style, label=label, clip_on=False)
+            if at: ax.plot(*zip(*at, strict=True), style, label=label, clip_on=False)
         ax.set(title=term, xlabel='step', xlim=(0, total or None))
         ax.spines[['top', 'right']].set_visible(False)
         ax.legend(frameon=False)
@@ -514,7 +523,7 @@ def matmul_peak(
     best = math.inf
     for _ in range(3):
         sync(); t = time.perf_counter()
-        for _ in range(repeats): a @ a
+        for _ in range(repeats): torch.matmul(a, a)
         sync(); best = min(best, (time.perf_counter() - t) / repeats)
     return 2 * size**3 / best
 
@@ -561,7 +570,7 @@ def measure_pushes(acc, task, batch, weights) -> dict[str, float]:
     task.train()
     squares = acc.reduce(torch.stack([found[k]**2 for k in found]), 'sum')
     norms = squares.sqrt() / acc.num_processes   # each process's losses are scaled for a mean over processes
-    return {k: abs(weights[k]) * norm for k, norm in zip(found, norms.tolist())}
+    return {k: abs(weights[k]) * norm for k, norm in zip(found, norms.tolist(), strict=True)}
 
 def weak_terms(
     pushes: list[dict],   # of several steps: term -> norm
@@ -618,8 +627,10 @@ def keep(acc, task, optimizer, checkpoints, log, step, valid, cfg, identity) -> 
                                                   accumulate=cfg.accumulate)}
         score = sum(task.weights[k] * v for k, v in record['valid'].items())
         if log: log.write(record)
-    state = training_state(task, optimizer) if log or isinstance(task, FSDPModule) else None   # shares are brought together by all
-    if log: checkpoints.save(step, *state, {'identity': identity, 'score': score})
+    state = None
+    if log or isinstance(task, FSDPModule):   # shares are brought together by all
+        state = training_state(cast(nn.Module, task), optimizer)
+    if log and state: checkpoints.save(step, *state, {'identity': identity, 'score': score})
     acc.wait_for_everyone()
     return record
 
@@ -628,11 +639,13 @@ class stop_on_signal:
     "SIGTERM and SIGUSR1 (a scheduler's warning) ask the loop to save and leave; Ctrl-C stays what it is."
     exit_code = 75   # EX_TEMPFAIL: run the same command again
     def __init__(self, processes: int = 1):
-        self.group = torch.distributed.new_group(backend='gloo') if processes > 1 else None   # on the CPU: no GPU is waited for
+        self.group = None
+        if processes > 1:   # on the CPU: no GPU is waited for
+            self.group = cast('torch.distributed.ProcessGroup', torch.distributed.new_group(backend='gloo'))
     def __enter__(self):
         self.asked, self.before = False, {}
-        try: self.before = {s: signal.signal(s, self._ask) for s in (signal.SIGTERM, signal.SIGUSR1)}
-        except ValueError: pass  # not in the main thread
+        with suppress(ValueError):   # not in the main thread
+            self.before = {s: signal.signal(s, self._ask) for s in (signal.SIGTERM, signal.SIGUSR1)}
         return self
     def _ask(self, *_): self.asked = True
     def agreed(self) -> bool:
@@ -669,7 +682,7 @@ def read_ahead(
 
 # %% ../nbs/08_training.ipynb #3a1b5a51
 def train(
-    task: nn.Module,           # a task: `forward(batch, scale) -> terms`, `counts(batch)`, `weights`, `couples_batch`
+    task: Any,                 # an `nn.Module` that is a task: `forward(batch, scale) -> terms`, `counts(batch)`, `weights`, `couples_batch`
     data,                      # has `len` and `batch(examples, epoch) -> dict of tensors`
     cfg: Training,
     out: str | Path,           # folder for log and checkpoints
@@ -724,7 +737,8 @@ def train(
             progress.advance()
             if done == 1 and not logged and log and push: log.write({'step': 1, 'push': push})
             if logged:
-                speed = float(acc.reduce(torch.tensor(clock.rate(), device=acc.device), 'sum'))
+                rates = acc.reduce(torch.tensor(clock.rate(), device=acc.device), 'sum')
+                speed = float(cast(torch.Tensor, rates))
                 flops = task.flops_per_token(micro[0])
                 record = log_record(done, rate, weights, watch.look(), speed, flops, acc)
                 if push: record['push'] = push
