@@ -57,7 +57,7 @@ def test_typos_name_what_was_meant():
     for key, value, meant in (('vokens.source', 'frame', 'frames'), ('world.kind', 'huors', 'hours'), ('teacher.pooling', 'fisrt', 'first')):
         assert f"Unknown {key} '{value}': did you mean '{meant}'?" in refused('run', '--config', 'quick', f'--{key}', value)
     assert "Unknown students.head 'mpl': did you mean 'mlp'?" in refused('run', '--config', 'quick', '--students', '{a: {head: mpl}}')
-    assert 'students.weight is x; a number is expected.' in refused('run', '--config', 'quick', '--students', '{a: {weight: x}}')
+    assert 'students.weight is x; a number or null is expected.' in refused('run', '--config', 'quick', '--students', '{a: {weight: x}}')
 
 
 def test_unknown_key_in_a_file(tmp_path):
@@ -93,7 +93,7 @@ def test_stage_before_its_inputs(tmp_path):
 
 @pytest.mark.parametrize('words, said', [
     ('run --config quick --out FILE/run', 'choose another folder'), ('demo --config quick --out FILE', 'choose another folder'), ('ablate --config quick --grid smallest --out FILE/grid', 'choose another folder'),
-    ('run --config quick --seed -1 --out HERE/run', 'seed is -1; 0 or more'), ('run --config quick --threads 0 --out HERE/run', 'threads is 0; 1 or more'),
+    ('run --config quick --seed -1 --out HERE/run', 'seed is -1; it must be 0 or more'), ('run --config quick --threads 0 --out HERE/run', 'threads is 0; it must be 1 or more'),
     ('ablate --config quick --grid smallest --first-seed -2 --out HERE/run', '--first-seed must be 0 or more'), ('demo --first-seed -2 --out HERE/run', '--first-seed must be 0 or more'), ('features', "'vidlankd features FILES… --out DIR'")])
 def test_numbers_and_places_that_cannot_be(words, said, tmp_path, capsys):
     from vidlankd_nb import cli

@@ -87,7 +87,7 @@ def test_pages_are_whole(site):
     assert '<math' in page_of(site, '05_teacher.ipynb') and 'The course' in page_of(site, 'index.ipynb')
 
 
-@pytest.mark.parametrize('notebook', ['01_toyworld.ipynb', '06_objectives.ipynb', '12c_statistics.ipynb'])
+@pytest.mark.parametrize('notebook', ['01_toyworld.ipynb', '06_matching.ipynb', '12c_statistics.ipynb'])
 def test_hidden_cells_are_not_shown_and_outputs_are(site, notebook):
     "Tests of checkers would give answers away."
     text = in_words(page_of(site, notebook))

@@ -481,7 +481,7 @@ def test_settings_of_a_folder_cannot_change(tmp_path, folder):
 
 @pytest.mark.parametrize('wrong', [dict(fps=-1.), dict(fps=0.), dict(fps=math.nan), dict(batch=0), dict(workers=-2)])
 def test_settings_that_cannot_be_meant(tmp_path, folder, wrong):
-    with pytest.raises(UserError, match=f'features.{next(iter(wrong))} must be'): E.extract_folder(folder, tmp_path/'out', Features(**wrong), progress=False)
+    with pytest.raises(UserError, match=f'features.{next(iter(wrong))} is .*; it must be'): E.extract_folder(folder, tmp_path/'out', Features(**wrong), progress=False)
     assert not (tmp_path/'out').exists()
 
 

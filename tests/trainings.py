@@ -19,7 +19,7 @@ os.environ |= {'OMP_NUM_THREADS': '1', 'HF_HUB_OFFLINE': '1'}   # more threads t
 ENV = dict(os.environ)
 CLI = [sys.executable, '-m', 'vidlankd_nb.cli']
 # a small corpus and a teacher of four steps: what the trainings of students begin with
-SMALL = ['--config', 'quick', '--world.sentences', '100', '--corpus.valid_share', '0.14', '--controls', '{}', '--teacher.steps', '4', '--teacher.log_every', '2', '--teacher.save_every', '2']
+SMALL = ['--config', 'quick', '--world.sentences', '100', '--corpus.valid_share', '0.18', '--controls', '{}', '--teacher.steps', '4', '--teacher.log_every', '2', '--teacher.save_every', '2']
 STAGES = ('world', 'features', 'pairs', 'corpus', 'teacher')
 
 

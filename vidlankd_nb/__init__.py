@@ -20,7 +20,8 @@ if TYPE_CHECKING:   # what an editor and a type checker read
     from .files import UserError
     from .filming import generate
     from .grounding import Grounding
-    from .objectives import Objective, make_objective
+    from .matching import Objective
+    from .objectives import make_objective
     from .pairs import PairSet, make_pairs
     from .store import FeatureStore
     from .student import StudentTask
@@ -40,7 +41,8 @@ else:   # what Python does: a name comes from its module when it is first asked 
         'files': ('UserError',),
         'filming': ('generate',),
         'grounding': ('Grounding',),
-        'objectives': ('Objective', 'make_objective'),
+        'matching': ('Objective',),
+        'objectives': ('make_objective',),
         'pairs': ('PairSet', 'make_pairs'),
         'store': ('FeatureStore',),
         'student': ('StudentTask',),

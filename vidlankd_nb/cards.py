@@ -99,8 +99,8 @@ def student_card(
     corpus = json.loads(places.path('corpus', 'corpus.json').read_text())
     how = 'trained on text alone'
     if cfg.objective != 'none':
-        how = (f"distilled with the objective `{cfg.objective}` (weight {cfg.weight:g}) from the teacher "
-               f"'{cfg.teacher}'")
+        weight = 'at its measured default weight' if cfg.weight is None else f'weight {cfg.weight:g}'
+        how = f"distilled with the objective `{cfg.objective}` ({weight}) from the teacher '{cfg.teacher}'"
     length = f"{'' if corpus['packed'] else 'up to '}{corpus['block']}"
     texts = ', '.join(t.name for t in sources(places)['text'])
     data = (f"{corpus['counts']['train_examples']:,} examples of {length} tokens, from {texts}; "

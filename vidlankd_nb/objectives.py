@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['Sum', 'import_class', 'find_objective', 'Part', 'Recipe', 'parse_part', 'parse_objective', 'build_objective',
-           'build_parts', 'make_objective', 'Catalogue', 'OBJECTIVES', 'ModelOutputs', 'Tokens', 'Objective',
-           'projection', 'SoftLabel', 'L2', 'NST', 'Voken', 'InfoNCE', 'NTXent', 'CRD', 'CRDBank']
+           'build_parts', 'make_objective', 'Catalogue']
 
 # %% ../nbs/06b_objectives.ipynb #067b21a9
 import importlib
@@ -34,10 +33,6 @@ from vidlankd_nb.matching import (
     projection,
 )
 from .processes import together
-
-# %% ../nbs/06b_objectives.ipynb #ob06alls
-_all_ = ['OBJECTIVES', 'ModelOutputs', 'Tokens', 'Objective', 'projection',
-         'SoftLabel', 'L2', 'NST', 'Voken', 'InfoNCE', 'NTXent', 'CRD', 'CRDBank']
 
 # %% ../nbs/06b_objectives.ipynb #97215a0b
 class Sum(Objective):
