@@ -283,7 +283,7 @@ def _per_attribute(questions: list[dict], accuracy: torch.Tensor) -> dict[str, f
     return {attribute: _mean(values) for attribute, values in of.items()}
 
 def physical_probe(
-    model: nn.Module,       # a Hugging Face encoder, with or without a head; it is copied, not changed
+    model: PreTrainedModel, # a Hugging Face encoder, with or without a head; it is copied, not changed
     tokenizer,
     probes: dict,           # as in the toy world's probes.json
     cfg: Evaluation,
@@ -335,7 +335,7 @@ def _told(pairs: list[tuple[str, str]], rank: dict[str, int], statements: list[s
     return true + false
 
 def temporal_probe(
-    model: nn.Module,       # a Hugging Face encoder, with or without a head; it is copied, not changed
+    model: PreTrainedModel, # a Hugging Face encoder, with or without a head; it is copied, not changed
     tokenizer,
     probes: dict,           # of a world with hours
     cfg: Evaluation,
@@ -430,7 +430,7 @@ class Scores(dict):
 
 # %% ../../nbs/09a_probes.ipynb #48f84148
 def probe(
-    model: nn.Module,       # a Hugging Face encoder, with or without a head
+    model: PreTrainedModel, # a Hugging Face encoder, with or without a head
     tokenizer,              # its tokenizer
     probes: dict,           # as in the toy world's probes.json
     cfg: Evaluation | None = None,
