@@ -44,10 +44,12 @@ def similarity(
     return F.normalize(h, dim=-1) @ F.normalize(v.to(h.device), dim=-1).T
 
 # %% ../nbs/10_grounding.ipynb #4fdeb763
-STYLE: dict[Any, Any] = {'font.size': 9, 'axes.titlesize': 9, 'axes.labelsize': 9, 'xtick.labelsize': 8, 'ytick.labelsize': 9,
-         'legend.fontsize': 8,
-         'xtick.major.size': 0, 'ytick.major.size': 0, 'axes.edgecolor': '.7', 'axes.linewidth': .6,
-         'savefig.dpi': 150, 'svg.hashsalt': 'vidlankd'}
+STYLE: dict[Any, Any] = {
+    'font.size': 9, 'axes.titlesize': 9, 'axes.labelsize': 9, 'xtick.labelsize': 8, 'ytick.labelsize': 9,
+    'legend.fontsize': 8,
+    'xtick.major.size': 0, 'ytick.major.size': 0, 'axes.edgecolor': '.7', 'axes.linewidth': .6,
+    'savefig.dpi': 150, 'svg.hashsalt': 'vidlankd',
+}
 HEAT = 'PuOr_r'   # the heat's colours
 INK = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9')   # of lines and points (Okabe–Ito)
 

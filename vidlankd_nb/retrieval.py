@@ -90,8 +90,8 @@ def recall(
         raise UserError(f"{(right == 0).sum()} queries have no right target: "
                         "their labels do not occur among the targets'.")
     own = torch.as_tensor(mine)[:, None].split(chunk)
-    ranks = np.concatenate([_ranks(q, label, targets, theirs, 8 * chunk)
-                            for q, label in zip(_directions(queries, chunk, torch.float64), own, strict=False)])
+    asking = zip(_directions(queries, chunk, torch.float64), own, strict=False)
+    ranks = np.concatenate([_ranks(q, label, targets, theirs, 8 * chunk) for q, label in asking])
     found = {f'r{k}': float((ranks <= k).mean()) for k in ks} | {'median_rank': float(np.median(ranks))}
     return found | _chances(right, len(targets), ks) | {'n': len(targets)}
 
