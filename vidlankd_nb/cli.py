@@ -20,7 +20,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from . import __version__
 from vidlankd_nb.arguments import (
     FileUse,
     command_parser,
@@ -30,6 +29,8 @@ from vidlankd_nb.arguments import (
     run_words,
     split_words,
 )
+
+from . import __version__
 from .config import Corpus, Features, FineTuning, Pairs, Run, parse_run, presets, run_parser
 from .files import UserError, nearest
 

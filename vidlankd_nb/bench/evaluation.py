@@ -15,12 +15,6 @@ from typing import cast
 import numpy as np
 import torch
 
-from ..config import FineTuning
-from ..evaluation.benchmarks import TASKS
-from ..evaluation.encoders import candidate, with_head
-from ..evaluation.finetuning import FineTuneTask, TaskBatches, padding_share, predict
-from ..evaluation.suite import load
-from ..files import UserError
 from vidlankd_nb.training import (
     Pieces,
     Watch,
@@ -30,6 +24,13 @@ from vidlankd_nb.training import (
     to_device,
     total_steps,
 )
+
+from ..config import FineTuning
+from ..evaluation.benchmarks import TASKS
+from ..evaluation.encoders import candidate, with_head
+from ..evaluation.finetuning import FineTuneTask, TaskBatches, padding_share, predict
+from ..evaluation.suite import load
+from ..files import UserError
 from .objectives import machine
 
 # %% ../../nbs/bench/evaluation.ipynb #0cc9a4c1

@@ -23,11 +23,6 @@ from matplotlib.figure import Figure
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from ..config import Distillation, Encoder, Training, load_run
-from ..masking import Masker, masked_batch, most_masked
-from ..objectives import ModelOutputs, Objective
-from ..student import StudentTask, teacher_outputs, tokens_of
-from ..teacher import text_encoder
 from vidlankd_nb.training import (
     Pieces,
     Watch,
@@ -37,6 +32,12 @@ from vidlankd_nb.training import (
     optimizer_step,
     to_device,
 )
+
+from ..config import Distillation, Encoder, Training, load_run
+from ..masking import Masker, masked_batch, most_masked
+from ..objectives import ModelOutputs, Objective
+from ..student import StudentTask, teacher_outputs, tokens_of
+from ..teacher import text_encoder
 from .objectives import machine, nst_loop
 
 # %% ../../nbs/bench/training.ipynb #64c94354

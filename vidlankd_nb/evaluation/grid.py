@@ -29,12 +29,6 @@ from typing import cast
 import torch
 from transformers import AutoModel
 
-from ..config import FineTuning, samples
-from ..files import UserError, nearest, write_aside, write_json
-from ..training import epoch_order
-from . import squad
-from .benchmarks import GROUPS, TASKS, Task, tasks
-from .encoders import Candidate, candidate, pretrained
 from vidlankd_nb.evaluation.finetuning import (
     FineTuneTask,
     TaskBatches,
@@ -43,6 +37,13 @@ from vidlankd_nb.evaluation.finetuning import (
     majority,
     predict,
 )
+
+from ..config import FineTuning, samples
+from ..files import UserError, nearest, write_aside, write_json
+from ..training import epoch_order
+from . import squad
+from .benchmarks import GROUPS, TASKS, Task, tasks
+from .encoders import Candidate, candidate, pretrained
 from .probes import probe
 from .records import Rows, column
 from .suite import load, score

@@ -18,7 +18,6 @@ from typing import cast
 
 import datasets
 
-from ..files import UserError, nearest
 from vidlankd_nb.evaluation.benchmarks import (
     GROUPS,
     TASKS,
@@ -42,6 +41,8 @@ from vidlankd_nb.evaluation.records import (
     swag_row,
     tracie_row,
 )
+
+from ..files import UserError, nearest
 from .squad import read_squad, score_spans, span_row
 
 # %% ../../nbs/09c_suite.ipynb #su09tab2
@@ -204,7 +205,7 @@ def _hub_label(task: Task, value, classes: list[str] | None) -> str | None:
     if value is None:
         return None
     if classes and task.kind == 'classification' and value >= 0:
-        written = dict(zip(task.labels, task.written or task.labels, strict=True))
+        written = dict(zip(task.labels, task.written or task.labels, strict=False))
         value = written.get(classes[value], classes[value])
     return str(value)
 
