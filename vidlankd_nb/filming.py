@@ -248,7 +248,8 @@ def _write_videos(folder: Path, clips: list[Clip], world: World, seed: int, fini
         film = render(events, world, _stream(seed, 'pictures', v), scene)
         if finish:
             film = finish(film, events, _stream(seed, 'finish', v))
-        write_video(folder/'videos'/f'{video}.mp4', film.reshape(-1, *film.shape[2:]), world.fps, world.frames)
+        pictures = film.reshape(-1, *film.shape[2:])
+        write_video(folder/'videos'/f'{video}.mp4', pictures, world.fps, world.frames)
         said = {'start': [], 'end': [], 'text': []}
         happens = []
         for clip, times in zip(part, _timetable(part, seconds), strict=False):
