@@ -28,30 +28,11 @@ from .examine import evaluate_model
 from .experiments import WORK, train_student, train_teacher
 from .files import UserError, make_folder, write_aside
 from .grids import Cell, keys_of
-from vidlankd_nb.jobs import (
-    Job,
-    Runner,
-    Unit,
-    changed,
-    ended_by,
-    held,
-    last_words,
-    lock_folder,
-    make_unit,
-    program,
-    record_of,
-    write_failure,
-)
+from .jobs import (Job, Runner, Unit, changed, ended_by, held, last_words, lock_folder,
+    make_unit, program, record_of, write_failure)
 from .objectives import make_objective
-from vidlankd_nb.plan import (
-    OWN_TEACHERS,
-    STAGES,
-    rests_on_teacher,
-    stage_key,
-    stages_of,
-    student_key,
-    teacher_key,
-)
+from .plan import OWN_TEACHERS, STAGES, rests_on_teacher
+from .plan import stage_key, stages_of, student_key, teacher_key
 from .recipes import check_free, check_recipe, digest
 
 # %% ../nbs/12b_ablation.ipynb #ab000015

@@ -30,31 +30,12 @@ from .jobs import Unit, lock_folder, record_work
 from .looks import draw_looks
 from .masking import TextBatches
 from .pairs import PairSet, make_pairs
-from vidlankd_nb.plan import (
-    HOW,
-    OWN_TEACHERS,
-    STAGES,
-    Places,
-    RunFolder,
-    reads_teacher,
-    sources,
-    stage_key,
-    stages_of,
-    student_key,
-    teacher_config,
-    teacher_key,
-)
+from .plan import (HOW, OWN_TEACHERS, STAGES, Places, RunFolder, reads_teacher, sources,
+    stage_key, stages_of, student_key, teacher_config, teacher_key)
 from .recipes import check_free, check_recipe
 from .student import StudentTask, budget_steps, save_student
-from vidlankd_nb.teacher import (
-    PairBatches,
-    TeacherTask,
-    VideoTeacher,
-    encoder_flops,
-    load_text,
-    make_teacher,
-    text_encoder,
-)
+from .teacher import (PairBatches, TeacherTask, VideoTeacher, encoder_flops, load_text,
+    make_teacher, text_encoder)
 from .training import hash_seed, total_steps, train
 from .vocabulary import gap_lines, vocabulary_of_run
 from .vokenization import labels_for, make_vokens

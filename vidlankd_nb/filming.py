@@ -18,20 +18,8 @@ import numpy as np
 
 from .config import World
 from .files import UserError, make_folder
-from vidlankd_nb.toyworld import (
-    ATTRIBUTES,
-    KINDS,
-    Clip,
-    Event,
-    answers,
-    balanced_attributes,
-    corpus_lines,
-    generic_clips,
-    make_names,
-    make_probes,
-    noun_clips,
-    two_event_clips,
-)
+from .toyworld import (ATTRIBUTES, KINDS, Clip, Event, answers, balanced_attributes,
+    corpus_lines, generic_clips, make_names, make_probes, noun_clips, two_event_clips)
 
 # %% ../nbs/01a_filming.ipynb #9ac1ac5e
 def _column(events: list[Event], name: str) -> np.ndarray:   # (N, 1)

@@ -21,17 +21,8 @@ from torch import nn
 
 from .contrast import CRD, CRDBank, InfoNCE, NTXent
 from .files import UserError, nearest
-from vidlankd_nb.matching import (
-    L2,
-    NST,
-    OBJECTIVES,
-    ModelOutputs,
-    Objective,
-    SoftLabel,
-    Tokens,
-    Voken,
-    projection,
-)
+from .matching import L2, NST, OBJECTIVES, ModelOutputs
+from .matching import Objective, SoftLabel, Tokens, Voken, projection
 from .processes import together
 
 # %% ../nbs/06b_objectives.ipynb #97215a0b
