@@ -200,7 +200,9 @@ def colour_scores(
 
     def mean_auc(x):
         shown = x[:, -1]
-        return np.nanmean([auc(x[:, k], shown == k) for k in range(len(colours))])
+        aucs = np.array([auc(x[:, k], shown == k) for k in range(len(colours))])
+        aucs = aucs[~np.isnan(aucs)]     # a colour on every frame, or on none, has none
+        return aucs.mean() if len(aucs) else np.nan
 
     return bootstrap(clips, mean_auc, draws) | {'chance': .5}
 
