@@ -4,7 +4,7 @@ import shutil
 from configparser import ConfigParser
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import find_namespace_packages, setup
 from setuptools.command.build_py import build_py
 
 here = Path(__file__).parent
@@ -40,7 +40,7 @@ setup(
     author=meta["author"],
     license=meta["license"],
     python_requires=f">={meta['min_python']}",
-    packages=find_packages(include=[f"{meta['lib_name']}*"]),
+    packages=find_namespace_packages(include=[f"{meta['lib_name']}*"], exclude=["*.__pycache__"]),
     package_data={meta["lib_name"]: ["configs/*.yaml", "grids/*.yaml", "templates/*.html", "py.typed"]},
     cmdclass={"build_py": WithSamples},
     install_requires=lines("requirements"),
