@@ -485,11 +485,12 @@ def to_yaml(
 def flat(
     tree: dict,          # of dictionaries
     prefix: str = '',
-) -> dict:               # dotted key -> value
-    "A tree of plain data by dotted keys; an empty mapping is a value."
+    joint: str = '.',    # between the keys
+) -> dict:               # 'teacher.lr' -> value
+    "A tree of plain data by joined keys; an empty mapping is a value."
     found = {}
     for k, v in tree.items():
-        if isinstance(v, dict) and v: found |= flat(v, f'{prefix}{k}.')
+        if isinstance(v, dict) and v: found |= flat(v, f'{prefix}{k}{joint}', joint)
         else: found[f'{prefix}{k}'] = v
     return found
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LATEX', 'percent', 'cell_text', 'glue_score', 'glue_average', 'markdown_line', 'as_markdown', 'as_html', 'latex_line',
-           'as_latex', 'flat_scores', 'details', 'plot_task', 'plot_runs', 'arranged', 'summary', 'rows_of',
-           'seeds_note', 'average_notes', 'differences', 'Table', 'checked_entry', 'read_published', 'write_table']
+           'as_latex', 'numbers', 'details', 'plot_task', 'plot_runs', 'arranged', 'summary', 'rows_of', 'seeds_note',
+           'average_notes', 'differences', 'Table', 'checked_entry', 'read_published', 'write_table']
 
 # %% ../../nbs/09e_results.ipynb #e06ff333
 import math
@@ -23,6 +23,7 @@ from jinja2 import Environment, PackageLoader
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..config import flat
 from ..files import UserError, nearest, write_aside
 from .benchmarks import GROUPS, TASKS
 from .differences import difference, difference_lines
@@ -125,25 +126,23 @@ def as_latex(
     return '\n'.join([*lines, *map('% {}'.format, notes)])
 
 # %% ../../nbs/09e_results.ipynb #ef663915
-def flat_scores(
-    scores: dict,        # metrics, and dictionaries of metrics
-    at: str = '',
-) -> dict:               # 'coarse / Logic / mcc' -> number
-    "Scores by one name each."
-    out = {}
-    for k, v in scores.items():
-        if isinstance(v, dict):
-            out |= flat_scores(v, f'{at}{k} / ')
-        else:
-            out[at + k] = v
-    return out
+def numbers(
+    tree: dict,              # figures, and dictionaries of figures
+    joint: str = '.',        # between the names
+) -> dict[str, float]:       # 'per_attribute.colour' -> number
+    "The numbers of a tree by one name each; what is none, such as a text or a yes, is left out."
+    found = {}
+    for name, value in flat(tree, joint=joint).items():
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            found[name] = float(value)
+    return found
 
 def details(
     results: list,     # of `results_in`
     task: str,
 ) -> pd.DataFrame:     # a row for each score, a column for each model: medians
     "Every score of a task; nested categories as 'coarse / Logic / mcc'; raises `UserError` where it was not scored."
-    runs = [{'model': r['model']} | flat_scores(r['scores']) for r in results if r['task'] == task]
+    runs = [{'model': r['model']} | numbers(r['scores'], ' / ') for r in results if r['task'] == task]
     if not runs:
         known = {r['task'] for r in results}
         raise UserError(f"There are no results of '{task}': {nearest(task, known)}")
