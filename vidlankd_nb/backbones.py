@@ -271,6 +271,7 @@ class ResNeXtBlock(torch.nn.Module):
         shortcut = x if self.downsample is None else self.downsample(x)
         return (y + shortcut).relu()
 
+# %% ../nbs/02b_backbones.ipynb #bb02net1
 class ResNeXt3D(torch.nn.Module):
     "3D-ResNeXt: (B, 3, 16, 112, 112) -> (B, 2048); parameters named as in the published checkpoints."
     def __init__(self,

@@ -100,6 +100,7 @@ class _Waiting:
             self.values.setdefault(piece['file'], []).append(values)
         self.pieces.clear()
 
+# %% ../nbs/02d_extraction.ipynb #ex02ord1
 @torch.inference_mode()
 def _computed(loader, backbone, batch):
     "Yield (end of a file, its values) in the order of the files' ends; the model sees full batches across files."
@@ -119,6 +120,7 @@ def _computed(loader, backbone, batch):
     for end in ends:
         yield end, waiting.values.pop(end['file'], [])
 
+# %% ../nbs/02d_extraction.ipynb #ex02die1
 def _alive(results: Iterator) -> Iterator:
     "The results; a decoding process that died is a `UserError`."
     try:

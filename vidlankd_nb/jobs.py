@@ -205,6 +205,14 @@ def next_job(
         if making.isdisjoint(f for f in folders if not record_of(f).exists()): return key
     return next(iter(waiting), None)
 
+# %% ../nbs/08a_jobs.ipynb #jb08wrt1
+def _write(stream, words: str) -> None:
+    "Words for a process, which may have died already."
+    try:
+        stream.write(words)
+        stream.flush()
+    except BrokenPipeError: pass
+
 # %% ../nbs/08a_jobs.ipynb #jb000027
 class Runner:
     "Jobs side by side, each in a process of its own; when this one is stopped, so are they."
@@ -288,13 +296,6 @@ class Runner:
         code = child.wait()
         child.stdin.close()
         return code, last
-
-def _write(stream, words: str) -> None:
-    "Words for a process, which may have died already."
-    try:
-        stream.write(words)
-        stream.flush()
-    except BrokenPipeError: pass
 
 # %% ../nbs/08a_jobs.ipynb #jb000029
 class Terminated(BaseException):

@@ -97,6 +97,18 @@ def _joined(captions, store, cfg, out, strict, limit):
     log.file.close()
     return log, tables, least
 
+# %% ../nbs/03_pairs.ipynb #pa03thr0
+def _has_three_lists(c) -> bool:
+    "Is this a dict of three lists of one length?"
+    if not isinstance(c, dict):
+        return False
+    lengths = set()
+    for name in ('start', 'end', 'text'):
+        if not isinstance(c.get(name), list):
+            return False
+        lengths.add(len(c[name]))
+    return len(lengths) == 1
+
 # %% ../nbs/03_pairs.ipynb #e774b208
 class _Cutter:
     "Windows of one video after the other; what cannot be used goes into the log."
@@ -174,17 +186,6 @@ class _Cutter:
             self.log.skip(video, None, f'features that are not finite {at}', 'features that are not finite')
             return False
         return True
-
-def _has_three_lists(c) -> bool:
-    "Is this a dict of three lists of one length?"
-    if not isinstance(c, dict):
-        return False
-    lengths = set()
-    for name in ('start', 'end', 'text'):
-        if not isinstance(c.get(name), list):
-            return False
-        lengths.add(len(c[name]))
-    return len(lengths) == 1
 
 # %% ../nbs/03_pairs.ipynb #f8625685
 class _Log:
@@ -302,6 +303,18 @@ def unit(
         scaled.append(x/np.maximum(length, 1e-12))
     return np.concatenate(scaled, 1).astype(values.dtype)
 
+# %% ../nbs/03_pairs.ipynb #pa03set1
+def _together(pieces):
+    "Dicts of arrays, one after the other, as one."
+    whole = {}
+    for name in pieces[0]:
+        whole[name] = np.concatenate([p[name] for p in pieces])
+    return whole
+
+def _columns(b):
+    "(videos, starts, ends, texts) of a record batch."
+    return b['video'], b['start'].to_numpy(), b['end'].to_numpy(), b['text']
+
 # %% ../nbs/03_pairs.ipynb #42f9e69e
 class PairSet:
     "Pairs of one split, by number; memory-mapped."
@@ -379,17 +392,6 @@ class PairSet:
         if pieces:
             self.ready = _together(pieces)
         return self
-
-def _together(pieces):
-    "Dicts of arrays, one after the other, as one."
-    whole = {}
-    for name in pieces[0]:
-        whole[name] = np.concatenate([p[name] for p in pieces])
-    return whole
-
-def _columns(b):
-    "(videos, starts, ends, texts) of a record batch."
-    return b['video'], b['start'].to_numpy(), b['end'].to_numpy(), b['text']
 
 # %% ../nbs/03_pairs.ipynb #5005fcdd
 def show_pair(

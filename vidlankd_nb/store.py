@@ -280,6 +280,22 @@ class FeatureStore:
         "The rows of a video from `start` to `end`; raises KeyError when it has none."
         return self[video].window(start, end)
 
+# %% ../nbs/02c_store.ipynb #cs02map1
+def _mapped(path):
+    "The array in a .npy file, or None where it is not one of numbers."
+    try:
+        return np.load(path, mmap_mode='r', allow_pickle=False)
+    except (ValueError, OSError, EOFError):
+        return None
+
+def _is_table(x) -> bool:
+    return x.ndim == 2 and x.dtype.kind == 'f'
+
+def _width(path):
+    "Columns of a .npy file, or None where it is no table of floats."
+    x = _mapped(path)
+    return x.shape[1] if x is not None and _is_table(x) else None
+
 # %% ../nbs/02c_store.ipynb #c24fbe1a
 class NpyFolder:
     "Feature files as HowTo100M publishes them; reading one raises KeyError when there is none and `UserError` when it is unusable."
@@ -333,21 +349,6 @@ class NpyFolder:
     ) -> tuple[np.ndarray, np.ndarray]: # (F, D) values, (F,) times in s
         "The rows of a video from `start` to `end`."
         return self[video].window(start, end)
-
-def _mapped(path):
-    "The array in a .npy file, or None where it is not one of numbers."
-    try:
-        return np.load(path, mmap_mode='r', allow_pickle=False)
-    except (ValueError, OSError, EOFError):
-        return None
-
-def _is_table(x) -> bool:
-    return x.ndim == 2 and x.dtype.kind == 'f'
-
-def _width(path):
-    "Columns of a .npy file, or None where it is no table of floats."
-    x = _mapped(path)
-    return x.shape[1] if x is not None and _is_table(x) else None
 
 # %% ../nbs/02c_store.ipynb #683a8f75
 def overlap(

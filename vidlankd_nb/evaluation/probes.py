@@ -271,6 +271,7 @@ def _askable(probes: dict) -> tuple[list[dict], torch.Tensor]:   # questions; (Q
                         f"{len(names)} names: make a world with more names.")
     return questions, torch.tensor(has)
 
+# %% ../../nbs/09a_probes.ipynb #pr09ask4
 def _some(encoded: dict, rows: torch.Tensor) -> dict:
     "Some rows of tokenized texts."
     return {k: v[rows.to(v.device)] for k, v in encoded.items()}
