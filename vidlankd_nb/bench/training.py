@@ -193,7 +193,8 @@ def make_steps(
         teacher = text_encoder(shape, tokenizer)
         return StudentTask(student, Distillation(objective, 100.), teacher if objective != 'none' else None)
     tasks = {'plain': task('none'), 'distilled': task('nst'), 'naive': task('nst')}
-    steps = {'plain': package_step(tasks['plain'], b, cfg), 'distilled': package_step(tasks['distilled'], b, cfg),
+    steps = {'plain': package_step(tasks['plain'], b, cfg),
+             'distilled': package_step(tasks['distilled'], b, cfg),
              'naive': naive_step(tasks['naive'], b, cfg)}
     bf16 = acc.mixed_precision == 'bf16'
     steps |= extra_parts(tasks['distilled'], to_device(b, acc.device), bf16)
@@ -214,7 +215,8 @@ def summary(
             f"tokens, {results['precision']}, {results['machine']['threads']} threads{warning}",
             '', '| step | seconds | tokens a second | MFU |', '|---|---|---|---|']
     for name, step in results['steps'].items():
-        rows.append(f"| {name} | {step['seconds']:.3g} | {step['tokens_per_s']:,.0f} | {100*step['mfu']:.0f} % |")
+        rows.append(f"| {name} | {step['seconds']:.3g} | {step['tokens_per_s']:,.0f} | "
+                    f"{100*step['mfu']:.0f} % |")
     rows += ['', '| ratio | measured | owed |', '|---|---|---|']
     is_owed = shape['config'] == 'small' and results['device'] == 'cpu' and not quick
     for name, (sign, bound) in OWED.items():
@@ -268,7 +270,8 @@ def measure(
         if name in flops:
             middle = statistics.median(times[name])
             rate = tokens / middle
-            found['steps'][name] = dict(seconds=middle, tokens_per_s=rate, mfu=rate * flops[name] / max(peaks))
+            mfu = rate * flops[name] / max(peaks)
+            found['steps'][name] = dict(seconds=middle, tokens_per_s=rate, mfu=mfu)
         else:
             found['parts'][name] = ratio(times, name, 'plain')
     for name in OWED:
@@ -286,7 +289,9 @@ def bench_training(
 ) -> dict:                            # what training.json holds
     "Time a distillation step against a plain and a naive one; writes JSON and a plot."
     shape = Encoder(layers=2, width=64, heads=2) if quick else load_run(config).student.text
-    sizes = dict(vocabulary=200, batch=4, length=16) if quick else dict(vocabulary=30522, batch=32, length=128)
+    sizes = dict(vocabulary=30522, batch=32, length=128)
+    if quick:
+        sizes = dict(vocabulary=200, batch=4, length=16)
     if dropout is not None:
         shape = replace(shape, dropout=dropout)
     load = os.getloadavg()[0] if hasattr(os, 'getloadavg') else None
