@@ -1,15 +1,13 @@
 "The course as a site: every page, every public name, every link."
 import json
 import re
-import sys
 from pathlib import Path
 
+import docs
+import house
 import pytest
 
 root = Path(__file__).parent.parent
-sys.path.insert(0, str(root/'scripts'))
-import docs
-import house
 
 
 @pytest.fixture(scope='module')

@@ -3,7 +3,7 @@ import json
 
 import numpy as np
 import pytest
-from trainings import CLI, python
+from support.trainings import CLI, python
 
 from vidlankd_nb.config import Evaluation, UserError, World
 from vidlankd_nb.hours import HOURS, hours_of, make_world

@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import reference_objectives as ref
-import trainings
-import two_processes
+from support import reference_objectives as ref
+from support import trainings, two_processes
 from vidlankd_nb.config import UserError
 from vidlankd_nb.objectives import OBJECTIVES, Objective, NST, Sum, make_objective, parse_sum, poly_mmd, scatter_draws, spread, unit
 
@@ -330,7 +329,7 @@ def test_bank_moves_half_way_and_draws_are_arithmetic():
 
 
 def test_two_processes_give_what_one_gives(tmp_path):
-    torch.multiprocessing.start_processes(two_processes.work, (str(tmp_path),), nprocs=2, start_method='forkserver')     # warm: see trainings.py
+    torch.multiprocessing.start_processes(two_processes.work, (str(tmp_path),), nprocs=2, start_method='forkserver')     # warm: see support/trainings.py
     ranks = [torch.load(tmp_path/f'{r}.pt', weights_only=True) for r in range(2)]
     for name in two_processes.CASES:
         for step, one in enumerate(two_processes.run(name)):
