@@ -5,13 +5,14 @@ import sys
 import nbformat
 from nbclient import NotebookClient
 
-from vidlankd_nb import training
+from vidlankd_nb import monitoring
 from vidlankd_nb.config import Distillation, Encoder, Training
 from vidlankd_nb.corpus import Examples, load_tokenizer
 from vidlankd_nb.masking import TextBatches
 from vidlankd_nb.student import StudentTask
 from vidlankd_nb.teacher import text_encoder
-from vidlankd_nb.training import Curves, plot_losses, read_log, train
+from vidlankd_nb.monitoring import Curves, plot_losses, read_log
+from vidlankd_nb.training import train
 
 
 def new_task(tokenizer): return StudentTask(text_encoder(Encoder(layers=1, width=16, heads=2), tokenizer), Distillation('none'))
@@ -38,7 +39,7 @@ def test_drawing_waits_and_the_last_picture_is_whole(monkeypatch):
     shown = []
     class Place:
         def update(self, fig): shown.append(fig)
-    monkeypatch.setattr(training, 'in_notebook', lambda: True)
+    monkeypatch.setattr(monitoring, 'in_notebook', lambda: True)
     monkeypatch.setattr('IPython.display.display', lambda fig, display_id: shown.append(fig) or Place())
     curves = Curves(200, every=1e9)
     for step in range(1, 201): curves({'step': step, 'terms': {'mlm': 5 / step, 'distillation': 1 / step}})
@@ -53,12 +54,12 @@ def test_a_picture_of_no_records(): assert len(plot_losses([]).axes) == 1
 
 
 def test_without_a_notebook_nothing_is_drawn():
-    code = "import sys\nfrom vidlankd_nb.training import Curves\nc = Curves(1); c({'step': 1, 'terms': {'mlm': 1.}})\nassert c.place is None and len(c.records) == 1 and 'matplotlib' not in sys.modules"
+    code = "import sys\nfrom vidlankd_nb.monitoring import Curves\nc = Curves(1); c({'step': 1, 'terms': {'mlm': 1.}})\nassert c.place is None and len(c.records) == 1 and 'matplotlib' not in sys.modules"
     subprocess.run([sys.executable, '-c', code], check=True, timeout=120)
 
 
 def test_in_a_kernel_one_picture_is_left():
-    code = "from vidlankd_nb.training import Curves\nc = Curves(4, every=0)\nfor k in range(1, 5): c({'step': k, 'terms': {'mlm': 1/k}})"
+    code = "from vidlankd_nb.monitoring import Curves\nc = Curves(4, every=0)\nfor k in range(1, 5): c({'step': k, 'terms': {'mlm': 1/k}})"
     page = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
     NotebookClient(page, timeout=120, kernel_name='python3').execute()
     assert [sorted(o['data']) for o in page.cells[0].outputs] == [['image/png', 'text/plain']]

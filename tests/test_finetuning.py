@@ -363,7 +363,7 @@ def test_a_forced_collapse_is_flagged_in_its_result(models_, data, tmp_path):
     found = evaluate(grid({'one': models_['one']}, data, tmp_path/'out', seeds=1, cfg=FineTuning(epochs=1, batch=16, lr=1e-12, max_length=24)), show=False)
     said = set(json.loads((tmp_path/'out'/'one'/'sst2'/'seed-0'/'predictions.json').read_text()).values())
     assert bool(found[0]['collapsed']) == (len(said) == 1)
-    found = evaluate(grid({'one': models_['one']}, data, tmp_path/'big', seeds=1, cfg=FineTuning(epochs=6, batch=16, lr=3., clip=1e9, max_length=24, weight_decay=0)), show=False)
+    found = evaluate(grid({'one': models_['one']}, data, tmp_path/'big', seeds=1, cfg=FineTuning(epochs=6, batch=16, lr=3., max_grad_norm=1e9, max_length=24, weight_decay=0)), show=False)
     assert found[0]['collapsed'].startswith('every answer is') and found[0]['value'] <= found[0]['majority']
 
 

@@ -30,12 +30,12 @@ def seen(monkeypatch):
     "For each step: the modes of all modules of the task, and whether two readings of the batch differ."
     steps = []
     step = training.optimizer_step
-    def looked(acc, model, task, optimizer, micro, *more):
+    def looked(acc, model, task, optimizer, micro_batches, *more):
         state = torch.get_rng_state()
-        readings = [sum(task(micro[0], {k: 1.0 for k in task.weights}).values()).item() for _ in range(2)]
+        readings = [sum(task(micro_batches[0], {k: 1.0 for k in task.weights}).values()).item() for _ in range(2)]
         torch.set_rng_state(state)
         steps.append(({m.training for m in task.modules()}, readings[0] != readings[1]))
-        return step(acc, model, task, optimizer, micro, *more)
+        return step(acc, model, task, optimizer, micro_batches, *more)
     monkeypatch.setattr(training, 'optimizer_step', looked)
     return steps
 

@@ -331,7 +331,7 @@ def test_draws_are_distinct_real_tokens(n, k):
 
 def position_counts(blocks, block, k, steps, seed):
     "How often each position of full blocks is drawn in an epoch, by the numbers that the training loop hands over."
-    from vidlankd_nb.training import hash_seed
+    from vidlankd_nb.schedule import hash_seed
     full = torch.ones(blocks, block, dtype=torch.bool)
     draws = [draw_tokens(full, k, torch.tensor(hash_seed(seed, 'draw', step)))[0] % block for step in range(steps)]
     return torch.bincount(torch.cat(draws), minlength=block)

@@ -32,8 +32,8 @@ def test_smoke_is_the_preset_itself(name):
     "Architectures, losses and optimizer are those of the full preset; only data and lengths differ."
     full, smoke = load_run(name), load_run(f'{name}-smoke')
     assert smoke.students == full.students and smoke.student.text == full.student.text and smoke.teacher.text == full.teacher.text
-    for key in ('video_layers', 'contrast', 'margin', 'contrast_weight', 'mlm_weight', 'pooling', 'frozen_video', 'lr', 'weight_decay', 'clip'): assert getattr(smoke.teacher, key) == getattr(full.teacher, key), key
-    for key in ('lr', 'weight_decay', 'clip', 'adam_eps'): assert getattr(smoke.student, key) == getattr(full.student, key), key
+    for key in ('video_layers', 'contrast', 'margin', 'contrast_weight', 'mlm_weight', 'pooling', 'frozen_video', 'lr', 'weight_decay', 'max_grad_norm'): assert getattr(smoke.teacher, key) == getattr(full.teacher, key), key
+    for key in ('lr', 'weight_decay', 'max_grad_norm', 'adam_eps'): assert getattr(smoke.student, key) == getattr(full.student, key), key
     assert smoke.corpus.packed == full.corpus.packed and (smoke.teacher.steps, smoke.student.steps) == (3, 3)
 
 
@@ -77,7 +77,7 @@ def test_every_preset_that_claims_something_brings_its_control(name):
 @pytest.mark.parametrize('name', PUBLISHED)
 def test_the_released_decay_is_laid_out_over_ten_times_the_training(name):
     "20 epochs of 200: the learning rate falls along a line that would reach 0 after 200, so it ends at nine tenths."
-    from vidlankd_nb.training import decay_steps, learning_rate, total_steps
+    from vidlankd_nb.schedule import decay_steps, learning_rate, total_steps
     cfg = load_run(name).teacher
     examples = 1000 * cfg.batch
     total, decay = total_steps(cfg, examples), decay_steps(cfg, examples)
@@ -103,3 +103,55 @@ def test_the_grid_of_controls():
     assert [cells[n].student.budget for n in ('text_only_longer', 'text_only_longest')] == ['distilled', 'distilled_and_teacher']
     assert cells['captions_as_text'].settings == {'corpus.captions': True}
     assert {'shuffled_videos', 'two_stage_captions', 'text_only_longer', 'text_only_longest', 'captions_as_text', 'caption_teacher'} <= {c.name for c in read_grid('smallest')}
+
+
+# --- a name that changed
+
+NOW = "The setting '{0}clip' is called '{0}max_grad_norm' now; the old name is read until the next release.\n"
+
+
+def test_an_old_name_in_a_file_is_read_with_one_sentence(tmp_path, capsys):
+    "In either style of YAML, beside numbers that a rewritten file would turn into text."
+    file = tmp_path/'mine.yaml'
+    file.write_text('teacher: {lr: 1e-4, clip: 2.5}\nstudent:\n  clip: 0.5   # not the clip of a video\n  lr: 2e-4\n')
+    run = load_run('tiny', file)
+    assert (run.teacher.max_grad_norm, run.student.max_grad_norm, run.teacher.lr, run.student.lr) == (2.5, .5, 1e-4, 2e-4)
+    assert sorted(capsys.readouterr().err.splitlines(True)) == [NOW.format('student.'), NOW.format('teacher.')]
+    file.write_text('teacher: {max_grad_norm: 2.5}')
+    assert load_run('tiny', file).teacher.max_grad_norm == 2.5 and capsys.readouterr().err == ''
+
+
+@pytest.mark.parametrize('words', [['--config', 'tiny', '--student.clip', '3'], ['--config=tiny', '--student.clip=3']])
+def test_an_old_name_on_the_command_line_is_read_with_one_sentence(words, capsys):
+    from vidlankd_nb.config import parse_run
+    run, _ = parse_run(words)
+    assert run.student.max_grad_norm == 3 and run.teacher.max_grad_norm == 1
+    assert capsys.readouterr().err == NOW.format('student.')
+
+
+def test_an_old_name_is_read_where_a_fine_tuning_is_told(capsys):
+    "`vidlankd ground RUN --clip VIDEO:SECOND` means something else, and is left alone."
+    from vidlankd_nb.arguments import command_parser, file_words
+    from vidlankd_nb.cli import FILES
+    def read(command, *words): return file_words(words, command_parser(command, '', FILES[command]), FILES[command])
+    _, cfg, _ = read('evaluate', 'MODEL', '--tasks', 'rte', '--out', 'results', '--clip', '2')
+    assert cfg.max_grad_norm == 2 and capsys.readouterr().err == NOW.format('')
+    _, _, given = read('ground', 'RUN', '--text', 'a ball', '--clip', 'v:1')
+    assert given.clip == 'v:1' and capsys.readouterr().err == ''
+
+
+@pytest.mark.parametrize('wrong', ['teacher.clips', 'pairs.clip', 'clip'])
+def test_no_other_name_is_read_as_the_old_one(wrong):
+    from vidlankd_nb.config import parse_run
+    from vidlankd_nb.files import UserError
+    with pytest.raises(UserError, match=f"--{wrong}'"): parse_run(['--config', 'tiny', f'--{wrong}', '2'])
+
+
+def test_folders_of_before_a_new_name_stay_valid():
+    "Keys as they were reckoned when the setting was called `clip`."
+    from vidlankd_nb.evaluation.grid import Grid, settings
+    from vidlankd_nb.plan import what_counts
+    from vidlankd_nb.recipes import digest
+    run = load_run('tiny', student__max_grad_norm=2.5)
+    assert (digest(what_counts(run.student)), digest(what_counts(run.teacher))) == ('80118612cc9fec5b', '833149abd88203f3')
+    assert digest(settings(Grid({'a': 'b'}, ['toy'], 'x'))) == 'eebf3d6fddb1ee3b'

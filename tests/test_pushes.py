@@ -10,7 +10,8 @@ from vidlankd_nb.masking import TextBatches
 from vidlankd_nb.objectives import OBJECTIVES, make_objective
 from vidlankd_nb.student import StudentTask, budget_steps, fading
 from vidlankd_nb.teacher import text_encoder
-from vidlankd_nb.training import read_log, train
+from vidlankd_nb.monitoring import read_log
+from vidlankd_nb.training import train
 
 
 @pytest.fixture(scope='module')
@@ -128,7 +129,7 @@ def test_a_budget_in_operations():
 
 
 def test_tokens_a_second_leave_out_padding():
-    from vidlankd_nb.training import Clock
+    from vidlankd_nb.monitoring import Clock
     clock = Clock()
     clock.add({'attention_mask': torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0]])})
     assert clock.tokens == 4

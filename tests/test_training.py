@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from support.trainings import CLI, SMALL, agree, call, copy_of, here, log, refused, together, weights, yaml_of
 
-# ten steps, two pieces each, several epochs' worth of a small corpus, dropout on
+# ten steps, two micro-batches each, several epochs' worth of a small corpus, dropout on
 TEN = [*SMALL, '--student.steps', '10', '--student.accumulate', '2', '--student.log_every', '1', '--student.save_every', '4', '--student.text.dropout', '0.1', '--students', '{l2: {objective: l2, weight: 5}}']
 LAST = 'checkpoints/step-00000010'
 PATCHED = "import sys\nfrom vidlankd_nb import training, student\n{}\nfrom vidlankd_nb.cli import main\nmain(sys.argv[1:])"   # the command, with something broken
@@ -37,10 +37,10 @@ def student_of(folder): return folder/'students'/'l2'
 
 CUTS = {'before the first checkpoint': ('vidlankd_nb.training:optimizer_step', 3),
         'mid-epoch': ('vidlankd_nb.training:optimizer_step', 8),
-        'mid-accumulation': ('accelerate:Accelerator.backward', 14),      # the second piece of step 7
-        'while a checkpoint is written': ('vidlankd_nb.training:_fsync', 3),
-        'before a checkpoint is renamed': ('vidlankd_nb.training:_fsync', 4),
-        'after it is renamed, before older ones go': ('vidlankd_nb.training:_fsync', 15)}
+        'mid-accumulation': ('accelerate:Accelerator.backward', 14),      # the second micro-batch of step 7
+        'while a checkpoint is written': ('vidlankd_nb.checkpoints:_fsync', 3),
+        'before a checkpoint is renamed': ('vidlankd_nb.checkpoints:_fsync', 4),
+        'after it is renamed, before older ones go': ('vidlankd_nb.checkpoints:_fsync', 15)}
 
 
 @pytest.mark.parametrize('cut', CUTS)
@@ -80,7 +80,7 @@ def test_a_full_disk_is_one_sentence(run):
 
 
 def test_the_best_checkpoint_stays(tmp_path):
-    from vidlankd_nb.training import Checkpoints
+    from vidlankd_nb.checkpoints import Checkpoints
     c = Checkpoints(tmp_path, keep=2)
     for step, score in enumerate((3.0, 1.0, 2.0, 2.5, 2.2), 1): c.save(step, {'w': torch.zeros(2)}, {}, {'identity': {}, 'score': score})
     assert c.steps() == [2, 4, 5] and c.best() == 2
@@ -98,7 +98,7 @@ def test_workers_change_nothing(run, whole):
     for name in ('model.safetensors', f'{LAST}/moments.safetensors'): assert (student_of(run)/name).read_bytes() == (whole/name).read_bytes(), name
 
 
-# --- one process, several processes, pieces
+# --- one process, several processes, micro-batches
 
 PLAIN = [*TEN, '--student.text.dropout', '0', '--student.accumulate', '1', '--student.batch', '16']
 ALL = '{text_only: {objective: none}, l2: {objective: l2, weight: 5}, nst: {objective: nst, weight: 100}, infonce: {objective: infonce}, crd: {objective: crd, weight: 0.3, options: {queue: 64}}, soft: {objective: soft_label}}'
@@ -123,11 +123,11 @@ def pair(prepared, tmp_path_factory): return trained(prepared, tmp_path_factory.
 def shares(prepared, tmp_path_factory): return trained(prepared, tmp_path_factory.mktemp('runs')/'shares', '--student.sharding', 'fsdp', processes=2)
 
 @pytest.fixture(scope='module')
-def in_pieces(prepared, tmp_path_factory): return trained(prepared, tmp_path_factory.mktemp('runs')/'pieces', '--student.accumulate', 4, some=SEPARABLE)
+def in_four(prepared, tmp_path_factory): return trained(prepared, tmp_path_factory.mktemp('runs')/'four', '--student.accumulate', 4, some=SEPARABLE)
 
 
 def same_training(one, other, name, what):
-    "Weights, moments and held-out losses of two trainings of one student, to rounding."
+    "Weights, optimizer state and held-out losses of two trainings of one student, to rounding."
     for file in ('model.safetensors', f'{LAST}/weights.safetensors', f'{LAST}/moments.safetensors'): agree(weights(one/name, file), weights(other/name, file), f'{what}, {name}, {file}')
     a, b = ([r['valid'] for r in log(f/name) if 'valid' in r] for f in (one, other))
     assert len(a) == 3 and all(x[k] == pytest.approx(y[k], abs=1e-5) for x, y in zip(a, b) for k in x), (a, b)
@@ -144,8 +144,8 @@ def test_two_processes_with_a_share_each_are_one(name, alone, shares):
 
 
 @pytest.mark.parametrize('name', ['text_only', 'l2', 'soft'])
-def test_four_pieces_are_one(name, alone, in_pieces):
-    same_training(alone, in_pieces, name, 'four pieces')
+def test_four_micro_batches_are_one(name, alone, in_four):
+    same_training(alone, in_four, name, 'four micro-batches')
 
 
 @pytest.mark.skipif(not shutil.which('c++'), reason="PyTorch's compiler for processors needs a C++ compiler")
@@ -251,7 +251,7 @@ def test_a_training_that_breaks_says_where(run):
 
 def test_a_loss_that_breaks_in_one_process_moves_no_weight_in_any(run):
     "NaN without a gradient, in the second of two processes: both leave the step out, and the next checkpoint is not written."
-    code = "import os\nreal, calls = student.mlm_sum, []\ndef poisoned(*a):\n    if a[0].training: calls.append(1)\n    bad = os.environ['RANK'] == '1' and len(calls) == 3   # the first piece of step 2\n    return torch.where(torch.tensor(bad), torch.nan, real(*a))\nimport torch; student.mlm_sum = poisoned\n" \
+    code = "import os\nreal, calls = student.mlm_sum, []\ndef poisoned(*a):\n    if a[0].training: calls.append(1)\n    bad = os.environ['RANK'] == '1' and len(calls) == 3   # the first micro-batch of step 2\n    return torch.where(torch.tensor(bad), torch.nan, real(*a))\nimport torch; student.mlm_sum = poisoned\n" \
            "look = training.Watch.look\ndef looking(self):\n    if len(calls) == 2: rows['before'] = state()\n    if len(calls) == 4: assert torch.equal(rows['before'], state()), 'moved'\n    return look(self)\nrows, tasks, place = {}, [], training.place\n" \
            "def placed(task, *a): tasks.append(place(task, *a)); return tasks[-1]\ndef state(): return torch.cat([p.detach().flatten() for p in tasks[-1].parameters()]).clone()\ntraining.Watch.look, training.place = looking, placed"
     together(2, '-c', PATCHED.format(code), 'student', *TEN, '--out', run, code=2)
@@ -266,8 +266,8 @@ def test_an_exploding_gradient_is_named(run):
 
 
 def test_out_of_memory_says_what_to_change_and_the_same_run_goes_on(run):
-    "A real failure to allocate in step 6; in twice as many pieces the run goes on from its checkpoint."
-    code = "real, calls = student.mlm_sum, []\ndef greedy(*a):\n    if a[0].training: calls.append(1)\n    if len(calls) == 11: training.torch.empty(2**50)   # five steps of two pieces, and one more\n    return real(*a)\nstudent.mlm_sum = greedy"
+    "A real failure to allocate in step 6; in twice as many micro-batches the run goes on from its checkpoint."
+    code = "real, calls = student.mlm_sum, []\ndef greedy(*a):\n    if a[0].training: calls.append(1)\n    if len(calls) == 11: training.torch.empty(2**50)   # five steps of two micro-batches, and one more\n    return real(*a)\nstudent.mlm_sum = greedy"
     said = refused(sys.executable, '-c', PATCHED.format(code), 'student', *TEN, '--out', run)
     assert 'Step 6: out of memory with 8 examples at a time. Set accumulate to 4' in said and 'the last checkpoint stands' in said, said
     saved = [p.name for p in (student_of(run)/'checkpoints').iterdir()]

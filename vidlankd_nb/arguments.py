@@ -13,7 +13,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_type_hints
 
-from .config import Run, explain, field_docs, parse_run, presets, run_parser
+from vidlankd_nb.config import (
+    Run,
+    Training,
+    current_name,
+    explain,
+    field_docs,
+    parse_run,
+    presets,
+    run_parser,
+)
 from .files import UserError, nearest
 
 # %% ../nbs/13_arguments.ipynb #argsplit
@@ -131,6 +140,16 @@ def _refuse_others(
         raise UserError(f"Unknown option '{word}': {nearest(word, here)}")
 
 # %% ../nbs/13_arguments.ipynb #argnames
+def _under_current_names(options: list[list[str]]) -> list[list[str]]:
+    "Options of a training, none under its old name."
+    found = []
+    for first, *value in options:
+        name, equals, rest = first.partition('=')
+        if name.startswith('--'):
+            name = '--' + current_name(name[2:], sections=('',))
+        found.append([name + equals + rest, *value])
+    return found
+
 def _file_options(parser, use: FileUse) -> set[str]:
     "Every spelling of the options that a command has on files."
     found = {*use.beside}
@@ -147,6 +166,8 @@ def file_words(
 ) -> tuple[list[str], Any, SimpleNamespace]:   # (plain words, section, the other options)
     "Read the words of work on files; raises `UserError` on wrong, foreign and missing options."
     plain, options = split_words(args, parser)
+    if isinstance(use.section, Training):
+        options = _under_current_names(options)
     here = {f'--{of_run}': f'--{name}' for name, of_run in use.in_run.items()}
     _refuse_others(options, parser, _file_options(parser, use), here, 'of a run (--config …)', 'on files')
     words = []

@@ -14,7 +14,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from . import __version__
 from .config import Distillation, to_yaml
 from .plan import Places, sources
-from .training import read_log
+from .monitoring import read_log
 
 # %% ../nbs/11c_cards.ipynb #cd000006
 def last_losses(

@@ -4,17 +4,18 @@
 
 # %% auto #0
 __all__ = ['ONE_OR_MORE', 'ZERO_OR_MORE', 'ABOVE_ZERO', 'NUMBER', 'SHARE', 'SHARE_OR_ALL', 'SIXTY_FOURS', 'SIXTY_FOURS_OR_NONE',
-           'EVEN_SIZE', 'ODD', 'CONFIGS', 'Rule', 'at_least', 'setting', 'marked', 'choices', 'Section', 'Data',
-           'World', 'Features', 'Pairs', 'Corpus', 'Encoder', 'Training', 'Teacher', 'Distillation', 'Student',
+           'EVEN_SIZE', 'ODD', 'CONFIGS', 'RENAMED', 'Rule', 'at_least', 'setting', 'marked', 'choices', 'Section',
+           'Data', 'World', 'Features', 'Pairs', 'Corpus', 'Encoder', 'Training', 'Teacher', 'Distillation', 'Student',
            'Vokens', 'Evaluation', 'FineTuning', 'Run', 'samples', 'presets', 'config_file', 'field_docs', 'dotted',
-           'run_parser', 'parse_run', 'check_filled', 'explain', 'plain_value', 'load_run', 'to_yaml', 'flat',
-           'differences']
+           'run_parser', 'current_name', 'current_text', 'current_config', 'current_words', 'in_old_names', 'parse_run',
+           'check_filled', 'explain', 'plain_value', 'load_run', 'to_yaml', 'flat', 'differences']
 
 # %% ../nbs/00a_config.ipynb #2da67c4a
 import inspect
 import json
 import math
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass
 from functools import lru_cache
@@ -188,12 +189,12 @@ class Training(Section):
     epochs: float | None = setting(None, ABOVE_ZERO)           # if set, replaces `steps` by passes over the data
     decay_epochs: float | None = None     # passes over which the learning rate falls to 0; null: those of the training (the released teachers stop after 20 of 200)
     batch: int = setting(64, ONE_OR_MORE)                       # examples of one optimizer step, over all processes and accumulation
-    accumulate: int = setting(1, ONE_OR_MORE, speed=True)                   # pieces a step's examples are computed in
+    accumulate: int = setting(1, ONE_OR_MORE, speed=True)                   # micro-batches in which a step's examples are computed
     lr: float = setting(1e-3, NUMBER)                      # peak learning rate of AdamW
     warmup: float = setting(0.1, NUMBER)                   # linear warm-up: below 1 a share of the steps, else a number of steps
     weight_decay: float = setting(0.01, NUMBER)            # none on biases and norms
     adam_eps: float = 1e-6                # AdamW's epsilon
-    clip: float = setting(1.0, ABOVE_ZERO)                     # largest norm of the gradient
+    max_grad_norm: float = setting(1.0, ABOVE_ZERO)            # a gradient of a larger norm is scaled down to it
     precision: Literal['auto', 'bf16', 'fp32'] = 'auto'   # 'auto': bf16 on a GPU that has it, fp32 elsewhere
     compile: bool = setting(False, speed=True)                 # torch.compile with static shapes
     sharding: Literal['ddp', 'fsdp'] = setting('ddp', speed=True)   # several processes hold 'ddp': the whole model each, or 'fsdp': a share each
@@ -386,6 +387,66 @@ def run_parser(**kwargs):
         if action.dest in docs: action.help = docs[action.dest]
     return parser
 
+# %% ../nbs/00a_config.ipynb #cfren002
+RENAMED = {'clip': 'max_grad_norm'}   # settings of a training: the old name -> today's
+
+def current_name(
+    key: str,       # of a setting, dotted: 'student.clip'
+    sections: tuple[str, ...] = ('teacher', 'student'),   # those that are a training
+) -> str:
+    "Today's name of a setting; an old one is told on stderr."
+    section, _, name = key.rpartition('.')
+    if section not in sections or name not in RENAMED: return key
+    now = f'{section}.{RENAMED[name]}'.lstrip('.')
+    print(f"The setting '{key}' is called '{now}' now; the old name is read until the next release.",
+          file=sys.stderr)
+    return now
+
+def current_text(text: str) -> str:
+    "A configuration in YAML in which no setting has its old name."
+    if not any(old in text for old in RENAMED): return text
+    found = []   # (dotted name, its place in the text)
+    for section, settings in yaml.compose(text).value:
+        if isinstance(settings, yaml.MappingNode):
+            found += [(f'{section.value}.{key.value}', key) for key, _ in settings.value]
+    for name, key in reversed(found):
+        now = current_name(name).rpartition('.')[2]
+        if now != key.value:
+            text = text[:key.start_mark.index] + now + text[key.end_mark.index:]
+    return text
+
+# %% ../nbs/00a_config.ipynb #cfren003
+def current_config(name: str | Path) -> str:
+    "What `--config NAME` is read from: the path of its YAML file, or its text, where a name in it was an old one."
+    path = config_file(name)
+    text = Path(path).read_text(encoding='utf-8')
+    current = current_text(text)
+    return path if current == text else current
+
+def current_words(
+    args: list[str],   # command-line words
+) -> list[str]:
+    "The same under today's names, presets as paths; raises `UserError` on a configuration that is nowhere."
+    words = []
+    for i, word in enumerate(args):
+        option, equals, value = word.partition('=')
+        if i and args[i-1] == '--config':
+            word = current_config(word)
+        elif option == '--config' and equals:
+            word = '--config=' + current_config(value)
+        elif option.startswith('--'):
+            word = '--' + current_name(option[2:]) + equals + value
+        words.append(word)
+    return words
+
+# %% ../nbs/00a_config.ipynb #cfren004
+def in_old_names(
+    settings: dict,   # of a training
+) -> dict:
+    "The same under the names by which the keys of folders are reckoned: what was made before a name changed stays valid."
+    old = {now: before for before, now in RENAMED.items()}
+    return {old.get(name, name): value for name, value in settings.items()}
+
 # %% ../nbs/00a_config.ipynb #f17dd6e7
 def parse_run(
     args: list[str],   # command-line words: --config NAME --teacher.lr 1e-4 …
@@ -393,11 +454,7 @@ def parse_run(
 ) -> tuple:            # (`Run`, the namespace of everything parsed)
     "Parse words into a `Run`; a wrong word is a `UserError` that names the nearest right one."
     parser = parser or run_parser()
-    args = list(args)
-    for i, a in enumerate(args):
-        if a == '--config' and i + 1 < len(args): args[i+1] = config_file(args[i+1])
-        elif a.startswith('--config='): args[i] = '--config=' + config_file(a[9:])
-    try: space = parser.parse_args(args)
+    try: space = parser.parse_args(current_words(args))
     except UserError: raise
     except Exception as e: raise UserError(explain(str(e), parser)) from None
     check_filled(Run, space)

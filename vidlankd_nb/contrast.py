@@ -16,7 +16,7 @@ from torch import nn
 
 from .files import UserError
 from .matching import Objective, positive, projection, unit
-from .processes import gather, rank, together
+from .processes import all_reduce, gather, rank
 
 # %% ../nbs/06a_contrast.ipynb #adb33997
 def mix(x: torch.Tensor) -> torch.Tensor:   # int64 → int64 from 0 to 2⁶²-1
@@ -52,7 +52,7 @@ def chosen(
     m = x.shape[0] * x.shape[1]
     here = index - rank() * m
     own = valid & (here >= 0) & (here < m)
-    return together(torch.where(own[:, None], f(x.flatten(0, 1)[here.clamp(0, m - 1)]), 0))
+    return all_reduce(torch.where(own[:, None], f(x.flatten(0, 1)[here.clamp(0, m - 1)]), 0))
 
 # %% ../nbs/06a_contrast.ipynb #8f1dd854
 class InfoNCE(Objective):

@@ -19,7 +19,7 @@ from .plan import Places
 from .pointing import READERS, aims, pointing_scores
 from .retrieval import recall
 from .teacher import PairBatches, VideoTeacher, embed_pairs, load_text
-from .training import read_log
+from .monitoring import read_log
 
 # %% ../nbs/11d_examine.ipynb #be5245d6
 def validation_loss(

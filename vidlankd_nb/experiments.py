@@ -36,7 +36,8 @@ from .recipes import check_free, check_recipe
 from .student import StudentTask, budget_steps, save_student
 from .teacher import (PairBatches, TeacherTask, VideoTeacher, encoder_flops, load_text,
     make_teacher, text_encoder)
-from .training import hash_seed, total_steps, train
+from .schedule import hash_seed, total_steps
+from .training import train
 from .vocabulary import gap_lines, vocabulary_of_run
 from .vokenization import labels_for, make_vokens
 

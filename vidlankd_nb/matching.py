@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .files import UserError, nearest
-from .processes import together, world
+from .processes import all_reduce, world_size
 
 # %% ../nbs/06_matching.ipynb #ob06outs
 @dataclass
@@ -417,11 +417,11 @@ class NST(Objective):
 
     def compare(self, s, t, mask, tokens):
         batchwise = self.over == 'batch'
-        reduce = together if batchwise else unchanged
+        reduce = all_reduce if batchwise else unchanged
         if batchwise:
             s, t, mask = (x.flatten(0, 1)[None] for x in (s, t, mask))   # one group: (1, M, D)
         s, t = (x * reduce(x.square().sum(1, keepdim=True)).clamp_min(1e-24).rsqrt() for x in (s, t))
-        by_neurons = True if batchwise and world() > 1 else None
+        by_neurons = True if batchwise and world_size() > 1 else None
         loss = mmd(s, t, self.kernel, reduce, self.sigma, by_neurons)       # (G,)
         enough = reduce(mask.sum(1)) >= 2   # (G,): one token is like any other
         mean = torch.where(enough, loss, 0).sum() / enough.sum().clamp_min(1)

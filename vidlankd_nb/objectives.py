@@ -23,7 +23,7 @@ from .contrast import CRD, CRDBank, InfoNCE, NTXent
 from .files import UserError, nearest
 from .matching import L2, NST, OBJECTIVES, ModelOutputs
 from .matching import Objective, SoftLabel, Tokens, Voken, projection
-from .processes import together
+from .processes import all_reduce
 
 # %% ../nbs/06b_objectives.ipynb #97215a0b
 class Sum(Objective):
@@ -78,7 +78,7 @@ class Sum(Objective):
             loss, more = loss_of(part)
             if part.separable and not self.separable:
                 n = count_of(part)
-                loss = together(loss*n) / together(n).clamp_min(1)
+                loss = all_reduce(loss*n) / all_reduce(n).clamp_min(1)
             total = total + self.weights[name]*loss
             log[name] = loss.detach()
             for k, v in more.items():

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from .config import Distillation, Run, Teacher, Training, marked
+from .config import Distillation, Run, Teacher, Training, in_old_names, marked
 from .files import UserError
 from .objectives import parse_objective
 from .recipes import contents, digest
@@ -101,6 +101,7 @@ def what_counts(section) -> dict:
     if isinstance(section, Training):
         for name in HOW:
             found.pop(name)
+        found = in_old_names(found)
     return found
 
 # %% ../nbs/11b_plan.ipynb #kab00002

@@ -26,7 +26,7 @@ from matplotlib.figure import Figure, SubFigure
 from . import __version__
 from .config import load_run
 from .files import write_aside, write_json
-from .training import read_log
+from .monitoring import read_log
 from .vokenization import plot_quantisation
 
 # %% ../nbs/12a_report.ipynb #8a433ec9

@@ -33,7 +33,7 @@ from transformers.utils import logging
 
 from ..files import UserError
 from ..teacher import VideoTeacher
-from ..training import hash_seed
+from ..schedule import hash_seed
 from .benchmarks import Task
 
 # %% ../../nbs/09d_encoders.ipynb #5c37fc91

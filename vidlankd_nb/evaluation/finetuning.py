@@ -22,7 +22,8 @@ from torch.nn import functional as F
 
 from ..config import FineTuning
 from ..teacher import encoder_flops, most_tokens
-from ..training import epoch_order, make_accelerator, to_device, train
+from ..schedule import epoch_order
+from ..training import make_accelerator, to_device, train
 from . import squad
 from .benchmarks import Task
 from .encoders import Candidate, hushed, with_head

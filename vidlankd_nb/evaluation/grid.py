@@ -38,9 +38,9 @@ from vidlankd_nb.evaluation.finetuning import (
     predict,
 )
 
-from ..config import FineTuning, samples
+from ..config import FineTuning, in_old_names, samples
 from ..files import UserError, nearest, write_aside, write_json
-from ..training import epoch_order
+from ..schedule import epoch_order
 from . import squad
 from .benchmarks import GROUPS, TASKS, Task, tasks
 from .encoders import Candidate, candidate, pretrained
@@ -182,7 +182,7 @@ SPEED_ONLY = ('log_every', 'save_every', 'keep', 'workers', 'trackers', 'compile
 def settings(grid: Grid) -> dict:
     "What the figures of a grid depend on, beside models and rows."
     found = {name: value for name, value in asdict(grid.cfg).items() if name not in SPEED_ONLY}
-    return found | {'limit': grid.limit, 'dev_limit': grid.dev_limit, 'held_out': grid.held_out}
+    return in_old_names(found) | {'limit': grid.limit, 'dev_limit': grid.dev_limit, 'held_out': grid.held_out}
 
 RESULT_HAS = {'model', 'task', 'kind', 'seed', 'metric', 'value', 'scores', 'majority', 'collapsed',
               'identity'}
