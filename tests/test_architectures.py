@@ -8,11 +8,12 @@ import torch
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
 from vidlankd_nb.config import Corpus, Distillation, Encoder, Teacher, Training
-from vidlankd_nb.files import UserError
 from vidlankd_nb.corpus import Examples, build_corpus, load_tokenizer
+from vidlankd_nb.encoders import states_of, text_encoder, vocabulary_logits
+from vidlankd_nb.files import UserError
 from vidlankd_nb.masking import TextBatches
 from vidlankd_nb.student import StudentTask, save_student
-from vidlankd_nb.teacher import VideoTeacher, make_teacher, states_of, text_encoder, vocabulary_logits
+from vidlankd_nb.teacher import VideoTeacher, make_teacher
 from vidlankd_nb.training import train
 
 SHAPE = dict(layers=2, width=32, heads=2, dropout=0.1)

@@ -34,10 +34,10 @@ from vidlankd_nb.training import (
 )
 
 from ..config import Distillation, Encoder, Training, load_run
+from ..encoders import text_encoder
 from ..masking import Masker, masked_batch, most_masked
 from ..objectives import ModelOutputs, Objective
 from ..student import StudentTask, teacher_outputs, tokens_of
-from ..teacher import text_encoder
 from .objectives import machine, nst_loop
 
 # %% ../../nbs/bench/training.ipynb #64c94354
