@@ -258,7 +258,7 @@ def matmul_parameters(
     tables = set()
     for module in modules:
         for part in module.modules():
-            if isinstance(part, nn.Embedding): tables.add(id(part.weight))
+            if hasattr(part, 'padding_idx') and hasattr(part, 'weight'): tables.add(id(part.weight))
     found = 0
     for module in modules:
         for p in module.parameters():
