@@ -53,8 +53,8 @@ def _shape(
     for name, word in _NAMES.items():
         key = usual.attribute_map.get(name, name)
         if key not in known:
-            raise UserError(f"text.{word} cannot be set: the configuration of '{cfg.architecture}' has no {key}. "
-                            "Build the model yourself, and name its folder in text.pretrained.")
+            raise UserError(f"text.{word} cannot be set: the configuration of '{cfg.architecture}' "
+                            f"has no {key}. Build the model yourself, and name its folder in text.pretrained.")
         shape[key] = getattr(cfg, word)
     shape |= {key: 4 * cfg.width for key in _INNER if key in known}
     shape |= {key: cfg.dropout for key in _DROPOUT if key in known}
@@ -102,10 +102,13 @@ def encoder_config(
     "The configuration of a text encoder of the given shape; raises `UserError` on an unknown or unfit architecture, or an impossible shape."
     name = cfg.architecture
     if name not in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
-        raise UserError(f"Unknown text.architecture '{name}': {nearest(name, MODEL_FOR_MASKED_LM_MAPPING_NAMES)}")
+        advice = nearest(name, MODEL_FOR_MASKED_LM_MAPPING_NAMES)
+        raise UserError(f"Unknown text.architecture '{name}': {advice}")
     usual = AutoConfig.for_model(name)
     why = unfit(usual)
-    if why: raise UserError(f"'{name}' cannot be a text encoder here: {why}. Choose another text.architecture.")
+    if why:
+        raise UserError(f"'{name}' cannot be a text encoder here: {why}. "
+                        "Choose another text.architecture.")
     if cfg.width % cfg.heads:
         raise UserError(f"text.width {cfg.width} is not a multiple of text.heads {cfg.heads}.")
     ids = {key: getattr(tokenizer, key) for key in _IDS}
@@ -149,7 +152,8 @@ def load_text(
         raise _no_weights(folder, e) from None
     why = unfit(model.config)
     if why:
-        raise UserError(f"The '{model.config.model_type}' in '{folder}' cannot be a text encoder here: {why}. "
+        kind = model.config.model_type
+        raise UserError(f"The '{kind}' in '{folder}' cannot be a text encoder here: {why}. "
                         "Choose a model of another architecture.")
     bad = [n for n, p in model.named_parameters() if not p.isfinite().all()]
     if bad:
@@ -166,8 +170,8 @@ def _reader(folder) -> Callable[[str | Path], PreTrainedModel]:
         raise _no_weights(folder, e) from None
     kind = said.get('model_type', '')
     if kind.startswith('vidlankd-') and kind not in TEXT_SIDE:
-        raise UserError(f"'{folder}' holds a '{kind}', which can be read once the module that makes it is known: "
-                        "import vidlankd_nb.teacher first.")
+        raise UserError(f"'{folder}' holds a '{kind}', which can be read once the module that makes it "
+                        "is known: import vidlankd_nb.teacher first.")
     return TEXT_SIDE.get(kind, AutoModelForMaskedLM.from_pretrained)
 
 def _no_weights(folder, e: Exception) -> UserError:
@@ -273,7 +277,8 @@ def size_of(
     "A number of an encoder's shape, whatever its architecture calls it; raises `UserError` where it has none."
     size = getattr(config, name, None)
     if not isinstance(size, int):
-        raise UserError(f"The configuration of '{config.model_type}' has no {name}: use another architecture.")
+        raise UserError(f"The configuration of '{config.model_type}' has no {name}: "
+                        "use another architecture.")
     return size
 
 # %% ../nbs/04b_encoders.ipynb #810b6bad
