@@ -1605,6 +1605,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'vidlankd_nb/teacher.py'),
                                      'vidlankd_nb.teacher.VideoTeacher.words': ( 'teacher.html#videoteacher.words',
                                                                                  'vidlankd_nb/teacher.py'),
+                                     'vidlankd_nb.teacher._mean_where': ('teacher.html#_mean_where', 'vidlankd_nb/teacher.py'),
                                      'vidlankd_nb.teacher._text_of': ('teacher.html#_text_of', 'vidlankd_nb/teacher.py'),
                                      'vidlankd_nb.teacher.cosines': ('teacher.html#cosines', 'vidlankd_nb/teacher.py'),
                                      'vidlankd_nb.teacher.embed_pairs': ('teacher.html#embed_pairs', 'vidlankd_nb/teacher.py'),

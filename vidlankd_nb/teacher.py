@@ -79,7 +79,7 @@ def pool(
     states,          # (B, F, H)
     mask,            # (B, F) True at real frames
     how: str = 'mean',  # 'mean' over real frames, or 'first' as the released code
-):                   # (B, H)
+) -> torch.Tensor:   # (B, H)
     "One vector for a clip; raises `UserError` on another `how`."
     if how not in POOLINGS: raise UserError(f"Unknown pooling '{how}': {nearest(how, POOLINGS)}")
     if how == 'first': return states[:, 0]
@@ -89,10 +89,10 @@ def pool(
 def cosines(
     tokens,   # (B, L, H) states of the captions' tokens
     clips,    # (C, H) clip vectors
-):            # (B, L, C), float32 or wider
+) -> torch.Tensor:   # (B, L, C), float32 or wider
     "Cosine of every token with every clip."
-    tokens, clips = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (tokens, clips))
-    return F.normalize(tokens, dim=-1) @ F.normalize(clips, dim=-1).T
+    a, b = (F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1) for x in (tokens, clips))
+    return a @ b.T
 
 # %% ../nbs/05_teacher.ipynb #0d26d011
 def hinge_loss(
@@ -101,7 +101,7 @@ def hinge_loss(
     clips,                 # (B, H) clip vectors
     margin: float = 1.0,   # α
     negatives: str = 'all',  # 'all' in the batch, or 'one': the pair half a batch away, as the released code
-):                         # mean over tokens and negatives, float32
+) -> torch.Tensor:         # mean over tokens and negatives, float32
     "The paper's contrastive loss $L_{CT}$ with averages in place of sums."
     B = len(clips)
     s = cosines(torch.where(mask[..., None], tokens, 0), clips)                                    # (B, L, B)
@@ -110,9 +110,13 @@ def hinge_loss(
     other = ~same & (same.roll(B // 2, 1) if negatives == 'one' else True)                         # (B, B)
     clip_at = mask[:, :, None] & other[:, None, :]                                                 # (B, L, B)
     text_at = clip_at & mask.T[None]                                                               # token i of the wrong caption is real, too
-    average = lambda x, at: torch.where(at, x, 0).sum() / at.sum().clamp(min=1)
-    return (average(F.relu(margin - own + s.transpose(0, 2)), text_at)
-            + average(F.relu(margin - own + s), clip_at))
+    wrong_text = _mean_where(text_at, F.relu(margin - own + s.transpose(0, 2)))
+    wrong_clip = _mean_where(clip_at, F.relu(margin - own + s))
+    return wrong_text + wrong_clip
+
+def _mean_where(at: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    "The mean of what a mask leaves; 0 where it leaves nothing."
+    return torch.where(at, x, 0).sum() / at.sum().clamp(min=1)
 
 # %% ../nbs/05_teacher.ipynb #dab5241c
 def infonce_loss(
@@ -120,14 +124,14 @@ def infonce_loss(
     mask,                      # (B, L) True at real tokens
     clips,                     # (B, H) clip vectors
     temperature: float = 0.07, # τ
-):                             # mean over real tokens and both directions, float32
+) -> torch.Tensor:             # mean over real tokens and both directions, float32
     "Token-level InfoNCE between captions and clips of a batch (van den Oord et al. 2018)."
     return infonce_of(cosines(torch.where(mask[..., None], tokens, 0), clips) / temperature, mask)
 
 def infonce_of(
     s,        # (B, L, B) scores of every token with every clip, divided by the temperature
     mask,     # (B, L) True at real tokens
-):            # mean over real tokens and both directions, float32
+) -> torch.Tensor:   # mean over real tokens and both directions, float32
     "InfoNCE from scores."
     B = len(s)
     own = torch.arange(B, device=s.device)[:, None].expand(mask.shape)                            # (B, L)
@@ -145,7 +149,7 @@ def frame_scores(
     frames,                    # (C, F, H) local frame states
     frame_mask,                # (C, F) True at real frames
     temperature: float = 0.1,  # τ_w: towards 0, the best frame alone counts
-):                             # (B, L, C), float32 or wider
+) -> torch.Tensor:             # (B, L, C), float32 or wider
     "How well the best frames of each clip fit each word: a soft maximum of cosines."
     frames = torch.where(frame_mask[..., None], frames, 0)
     s = cosines(words, frames.flatten(0, 1)) / temperature      # (B, L, C·F)
