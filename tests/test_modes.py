@@ -9,9 +9,9 @@ from trainings import CLI, SMALL, call, copy_of, here, log
 from vidlankd_nb import training
 from vidlankd_nb.config import Distillation, Encoder, FineTuning, Teacher, Training
 from vidlankd_nb.corpus import Examples, load_tokenizer
+from vidlankd_nb.encoders import load_text, text_encoder
 from vidlankd_nb.masking import TextBatches
 from vidlankd_nb.student import StudentTask
-from vidlankd_nb.teacher import load_text, text_encoder
 
 
 @pytest.fixture(scope='module')
@@ -62,9 +62,10 @@ def test_a_student_from_a_folder_trains_with_dropout(prepared, weights, seen, tm
 
 
 def test_a_teacher_from_a_folder_trains_with_dropout(prepared, weights, seen, tmp_path):
+    from vidlankd_nb.batches import PairBatches
     from vidlankd_nb.config import Pairs
     from vidlankd_nb.pairs import PairSet
-    from vidlankd_nb.teacher import PairBatches, TeacherTask, make_teacher
+    from vidlankd_nb.teacher import TeacherTask, make_teacher
     tok = load_tokenizer(weights)
     cfg = Teacher(steps=4, batch=8, log_every=2, save_every=2, video_layers=2, text=Encoder(pretrained=str(weights)))
     data, valid = (PairBatches(PairSet.load(prepared/'pairs', s), tok, Pairs(max_tokens=16, max_frames=16)) for s in ('train', 'valid'))

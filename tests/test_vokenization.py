@@ -12,11 +12,12 @@ import yaml
 from support.trainings import CLI, python
 
 from vidlankd_nb.config import Pairs, Vokens, load_run
-from vidlankd_nb.files import UserError
 from vidlankd_nb.corpus import Examples, load_tokenizer
+from vidlankd_nb.encoders import states_of
+from vidlankd_nb.files import UserError
 from vidlankd_nb.masking import TextBatches
 from vidlankd_nb.pairs import PairSet
-from vidlankd_nb.teacher import VideoTeacher, states_of
+from vidlankd_nb.teacher import VideoTeacher
 from vidlankd_nb.vokenization import VokenLabels, choose_clips, diversity, make_vokens, nearest_vokens, quantisation, reads_vokens, voken_vectors
 
 FEW = {'threads': 1, 'world': {'names': 64, 'withheld': 64, 'noun_clips': 192, 'generic_clips': 30, 'two_event_clips': 10, 'sentences': 400}, 'features': {'workers': 0},

@@ -6,10 +6,11 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from transformers import AutoModel
 
+from vidlankd_nb.batches import derangement
 from vidlankd_nb.config import Encoder, Teacher
-from vidlankd_nb.files import UserError
 from vidlankd_nb.corpus import load_tokenizer, train_tokenizer
-from vidlankd_nb.teacher import TeacherTask, VideoTeacher, _shuffled, make_teacher
+from vidlankd_nb.files import UserError
+from vidlankd_nb.teacher import TeacherTask, VideoTeacher, make_teacher
 
 
 @pytest.fixture(scope='module')
@@ -65,11 +66,11 @@ def test_two_processes_give_what_one_gives(tok, tmp_path):
 
 def test_each_word_once_is_every_word(tok):
     "The task scores each different word once; the formula scores every token."
-    from vidlankd_nb.teacher import best_frames, infonce_of
+    from vidlankd_nb.teacher import frame_scores, infonce_of
     t, b = task(tok).double(), batch()
     b['video'] = b['video'].double()
     real, out = t.visible(b), t.model(b['input_ids'], b['attention_mask'], b['video'], b['video_mask'])
-    slow = infonce_of(best_frames(out.words, out.local, b['video_mask'], t.cfg.word_temperature)/t.cfg.temperature, real)
+    slow = infonce_of(frame_scores(out.words, out.local, b['video_mask'], t.cfg.word_temperature)/t.cfg.temperature, real)
     fast = t.word_contrast(b['input_ids'], real, out.local, b['video_mask'])
     torch.testing.assert_close(slow, fast)
     used = [t.model.word.weight, t.model.text.get_input_embeddings().weight, t.model.video.near.weight]
@@ -121,6 +122,6 @@ def test_a_window_without_a_middle_is_refused(tok, window):
 
 @pytest.mark.parametrize('n', [2, 3, 50])
 def test_shuffled_videos_are_never_ones_own(n):
-    partner = _shuffled(n, seed=0)
-    assert sorted(partner) == list(range(n)) and (partner != np.arange(n)).all() and np.array_equal(partner, _shuffled(n, seed=0))
-    assert n < 10 or not np.array_equal(partner, _shuffled(n, seed=1))
+    partner = derangement(n, seed=0)
+    assert sorted(partner) == list(range(n)) and (partner != np.arange(n)).all() and np.array_equal(partner, derangement(n, seed=0))
+    assert n < 10 or not np.array_equal(partner, derangement(n, seed=1))

@@ -19,7 +19,8 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from . import __version__
-from .ablation import Cell, clock, state_of
+from .grids import Cell
+from .ablation import clock, state_of
 from .config import Run
 from .corpus import cores
 from .evaluation.results import numbers

@@ -173,7 +173,7 @@ class Corpus(Section):
 class Encoder(Section):
     "Shape of a text encoder; `pretrained` starts from a folder instead of random weights."
     where: ClassVar[str] = 'text.'
-    architecture: str = 'bert'            # Hugging Face model type with a masked-LM head: bert, roberta, modernbert, distilbert
+    architecture: str = 'bert'            # Hugging Face model type with a masked-LM head: bert, roberta, modernbert, electra, …
     layers: int = setting(2, ONE_OR_MORE)                       # transformer layers
     width: int = setting(96, ONE_OR_MORE)                       # H: size of a token's state
     heads: int = setting(4, ONE_OR_MORE)                        # attention heads

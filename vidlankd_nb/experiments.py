@@ -18,10 +18,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from .batches import PairBatches
 from .captions import read_captions
 from .cards import student_card, teacher_card
 from .config import Distillation, Run, Student, differences, load_run, to_yaml
 from .corpus import Examples, build_corpus, check_vocabulary, cores, fingerprint, load_tokenizer
+from .encoders import encoder_flops, load_text, text_encoder
 from .examine import evaluate_model
 from .extraction import extract_folder
 from .files import UserError, make_folder, write_aside
@@ -34,8 +36,7 @@ from .plan import (HOW, OWN_TEACHERS, STAGES, Places, RunFolder, reads_teacher, 
     stage_key, stages_of, student_key, teacher_config, teacher_key)
 from .recipes import check_free, check_recipe
 from .student import StudentTask, budget_steps, save_student
-from .teacher import (PairBatches, TeacherTask, VideoTeacher, encoder_flops, load_text,
-    make_teacher, text_encoder)
+from .teacher import TeacherTask, VideoTeacher, make_teacher
 from .schedule import hash_seed, total_steps
 from .training import train
 from .vocabulary import gap_lines, vocabulary_of_run

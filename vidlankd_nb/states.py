@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
+from .encoders import states_of
 from .files import UserError
-from .teacher import states_of
 
 # %% ../nbs/09f_states.ipynb #8af37088
 def pieces_of_words(

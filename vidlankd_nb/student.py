@@ -16,9 +16,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from .config import Distillation
+from .encoders import encoder_flops, gradient_norms, mlm_sum, states_of, take, vocabulary_logits
 from .files import UserError, nearest, write_aside
-from .objectives import ModelOutputs, Objective, Tokens, build_parts, parse_objective
-from .teacher import encoder_flops, gradient_norms, mlm_sum, states_of, take, vocabulary_logits
+from .matching import ModelOutputs, Objective
+from .objectives import Tokens, build_parts, parse_objective
 
 # %% ../nbs/07_student.ipynb #b214c220
 HEADS = ('none', 'linear', 'mlp')

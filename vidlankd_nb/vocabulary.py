@@ -24,10 +24,10 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from .captions import read_captions
 from .corpus import is_held_out, read_lines
+from .encoders import most_tokens, vocabulary_logits
 from .files import UserError, write_json
 from .grounding import INK
 from .states import pieces_of_words, text_states
-from .teacher import most_tokens, vocabulary_logits
 
 # %% ../nbs/11a_vocabulary.ipynb #vc000007
 def words(text: str) -> list[str]:
@@ -224,7 +224,7 @@ def word_losses(
     batch: int = 128,     # hidden words at once
 ) -> list[tuple[str, float]]:   # (word, nats), in the order of the text
     "Each word's loss when it alone is hidden; words with unknown pieces are left out."
-    rows = hidden_words(tokenizer, lines, min(tokenizer.model_max_length, most_tokens(model.config) or 512))
+    rows = hidden_words(tokenizer, lines, min(tokenizer.model_max_length, most_tokens(model) or 512))
     batches = (_hidden(tokenizer, rows[k:k + batch]) for k in range(0, len(rows), batch))
     nats = []
     for b, states in text_states(model, batches):

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import transformers
 
+from ..batches import PairBatches
 from ..config import Run, load_run
 from ..corpus import load_tokenizer
 from ..examine import probe_folder
@@ -21,7 +22,7 @@ from ..experiments import Experiment, train_teacher
 from ..files import UserError
 from ..pairs import PairSet
 from ..pointing import pointing_scores, untrained
-from ..teacher import PairBatches, VideoTeacher
+from ..teacher import VideoTeacher
 from .objectives import machine
 
 # %% ../../nbs/bench/grounding.ipynb #bground6

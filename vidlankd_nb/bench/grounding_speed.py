@@ -19,9 +19,10 @@ import numpy as np
 import torch
 
 from ..config import load_run
+from ..encoders import states_of
 from ..grounding import Look, frame_states, heat_maps, similarity
 from ..retrieval import recall, search
-from ..teacher import make_teacher, states_of
+from ..teacher import make_teacher
 from .objectives import machine
 
 # %% ../../nbs/bench/grounding_speed.ipynb #542951cd

@@ -15,11 +15,11 @@ import torch
 
 from ..config import Corpus, Distillation, Encoder, samples
 from ..corpus import Examples, build_corpus, load_tokenizer
+from ..encoders import text_encoder
 from ..files import write_json
 from ..masking import TextBatches
-from ..objectives import OBJECTIVES, Objective
+from ..matching import OBJECTIVES, Objective
 from ..student import StudentTask
-from ..teacher import text_encoder
 from .objectives import machine
 
 # %% ../../nbs/bench/pushes.ipynb #bp000005

@@ -27,10 +27,10 @@ from ..monitoring import Watch, matmul_peak
 from ..training import make_accelerator, make_optimizer, optimizer_step, to_device
 
 from ..config import Distillation, Encoder, Training, load_run
+from ..encoders import text_encoder
 from ..masking import Masker, masked_batch, most_masked
-from ..objectives import ModelOutputs, Objective
+from ..matching import ModelOutputs, Objective
 from ..student import StudentTask, teacher_outputs, tokens_of
-from ..teacher import text_encoder
 from .objectives import machine, nst_loop
 
 # %% ../../nbs/bench/training.ipynb #64c94354

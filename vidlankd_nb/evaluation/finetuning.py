@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..config import FineTuning
-from ..teacher import encoder_flops, most_tokens
+from ..encoders import encoder_flops, most_tokens
 from ..schedule import epoch_order
 from ..training import make_accelerator, to_device, train
 from . import squad
