@@ -309,6 +309,29 @@ def test_a_cell_that_fails_does_not_stop_the_others(models_, data, tmp_path):
     assert not list((tmp_path/'out').rglob('failed.txt'))
 
 
+def test_why_a_cell_failed_is_kept_in_one_form(models_, data, tmp_path):
+    from vidlankd_nb import __version__
+    other = Path(shutil.copytree(data, tmp_path/'data'))
+    (other/'RTE'/'dev.tsv').write_text('index\tsentence1\tsentence2\tlabel\n')
+    cell = tmp_path/'out'/'one'/'rte'/'seed-0'
+    with pytest.raises(UserError): evaluate(grid({'one': models_['one']}, other, tmp_path/'out', 'rte', 1), show=False)
+    record = json.loads((cell/'failed.json').read_text())
+    assert (record['unit'], record['status'], record['version']) == ('one rte seed 0', 'failed', __version__) and 'gave no dev rows' in record['words']
+    (cell/'failed.txt').write_text('as an earlier version said it')
+    evaluate(grid({'one': models_['one']}, data, tmp_path/'out', 'rte', 1), show=False)
+    assert sorted(p.name for p in cell.iterdir() if not p.name.startswith('.')) == ['log.jsonl', 'predictions.json', 'result.json', 'rows.json']
+
+
+def test_processes_that_stop_early_are_counted(models_, data, tmp_path, monkeypatch, capfd):
+    from vidlankd_nb.evaluation import grid as module
+    from vidlankd_nb.jobs import Job
+    def broken(key, command, **more): return Job(key, [*command[:2], "print('no memory'); raise SystemExit(3)"], **more)
+    monkeypatch.setattr(module, 'Job', broken)
+    with pytest.raises(UserError, match=r'^2 of 2 processes stopped early \(exit code 3\); what they wrote above says why. The same command goes on from here.$'):
+        evaluate(grid({'one': models_['one']}, data, tmp_path/'out', seeds=2), processes=2, show=False)
+    assert capfd.readouterr().out.count('no memory') == 2
+
+
 def test_divergence_is_a_named_failure(models_, data, tmp_path):
     with pytest.raises(UserError, match='^1 of 1 cell failed. .*(gradient norm|is nan|inf)'): evaluate(grid({'one': models_['one']}, data, tmp_path/'out', seeds=1, cfg=FineTuning(epochs=2, batch=16, lr=1e-3, max_length=24, stop_norm=1e-9)), show=False)
     assert not results_in(tmp_path/'out')

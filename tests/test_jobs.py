@@ -141,6 +141,61 @@ def test_a_unit_that_fails_has_no_record_and_its_lock_is_free(tmp_path):
     assert not record_of(unit.folder).exists()
 
 
+# --- a list that several processes walk through
+
+WALK = """
+import sys, time
+from pathlib import Path
+from vidlankd_nb.files import UserError
+from vidlankd_nb.jobs import Unit, make_all
+out, seconds = Path(sys.argv[1]), float(sys.argv[2])
+def unit(name):
+    def make():
+        with open(out/name/'begun', 'a') as f: f.write('x')
+        time.sleep(seconds)
+        if name == 'bad': raise UserError('it diverged')
+        (out/name/'done').touch()
+    return Unit(name, out/name, name, make)
+make_all([unit(n) for n in ('a', 'bad', 'b', 'c')], lambda u: not (u.folder/'done').exists())
+"""
+
+
+def test_two_processes_walk_through_a_list_and_make_each_unit_once(tmp_path):
+    both = [start('-c', WALK, tmp_path, .3) for _ in range(2)]
+    for p in both: p.join(60)
+    assert [p.exitcode for p in both] == [0, 0]
+    assert {p.parent.name: p.read_text() for p in tmp_path.glob('*/begun')} == dict.fromkeys(('a', 'bad', 'b', 'c'), 'x')
+    assert sorted(p.parent.name for p in tmp_path.glob('*/done')) == ['a', 'b', 'c']
+    record = json.loads((tmp_path/'bad'/'failed.json').read_text())
+    assert (record['unit'], record['status'], record['words']) == ('bad', 'failed', 'it diverged')
+
+
+def test_what_a_killed_holder_left_is_made_by_the_one_that_waits(tmp_path):
+    first = start('-c', WALK, tmp_path, 60)
+    wait_for(tmp_path/'a'/'begun')
+    second = start('-c', WALK, tmp_path, 0)
+    for name in ('b', 'c'): wait_for(tmp_path/name/'done')     # it passes by what is held
+    time.sleep(.3)
+    assert second.is_alive() and not (tmp_path/'a'/'done').exists()
+    first.kill(); first.join()
+    second.join(60)
+    assert second.exitcode == 0 and (tmp_path/'a'/'done').exists() and (tmp_path/'a'/'begun').read_text() == 'xx'
+
+
+def test_a_failure_stays_with_its_unit_and_other_errors_are_ours(tmp_path):
+    asked = []
+    def unit(name, make): return jobs.Unit(name, tmp_path/name, name, make)
+    def bad(): asked.append(1); raise UserError('no rows')
+    def broken(): raise ZeroDivisionError
+    walk = [unit('bad', bad), unit('broken', broken)]
+    with pytest.raises(ZeroDivisionError): jobs.make_all(walk, lambda u: True)
+    assert jobs.failures(walk) == {walk[0]: 'no rows'} and asked == [1]
+    for u in walk: take(u.folder/'.lock', 'is free again').release()
+    jobs.failure_of(walk[0].folder).unlink()
+    jobs.make_all(walk[:1], lambda u: True)
+    assert asked == [1, 1]                       # tried once more, and not twice in one walk
+
+
 # --- jobs
 
 def job(key, code, **more): return Job(key, [sys.executable, '-c', code], **more)

@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from .config import flat
+from .files import flat
 from .files import UserError
 from .recipes import check_recipe, differing
 

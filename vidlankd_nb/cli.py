@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STRICT', 'OUT', 'CAPTIONS', 'FILES', 'BENCHMARKS', 'COMMANDS', 'MENDABLE', 'quiet', 'run_command', 'features_command',
-           'pairs_command', 'corpus_command', 'vocabulary_command', 'ground_command', 'named_models',
-           'evaluate_command', 'stage_command', 'demo', 'ablate', 'bench', 'usage', 'main']
+           'pairs_command', 'corpus_command', 'vocabulary_command', 'ground_command', 'evaluate_command',
+           'stage_command', 'demo', 'ablate', 'bench', 'usage', 'main']
 
 # %% ../nbs/13_cli.ipynb #1358b1ea
 import argparse
@@ -15,22 +15,14 @@ import inspect
 import os
 import shlex
 import sys
-import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from vidlankd_nb.arguments import (
-    FileUse,
-    command_parser,
-    configs_named,
-    file_words,
-    means_files,
-    run_words,
-    split_words,
-)
-
 from . import __version__
+from .arguments import (FileUse, command_parser, configs_named, file_words, means_files,
+    named_models, run_words, split_words)
 from .config import Corpus, Features, FineTuning, Pairs, Run, parse_run, presets, run_parser
 from .files import UserError, nearest
 
@@ -142,22 +134,6 @@ def ground_command(
     folder = Path(given.out or Path(words[0])/'looks')
     print(f"written: {folder/'look.html'}, .png, .svg, .json")
 
-# %% ../nbs/13_cli.ipynb #e7a1c0d2
-def named_models(
-    words: list[str],   # FOLDER or NAME=FOLDER
-) -> dict[str, str]:    # name -> folder
-    "Folders by name; raises `UserError` when two have the same."
-    models = {}
-    for word in words:
-        name, _, source = word.rpartition('=')
-        if '/' in word.split('=')[0]:   # an = inside a path
-            name, source = '', word
-        name = name or Path(source).resolve().name
-        if name in models:
-            raise UserError(f"Two models are called '{name}': name them, as {name}-2={source}.")
-        models[name] = source
-    return models
-
 # %% ../nbs/13_cli.ipynb #e7a1c0d3
 def evaluate_command(
     words: list[str],    # of `named_models`
@@ -177,7 +153,8 @@ def evaluate_command(
     tasks = given.tasks.replace(',', ' ').split()
     grid = Grid(models, tasks, given.out, given.benchmarks, given.seeds, given.first_seed, given.limit,
                 given.dev_limit, given.held_out, given.strict, given.keep_models, given.device, cfg)
-    folder, table = Path(given.out), None
+    folder = Path(given.out)
+    table = None
     try:
         evaluate(grid, given.processes)
     finally:   # a table of what is there
@@ -326,15 +303,11 @@ def _whole_grid(cells, run: Run, seeds: list[int], out: Path, space, args: list[
         raise UserError(f"{len(failed)} of {len(cells) * len(seeds)} cells failed: {shown}{more} "
                         "The others are done; the same command tries these again.")
 
-def _leave_with_parent() -> None:
-    "End this process when standard input ends."
-    os.read(0, 1)
-    os._exit(75)
-
 # %% ../nbs/13_cli.ipynb #abl13004
 def _part_of_grid(cells, run: Run, seeds: list[int], out: Path, space) -> None:
     "Show the table, or compute one cell with one seed; raises `UserError`."
     from vidlankd_nb.ablation import live_table, prepare, run_cell, state_of
+    from vidlankd_nb.jobs import leave_with_parent
     jobs = prepare(cells, run, seeds, out)
     if space.table:
         states = {(cell.name, seed): state_of(cell, run, seed, out) for cell, seed in jobs}
@@ -345,7 +318,7 @@ def _part_of_grid(cells, run: Run, seeds: list[int], out: Path, space) -> None:
         raise UserError(f"--cell {space.cell}: this grid has the numbers 0 to {total - 1} ({len(cells)} "
                         f"cells, {len(seeds)} seeds).")
     if space.leash:
-        threading.Thread(target=_leave_with_parent, daemon=True).start()
+        leave_with_parent(partial(os._exit, 75))
     cell, seed = jobs[space.cell]
     state = state_of(cell, run, seed, out)
     if state['status'] == 'done':
@@ -355,8 +328,7 @@ def _part_of_grid(cells, run: Run, seeds: list[int], out: Path, space) -> None:
         raise UserError(f"Cell '{cell.name}', seed {seed}: {state['words']}. "
                         "Choose another --out, or run the grid with --again.")
     quiet(run)
-    def tell(text): print(text, flush=True)
-    run_cell(cell, run, seed, out, tell)
+    run_cell(cell, run, seed, out, partial(print, flush=True))
 
 # %% ../nbs/13_cli.ipynb #abl13003
 def ablate(
@@ -367,8 +339,8 @@ def ablate(
     parser = _ablate_parser()
     _, options = split_words(args, parser)
     known = ', '.join(grids())
-    named, first = configs_named(options), {option[0] for option in options}
-    if not named and not first & {'-h', '--help', '--config'}:
+    first = {option[0] for option in options}
+    if not configs_named(options) and not first & {'-h', '--help', '--config'}:
         raise UserError(f"'vidlankd ablate' needs --config with a preset ({', '.join(presets())}) or a YAML "
                         f"file, and --grid ({known}).")
     run, space = parse_run(args, parser)

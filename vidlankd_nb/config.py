@@ -8,7 +8,7 @@ __all__ = ['ONE_OR_MORE', 'ZERO_OR_MORE', 'ABOVE_ZERO', 'NUMBER', 'SHARE', 'SHAR
            'Data', 'World', 'Features', 'Pairs', 'Corpus', 'Encoder', 'Training', 'Teacher', 'Distillation', 'Student',
            'Vokens', 'Evaluation', 'FineTuning', 'Run', 'samples', 'presets', 'config_file', 'field_docs', 'dotted',
            'run_parser', 'current_name', 'current_text', 'current_config', 'current_words', 'in_old_names', 'parse_run',
-           'check_filled', 'explain', 'plain_value', 'load_run', 'to_yaml', 'flat', 'differences']
+           'check_filled', 'named_keys', 'explain', 'plain_value', 'load_run', 'to_yaml', 'differences']
 
 # %% ../nbs/00a_config.ipynb #2da67c4a
 import inspect
@@ -26,7 +26,7 @@ from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
-from .files import UserError, nearest
+from .files import UserError, flat, nearest, plain_words
 
 # %% ../nbs/00a_config.ipynb #cfset002
 @dataclass(frozen=True)
@@ -473,44 +473,28 @@ def check_filled(
         inside = get_args(hints[f.name])
         if value is None and NoneType not in inside:
             raise UserError(f"{where}{f.name} is null; it needs a value. Take the line away for the default.")
-        if is_dataclass(hints[f.name]): check_filled(hints[f.name], value, f'{where}{f.name}.')
+        if is_dataclass(hints[f.name]):
+            if not hasattr(value, 'keys'):
+                raise UserError(f"{where}{f.name} is {value}; a mapping with keys such as "
+                                f"{', '.join(dotted(hints[f.name]))} is expected.")
+            check_filled(hints[f.name], value, f'{where}{f.name}.')
         elif value is not None and inside and isinstance(inside[-1], type) and is_dataclass(inside[-1]):
-            for k in value: check_filled(inside[-1], value[k], f'{where}{f.name}.{k}.')
+            for k in value:
+                check_filled(inside[-1], value[k], f'{where}{f.name}.{k}.')
 
 # %% ../nbs/00a_config.ipynb #7a4148d1
-_EXPECTED = {'int': 'a whole number', 'float': 'a number', 'bool': 'true or false', 'str': 'text',
-             'list': 'a list', 'dict': 'a mapping', 'NoneType': 'null'}
+@lru_cache
+def named_keys() -> dict[str, list[str]]:   # 'students' -> keys of a student
+    "The mappings of a run whose names are the user's own, and the keys behind a name."
+    return {f.name: [*dotted(get_args(f.type)[1])] for f in fields(Run) if get_origin(f.type) is dict}
 
 def explain(
     message: str,   # of a `jsonargparse` error
     parser,         # the parser that raised it
 ) -> str:
-    "A sentence about a wrong option or key, with the nearest valid one."
-    options = {o for a in parser._actions for o in a.option_strings if o.startswith('--')}
-    keys = {o[2:] for o in options}
-    if m := re.search(r"unrecognized arguments: (\S+)", message):
-        word = m[1].split('=')[0]
-        if not word.startswith('-'): return f"Unexpected word '{word}'; options begin with --, see --help."
-        return f"Unknown option '{word}': {nearest(word, options)}"
-    where = '.'.join(re.findall(r'Parser key "([\w.]+)":', message))
-    if m := re.search(r"class_path '[\w.]*?(\w+)':\s+Option '([\w.]+)' is not accepted", message):
-        return f"Unknown key '{m[2]}' in {where}: {nearest(m[2], dotted(globals()[m[1]]))}"
-    if where and (m := re.search(r"Expected a typing\.Literal\[(.+?)\]\. (?:Got|Given) value: (.+)",
-                                 message)):
-        choices = re.findall(r"'([^']+)'", m[1])
-        return f"Unknown {where} '{m[2]}': {nearest(m[2], choices)}"
-    if where and (m := re.search(r"Not a valid subclass of (\w+)\. (?:Got|Given) value: (\S+)", message)):
-        return (f"{where} holds {m[2].replace('None', 'null')}; a mapping with keys such as "
-                f"{', '.join(dotted(globals()[m[1]]))} is expected.")
-    if where and (kinds := re.findall(r"Expected a <class '(\w+)'>", message)):
-        return (f"{where} is {re.findall(r'(?:Got|Given) value: (.+)', message)[-1]}; "
-                f"{' or '.join(dict.fromkeys(_EXPECTED.get(k, str(k)) for k in kinds))} is expected.")
-    if m := re.search(r"(?:Group|Key|Option) '([\w.]+)' (?:does not accept|is not|not) (?:nested "
-                      r"key|option|expected)? ?'?([\w.]*)'?", message):
-        group, key = m[1], m[2]
-        inside = {k for k in keys if k.startswith(group + '.')}
-        return f"Unknown key '{group}.{key}': {nearest(f'{group}.{key}', inside or keys)}"
-    return re.sub(r'\s+', ' ', message.replace("<class '", "'").replace("'>", "'")).strip()
+    "A sentence about a wrong option, key or value, with the nearest valid one."
+    options = [o for a in parser._actions for o in a.option_strings if o.startswith('--')]
+    return plain_words(message, options, named_keys())
 
 # %% ../nbs/00a_config.ipynb #05257af0
 def plain_value(value: Any) -> Any:
@@ -539,18 +523,6 @@ def to_yaml(
     return yaml.safe_dump(asdict(run), sort_keys=False, allow_unicode=True, width=120)
 
 # %% ../nbs/00a_config.ipynb #a2436982
-def flat(
-    tree: dict,          # of dictionaries
-    prefix: str = '',
-    joint: str = '.',    # between the keys
-) -> dict:               # 'teacher.lr' -> value
-    "A tree of plain data by joined keys; an empty mapping is a value."
-    found = {}
-    for k, v in tree.items():
-        if isinstance(v, dict) and v: found |= flat(v, f'{prefix}{k}{joint}', joint)
-        else: found[f'{prefix}{k}'] = v
-    return found
-
 def differences(
     a: Run,
     b: Run,

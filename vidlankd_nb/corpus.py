@@ -34,6 +34,7 @@ from transformers import (
 
 from .config import Corpus
 from .files import UserError, make_folder, write_aside, write_json
+from .recipes import check_recipe, differing, hashed
 
 # %% ../nbs/04_corpus.ipynb #3ddeac9e
 def is_markup(
@@ -175,7 +176,7 @@ def fingerprint(
     "What ties token ids to the tokenizer that made them: a hash of its full definition."
     definition = json.loads(cast(Tokenizer, tokenizer.backend_tokenizer).to_str())
     definition |= {'truncation': None, 'padding': None}
-    return hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()[:16]
+    return hashed(json.dumps(definition, sort_keys=True).encode())
 
 # %% ../nbs/04_corpus.ipynb #7fbaccf4
 def is_held_out(
@@ -279,7 +280,17 @@ def _known_by(file: Path) -> list:
     with open(file, 'rb') as f:
         first = f.read(2**16)
         f.seek(max(0, size - 2**16))
-        return [file.name, size, hashlib.sha256(first + f.read()).hexdigest()[:16]]
+        return [file.name, size, hashed(first, f.read())]
+
+def _other_recipe(theirs: dict, mine: dict) -> list[str]:
+    "Where a corpus differs from the one that is asked for; of files of text, which ones."
+    there = {k: theirs.get(k) for k in mine}
+    odd = []
+    if there['text'] != mine['text']:
+        names = dict.fromkeys(name for name, *_ in mine['text'])
+        odd.append(f"its text is not that of {', '.join(names)}")
+    settings = [k for k in mine if k != 'text']
+    return differing({k: there[k] for k in settings}, {k: mine[k] for k in settings}) + odd
 
 def claim(
     out: Path,
@@ -291,12 +302,8 @@ def claim(
     mine['text'] = [_known_by(f) for f in files]
     if (out/'source.json').exists() and (out/'tokenizer').is_dir():
         theirs = json.loads((out/'source.json').read_text(encoding='utf-8'))
-        different = [k for k in mine if mine[k] != theirs.get(k)]
-        if different:
-            what = different[0]
-            values = '' if what == 'text' else f' ({theirs.get(what)}, not {mine[what]})'
-            raise UserError(f"{out} holds a corpus made with another {what}{values}: "
-                            "choose another folder. Nothing was written.")
+        check_recipe(out, 'a corpus made from something else', _other_recipe(theirs, mine),
+                     'choose another folder. Nothing was written.')
     make_folder(out)
     write_aside(out/'source.json', json.dumps(mine))
 

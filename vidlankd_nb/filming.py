@@ -17,7 +17,8 @@ import av
 import numpy as np
 
 from .config import World
-from .files import UserError, make_folder
+from .files import UserError, flat, make_folder
+from .recipes import check_recipe, differing
 from .toyworld import (ATTRIBUTES, KINDS, Clip, Event, answers, balanced_attributes,
     corpus_lines, generic_clips, make_names, make_probes, noun_clips, two_event_clips)
 
@@ -280,10 +281,10 @@ def _is_made(folder: Path, stamp: dict) -> bool:
     file = folder/'world.json'
     if not file.exists():
         return False
-    if json.loads(file.read_text(encoding='utf-8')) == stamp:
-        return True
-    raise UserError(f"{folder} holds another toy world (see its world.json): "
-                    "choose another folder, or delete that one.")
+    there = flat(json.loads(file.read_text(encoding='utf-8')))
+    check_recipe(folder, 'another toy world', differing(there, flat(stamp)),
+                 'choose another folder, or delete that one.')
+    return True
 
 # %% ../nbs/01a_filming.ipynb #fi000013
 def _names(world: World, seed: int) -> tuple[list, list]:

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from .config import Training, flat
+from .config import Training
+from .files import flat
 from .files import UserError, nearest, write_aside
 
 # %% ../nbs/07b_monitoring.ipynb #25e762f3

@@ -8,19 +8,30 @@ __all__ = ['hashed', 'digest', 'contents', 'differing', 'check_recipe', 'check_f
 # %% ../nbs/00a_recipes.ipynb #rc000004
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from .files import UserError
 
 # %% ../nbs/00a_recipes.ipynb #rc000006
+def _pieces(part: bytes | Path, size: int = 2**22) -> Iterator[bytes]:
+    "Bytes as they are, and those of a file one piece after the other."
+    if isinstance(part, bytes):
+        yield part
+        return
+    with open(part, 'rb') as f:
+        while piece := f.read(size):
+            yield piece
+
 def hashed(
-    *chunks: bytes,   # hashed as if they were one piece
-) -> str:             # 16 hexadecimal digits
-    "A short hash of bytes."
-    h = hashlib.sha256()
-    for chunk in chunks:
-        h.update(chunk)
-    return h.hexdigest()[:16]
+    *parts: bytes | Path,   # hashed as if they were one piece; a path stands for what its file holds
+) -> str:                   # 16 hexadecimal digits
+    "A short hash of bytes and of files of any size."
+    found = hashlib.sha256()
+    for part in parts:
+        for piece in _pieces(part):
+            found.update(piece)
+    return found.hexdigest()[:16]
 
 def digest(
     *parts,           # plain data: numbers, texts, lists, dictionaries
@@ -35,11 +46,14 @@ def contents(
 ) -> str | None:          # 16 hexadecimal digits; None where nothing is
     "What a file or folder holds, as a hash."
     path = Path(path)
-    if path.is_dir(): return _listing(path)
-    if not path.exists(): return None
+    if path.is_dir():
+        return _listing(path)
+    if not path.exists():
+        return None
     about = path.stat()
+    if about.st_size <= whole:
+        return hashed(path)
     with open(path, 'rb') as f:
-        if about.st_size <= whole: return hashed(f.read())
         head = f.read(whole // 2)
         f.seek(-whole // 2, 2)
         ends = hashlib.sha256(head + f.read())
@@ -49,19 +63,23 @@ def _listing(folder: Path) -> str:
     "Names, sizes and times of the files in a folder, as a hash."
     found = []
     for f in folder.rglob('*'):
-        if not f.is_file(): continue
-        about = f.stat()
-        found.append([str(f.relative_to(folder)), about.st_size, about.st_mtime_ns])
+        if f.is_file():
+            about = f.stat()
+            found.append([str(f.relative_to(folder)), about.st_size, about.st_mtime_ns])
     return digest(sorted(found))
 
 # %% ../nbs/00a_recipes.ipynb #rc000014
 def differing(
     there: dict,     # the recipe that a folder has
     now: dict,       # the recipe that is asked for
+    words: str = '{} is {!r} there, {!r} now',   # with places for a key and its two values
 ) -> list[str]:      # 'rate is 1 there, 2 now', one for each key that differs
     "Where two recipes differ."
-    keys = dict.fromkeys([*there, *now])
-    return [f"{k} is {there.get(k)!r} there, {now.get(k)!r} now" for k in keys if there.get(k) != now.get(k)]
+    found = []
+    for k in dict.fromkeys([*there, *now]):
+        if there.get(k) != now.get(k):
+            found.append(words.format(k, there.get(k), now.get(k)))
+    return found
 
 def check_recipe(
     folder: str | Path,
@@ -70,7 +88,8 @@ def check_recipe(
     cure: str,         # what to do about it
 ) -> None:
     "Raise `UserError` that names the first three differences, where there are any."
-    if not odd: return
+    if not odd:
+        return
     named = '; '.join(odd[:3])
     more = ' …' if len(odd) > 3 else ''
     raise UserError(f"{folder} holds {holds} ({named}{more}): {cure}")
@@ -85,7 +104,8 @@ def check_free(
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; choose a folder for the {kind}.")
-    if (folder/recipe).exists() or not folder.exists(): return
+    if (folder/recipe).exists() or not folder.exists():
+        return
     if any(not p.name.startswith('.lock') for p in folder.iterdir()):
         raise UserError(f"{folder} is not empty and holds no {kind}: choose another folder. "
                         "Nothing was written.")

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from .features import FeatureRows
 from .files import UserError, make_folder, write_json
+from .recipes import check_recipe, differing
 from .video import even
 
 # %% ../nbs/02c_store.ipynb #172ea60a
@@ -62,15 +63,8 @@ def same_settings(
         write_json(path, meta)
         return
     old = json.loads(path.read_text(encoding='utf-8'))
-    differ = []
-    for k in {**old, **meta}:
-        there = old.get(k)
-        now = meta.get(k)
-        if there != now:
-            differ.append(f"{k} is {there!r} there, {now!r} now")
-    if differ:
-        raise UserError(f"{path.parent} holds features made with other settings ({'; '.join(differ)}); "
-                        "choose another folder or delete it.")
+    check_recipe(path.parent, 'features made with other settings', differing(old, meta),
+                 'choose another folder or delete it.')
 
 # %% ../nbs/02c_store.ipynb #824b2d7e
 class StoreWriter:

@@ -8,7 +8,6 @@ __all__ = ['SOURCES', 'choose_clips', 'clip_rows', 'voken_vectors', 'nearest_vok
            'diversity', 'make_vokens', 'reads_vokens', 'labels_for']
 
 # %% ../nbs/11_vokenization.ipynb #vk000004
-import hashlib
 import json
 import os
 import shutil
@@ -29,6 +28,7 @@ from .files import Progress, UserError, nearest, write_aside, write_json
 from .grounding import INK
 from .objectives import parse_objective
 from .pairs import PairSet, unit
+from .recipes import check_free, hashed
 from .retrieval import nearest_neighbours
 from .states import text_states
 from .teacher import VideoTeacher
@@ -119,11 +119,11 @@ def corpus_digest(
     rows: int = 1024,     # blocks looked at
 ) -> str:                 # 16 hexadecimal digits
     "What ties vokens to one split of one corpus."
-    digest = hashlib.sha256(json.dumps(examples.manifest, sort_keys=True).encode())
+    known = [json.dumps(examples.manifest, sort_keys=True).encode()]
     if len(examples):
         ids, _ = examples[_spread(len(examples), rows)]
-        digest.update(ids.tobytes())
-    return digest.hexdigest()[:16]
+        known.append(ids.tobytes())
+    return hashed(*known)
 
 def _spread(n: int, wanted: int) -> np.ndarray:
     "At most so many numbers below n, evenly spread."
@@ -306,7 +306,7 @@ def make_vokens(
     "Name every token of a corpus by a clip; raises `UserError` on impossible settings, and where `out` holds something else."
     out = Path(out)
     train = PairSet.load(pairs, 'train')
-    _free(out)
+    check_free(out, 'set of vokens', 'making.json')
     chosen = choose_clips(len(train), cfg.count, seed)
     model = VideoTeacher.from_pretrained(teacher).eval()
     model.to('cuda' if torch.cuda.is_available() else 'cpu')   # pyright: ignore[reportArgumentType]   # transformers wraps `to` and loses its self
@@ -315,7 +315,7 @@ def make_vokens(
     vectors = voken_vectors(model, train, chosen, pairs_cfg, cfg.source)
     identity = {'count': cfg.count, 'source': cfg.source, 'seed': seed,
                 'corpus': {s: corpus_digest(e) for s, e in splits.items()},
-                'vectors': hashlib.sha256(vectors.numpy().tobytes()).hexdigest()[:16]}
+                'vectors': hashed(vectors.numpy().tobytes())}
     _begin(out, identity)
     np.save(out/'vectors.npy', vectors.numpy())
     write_aside(out/'clips.json', json.dumps(_described(train, chosen)))
@@ -343,15 +343,6 @@ def _label(out, splits: dict, encoder, special, vectors, cfg: Vokens, show: bool
     bar.close()
 
 # %% ../nbs/11_vokenization.ipynb #vk000039
-def _free(out: Path) -> None:
-    "Raises `UserError` where something other than vokens lies."
-    if not out.exists():
-        return
-    ours = out.is_dir() and ((out/'making.json').exists() or not any(out.iterdir()))
-    if not ours:
-        raise UserError(f"{out} is in use for something other than vokens: choose a new folder. "
-                        "Nothing was written.")
-
 def _begin(out: Path, identity: dict) -> None:
     "An empty folder, or the one that an interrupted run with the same `identity` left."
     file = out/'making.json'

@@ -7,7 +7,6 @@ __all__ = ['VOCABULARY_FILES', 'HEADS', 'Candidate', 'hushed', 'candidate', 'fin
            'text_folder', 'pretrained', 'with_head']
 
 # %% ../../nbs/09d_encoders.ipynb #en09imp1
-import hashlib
 import json
 import tempfile
 from collections.abc import Iterator
@@ -32,6 +31,7 @@ from transformers.modeling_outputs import QuestionAnsweringModelOutput, Sequence
 from transformers.utils import logging
 
 from ..files import UserError
+from ..recipes import hashed
 from ..teacher import VideoTeacher
 from ..schedule import hash_seed
 from .benchmarks import Task
@@ -128,16 +128,12 @@ def fingerprint(
     if folder is None:
         revision = getattr(config, '_commit_hash', None)
         shape = json.dumps(config.to_dict(), sort_keys=True, default=str)
-        return revision[:16] if revision else hashlib.sha256(shape.encode()).hexdigest()[:16]
-    found = hashlib.sha256()
+        return revision[:16] if revision else hashed(shape.encode())
+    found = []
     for file in sorted(folder.iterdir()):
-        if not _decides(file):
-            continue
-        found.update(file.name.encode())
-        with open(file, 'rb') as f:
-            while block := f.read(1 << 22):
-                found.update(block)
-    return found.hexdigest()[:16]
+        if _decides(file):
+            found += [file.name.encode(), file]
+    return hashed(*found)
 
 # %% ../../nbs/09d_encoders.ipynb #86723b41
 HEADS = {

@@ -5,23 +5,18 @@
 # %% auto #0
 __all__ = ['TOY', 'SPEED_ONLY', 'RESULT_HAS', 'named_tasks', 'draw', 'rows_fingerprint', 'left_out', 'Grid', 'settings',
            'results_in', 'check_identity', 'identity_of', 'write_result', 'spoken', 'row_values', 'answer', 'compute',
-           'probe_cell', 'held', 'candidates_of', 'work', 'counted', 'grouped', 'evaluate', 'side_by_side', 'worker']
+           'probe_cell', 'candidates_of', 'units_of', 'work', 'counted', 'grouped', 'evaluate', 'side_by_side',
+           'worker']
 
 # %% ../../nbs/09d_grid.ipynb #gr09imp1
-import fcntl
-import hashlib
 import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
-import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
 from typing import cast
@@ -41,6 +36,8 @@ from vidlankd_nb.evaluation.finetuning import (
 from ..config import FineTuning, in_old_names, samples
 from ..files import UserError, nearest, write_aside, write_json
 from ..schedule import epoch_order
+from ..jobs import Job, Runner, Unit, failure_of, failures, leave_with_parent, make_all
+from ..recipes import check_recipe, differing, digest, hashed
 from . import squad
 from .benchmarks import GROUPS, TASKS, Task, tasks
 from .encoders import Candidate, candidate, pretrained
@@ -81,10 +78,7 @@ def draw(
 
 def rows_fingerprint(*sets: list[dict]) -> str:   # 16 hexadecimal digits
     "Changes when a row does."
-    found = hashlib.sha256()
-    for rows in sets:
-        found.update(json.dumps(list(rows), sort_keys=True).encode())
-    return found.hexdigest()[:16]
+    return hashed(*[json.dumps(list(rows), sort_keys=True).encode() for rows in sets])
 
 def left_out(*sets: Rows) -> int:
     "How many rows were skipped; what sets of one file both met (`held_out`) counts once."
@@ -203,21 +197,15 @@ def results_in(out: str | Path) -> list[dict]:
     return [_result_in(file) for file in sorted(Path(out).glob('*/*/seed-*/result.json'))]
 
 # %% ../../nbs/09d_grid.ipynb #d1f19033
-def _other_settings(mine: dict, theirs: dict) -> list[str]:
-    "Which settings differ, in words."
-    names = mine | theirs
-    return [f'{name} {theirs.get(name)} there, {mine.get(name)} now'
-            for name in names if mine.get(name) != theirs.get(name)]
-
 def check_identity(grid: Grid, candidates: dict[str, Candidate]) -> None:
     "Raises `UserError` when results of other settings or another model are in the folder."
+    mine = settings(grid)
     for result in results_in(grid.out):
         identity = result['identity']
-        odd = [] if result['kind'] == 'probe' else _other_settings(settings(grid), identity['settings'])
-        if odd:
-            first = '; '.join(odd[:3])
-            raise UserError(f"'{grid.out}' holds results of other settings ({first}): "
-                            "they do not belong in one table. Choose another --out.")
+        if result['kind'] != 'probe':
+            odd = differing(identity['settings'], mine, '{} {} there, {} now')
+            check_recipe(f"'{grid.out}'", 'results of other settings', odd,
+                         'they do not belong in one table. Choose another --out.')
         c = candidates.get(result['model'])
         if c and c.fingerprint != identity['model']:
             raise UserError(f"'{c.name}' is another model now than in {result['folder']}: "
@@ -352,50 +340,33 @@ def probe_cell(grid: Grid, c: Candidate, seed: int) -> None:
     if 'order' in found:
         scores['order'] = found['order']['accuracy']
     scores |= found['property']['per_attribute']
-    identity = {'settings': {}, 'model': c.fingerprint,
-                'rows': hashlib.sha256(file.read_bytes()).hexdigest()[:16]}
+    identity = {'settings': {}, 'model': c.fingerprint, 'rows': hashed(file)}
     write_result(grid, c, TOY, seed, scores, {}, [], majority=by_chance, identity=identity)
 
-# %% ../../nbs/09d_grid.ipynb #db7c43dc
-@contextmanager
-def held(
-    folder: Path,
-    wait: bool = False,   # until the one that holds it lets go
-) -> Iterator[bool]:      # False if somebody else has it
-    "The lock of a cell."
-    folder.mkdir(parents=True, exist_ok=True)
-    how = fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB
-    with open(folder/'.lock', 'w') as f:
-        try:
-            fcntl.flock(f, how)
-            is_mine = True
-        except BlockingIOError:
-            is_mine = False
-        yield is_mine
-
 # %% ../../nbs/09d_grid.ipynb #6e35db06
-def _is_due(grid: Grid, cell: tuple[str, str, int]) -> bool:
-    "Does the cell owe something, and has it not failed?"
-    return bool(grid.missing(cell)) and not (grid.folder(*cell)/'failed.txt').exists()
-
 def candidates_of(grid: Grid) -> dict[str, Candidate]:
     "The grid's models by name; errors as for `candidate`."
     return {name: candidate(source, name) for name, source in grid.models.items()}
 
-def work(grid: Grid, candidates: dict[str, Candidate], show: bool = True) -> None:
-    "Walk through the cells twice: first those that nobody holds, then those whose holder left them undone."
-    for wait in (False, True):
-        for cell in grid.cells():
-            if not _is_due(grid, cell):
-                continue
-            folder = grid.folder(*cell)
-            with held(folder, wait) as is_mine:
-                if not is_mine or not _is_due(grid, cell):
-                    continue
-                try:
-                    compute(grid, candidates[cell[0]], cell, show)
-                except UserError as e:
-                    write_aside(folder/'failed.txt', str(e))
+def units_of(
+    grid: Grid,
+    candidates: dict[str, Candidate],
+    show: bool = True,
+) -> dict[Unit, tuple[str, str, int]]:   # unit -> (model, trained task, seed)
+    "The cells as pieces of work. Their rows are not in their keys: they are compared when they have been read."
+    found = {}
+    for cell in grid.cells():
+        model, task, seed = cell
+        c = candidates[model]
+        key = digest(settings(grid), c.fingerprint, task, seed)
+        make = partial(compute, grid, c, cell, show)
+        unit = Unit(f'{model} {task} seed {seed}', grid.folder(*cell), key, make)
+        found[unit] = cell
+    return found
+
+def work(grid: Grid, units: dict[Unit, tuple[str, str, int]]) -> None:
+    "Walk through the cells; one that fails is left, and says why."
+    make_all(list(units), lambda unit: bool(grid.missing(units[unit])))
 
 # %% ../../nbs/09d_grid.ipynb #fbd18216
 def counted(n: int, thing: str) -> str:
@@ -409,22 +380,17 @@ def grouped(failed: dict) -> dict:   # (model, task, why) -> seeds
         out.setdefault((model, task, why), []).append(seed)
     return out
 
-def _check_none_failed(grid: Grid) -> None:
+def _check_none_failed(units: dict[Unit, tuple[str, str, int]]) -> None:
     "Raises `UserError` that names each cell that failed."
-    cells = grid.cells()
-    failed = {}
-    for cell in cells:
-        file = grid.folder(*cell)/'failed.txt'
-        if file.exists():
-            failed[cell] = file.read_text()
+    failed = {units[unit]: why for unit, why in failures(list(units)).items()}
     if not failed:
         return
     named = []
     for (model, task, why), seeds in grouped(failed).items():
         how_many = counted(len(seeds), 'seed')
         named.append(f'[{model}, {task}: {how_many}] {why}')
-    others = ', the others are done' if len(failed) < len(cells) else ''
-    all_cells = counted(len(cells), 'cell')
+    others = ', the others are done' if len(failed) < len(units) else ''
+    all_cells = counted(len(units), 'cell')
     which = ' '.join(named)
     raise UserError(f'{len(failed)} of {all_cells} failed{others}. {which}')
 
@@ -440,19 +406,20 @@ def evaluate(
                         "start the command once.")
     candidates = candidates_of(grid)
     check_identity(grid, candidates)
-    cells = grid.cells()
-    for cell in cells:
-        (grid.folder(*cell)/'failed.txt').unlink(missing_ok=True)
+    units = units_of(grid, candidates, show)
+    for unit in units:
+        failure_of(unit.folder).unlink(missing_ok=True)
+        (unit.folder/'failed.txt').unlink(missing_ok=True)   # its earlier name
     Path(grid.out).mkdir(parents=True, exist_ok=True)
-    todo = len(list(filter(grid.missing, cells)))
+    todo = len(list(filter(grid.missing, units.values())))
     if show:
-        all_cells = counted(len(cells), 'cell')
+        all_cells = counted(len(units), 'cell')
         print(f'{all_cells}, {todo} to compute', flush=True)
     processes = min(processes, todo)
     if processes > 1:
         side_by_side(grid, processes)
-    work(grid, candidates, show)
-    _check_none_failed(grid)
+    work(grid, units)
+    _check_none_failed(units)
     return results_in(grid.out)
 
 # %% ../../nbs/09d_grid.ipynb #65010dc3
@@ -463,44 +430,27 @@ def _visible_gpus(grid: Grid) -> list[str]:
     every = ','.join(map(str, range(torch.cuda.device_count())))
     return os.environ.get('CUDA_VISIBLE_DEVICES', every).split(',')
 
-def _start_worker(grid: Grid, gpu: str | None) -> subprocess.Popen:
-    "A process beside this one; it is told the grid through a pipe, and leaves when that closes."
-    env = os.environ | {'OMP_NUM_THREADS': '1'}
-    if gpu is not None:
-        env['CUDA_VISIBLE_DEVICES'] = gpu
-    code = 'from vidlankd_nb.evaluation.grid import worker; worker()'
-    started = subprocess.Popen([sys.executable, '-c', code], stdin=subprocess.PIPE, env=env, text=True)
-    assert started.stdin is not None
-    started.stdin.write(json.dumps(asdict(grid)) + '\n')
-    started.stdin.flush()
-    return started
-
 def side_by_side(grid: Grid, processes: int) -> None:
     "Workers on the same grid, one thread or one GPU each; raises `UserError` when one of them breaks."
-    gpus = _visible_gpus(grid)
-    group = []
-    for i in range(processes):
-        gpu = gpus[i % len(gpus)] if gpus else None
-        group.append(_start_worker(grid, gpu))
-    codes = [process.wait() for process in group]
-    for process in group:
-        process.stdin.close()
+    command = [sys.executable, '-c', 'from vidlankd_nb.evaluation.grid import worker; worker()']
+    words = json.dumps(asdict(grid)) + '\n'
+    jobs = [Job(k, command, env={'OMP_NUM_THREADS': '1'}, words=words) for k in range(processes)]
+    codes = []
+    Runner(jobs, processes,
+           said=lambda job, line: print(line, end='', flush=True),
+           ended=lambda job, code, last: codes.append(code),
+           gpus=_visible_gpus(grid)).run()
     broken = list(filter(None, codes))
     if broken:
         raise UserError(f"{len(broken)} of {processes} processes stopped early (exit code {broken[0]}); "
                         "what they wrote above says why. The same command goes on from here.")
 
-def _leave_with_parent() -> None:
-    "Wait until the pipe closes, then take a scheduler's signal. Not through sys.stdin, whose lock would outlive us."
-    os.read(0, 1)
-    os.kill(os.getpid(), signal.SIGTERM)
-
 def worker() -> None:
     "The whole life of a process beside another one."
     grid = Grid(**json.loads(sys.stdin.readline()))
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    leave_with_parent(partial(os.kill, os.getpid(), signal.SIGTERM))   # training saves, and leaves
     torch.set_num_threads(1)
     try:
-        work(grid, candidates_of(grid))
+        work(grid, units_of(grid, candidates_of(grid)))
     except KeyboardInterrupt:
         os._exit(130)

@@ -23,8 +23,7 @@ from jinja2 import Environment, PackageLoader
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..config import flat
-from ..files import UserError, nearest, write_aside
+from ..files import UserError, flat, nearest, write_aside
 from .benchmarks import GROUPS, TASKS
 from .differences import difference, difference_lines
 from .grid import results_in
@@ -42,7 +41,8 @@ def cell_text(
     dash: str = '–',
 ) -> str:                # percent
     "Median (lowest–highest), and the collapsed among the runs."
-    if not runs: return dash
+    if not runs:
+        return dash
     v = sorted(percent(runs))
     text = f'{np.median(v):.1f}'
     if len(v) > 1:
@@ -57,7 +57,8 @@ def glue_score(
     run: dict,           # of `results_in`
 ) -> float | None:       # share
     "A run's part in the GLUE average: the mean of a task's metrics, of MNLI's two dev sets; None where MNLI lacks one."
-    if run['task'] != 'mnli': return run['value']
+    if run['task'] != 'mnli':
+        return run['value']
     matched = run['scores'].get('accuracy')
     mismatched = run['scores'].get('accuracy_mismatched')
     return None if None in (matched, mismatched) else (matched + mismatched) / 2
@@ -74,7 +75,8 @@ def glue_average(
         part = glue_score(r)
         if r['model'] == model and r['task'] in tasks and part is not None:
             scores.setdefault(r['seed'], {})[r['task']] = part
-            if r['collapsed']: collapsed[r['seed']] = r['collapsed']
+            if r['collapsed']:
+                collapsed[r['seed']] = r['collapsed']
     missing = set(tasks).difference(*scores.values())
     runs = []
     for seed, by_task in sorted(scores.items()):
@@ -157,7 +159,8 @@ def plot_task(
     "Every run of a task, with medians and error bars."
     names = list(runs)
     for x, name in enumerate(names):
-        if not runs[name]: continue
+        if not runs[name]:
+            continue
         v = np.array(percent(runs[name]))
         middle = np.median(v)
         ax.errorbar(x, middle, [[middle - v.min()], [v.max() - middle]], fmt='_', color='black', ms=16,
@@ -198,8 +201,8 @@ def arranged(
     models: Sequence[str] = (),   # the order of models; others follow by the alphabet
 ) -> dict:               # task -> model -> its runs, perhaps none
     "Results in the order of a table."
-    def task_order(task):
-        return ([*TASKS].index(task) if task in TASKS else -1, task)
+    def task_order(task: str) -> tuple[int, str]:
+        return [*TASKS].index(task) if task in TASKS else -1, task
     found = set(map(itemgetter('model'), results))
     names = [*filter(found.__contains__, models), *sorted(found.difference(models))]
     out = {}
@@ -217,7 +220,8 @@ def summary(
     for task, by_model in runs.items():
         for model, some in by_model.items():
             row = found.setdefault(model, {})
-            if not some: continue
+            if not some:
+                continue
             v = percent(some)
             dead = len(list(filter(itemgetter('collapsed'), some)))
             row |= {(task, 'median'): float(np.median(v)), (task, 'low'): min(v), (task, 'high'): max(v),
@@ -368,10 +372,10 @@ class Table:
         "Every run, with medians and error bars, a panel for each task; the figure."
         return plot_runs(self.by_task, columns)
 
-    def _repr_markdown_(self):
+    def _repr_markdown_(self) -> str:
         return self.markdown()
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Table({len(self.names)} models, {len(self.tasks)} tasks, {len(self.results)} runs)"
 
 # %% ../../nbs/09e_results.ipynb #7061845f
