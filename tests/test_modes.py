@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from trainings import CLI, SMALL, call, copy_of, here, log
+from support.trainings import CLI, SMALL, call, copy_of, here, log
 from vidlankd_nb import training
 from vidlankd_nb.config import Distillation, Encoder, FineTuning, Teacher, Training
 from vidlankd_nb.corpus import Examples, load_tokenizer
