@@ -9,6 +9,7 @@ __all__ = ['TEXT_SIDE', 'unfit', 'most_tokens', 'encoder_config', 'text_encoder'
 # %% ../nbs/04b_encoders.ipynb #ec000005
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -67,7 +68,7 @@ def _shape(
 
 # %% ../nbs/04b_encoders.ipynb #ec000015
 def most_tokens(
-    model: nn.Module | PretrainedConfig,   # a text encoder with or without a head, or its configuration
+    model,             # a text encoder with or without a head, or its configuration
 ) -> int | None:       # None: as many as there are
     "How many tokens an encoder reads at most."
     if isinstance(model, PretrainedConfig):
@@ -84,8 +85,8 @@ def _places(
     module: nn.Module,   # that may hold a position table
 ) -> list[int]:
     "How many places its table and its position numbers have; nothing where it has none."
-    table = getattr(module, 'position_embeddings', getattr(module, 'embed_positions', None))
-    if not isinstance(table, nn.Module): return []
+    table: Any = getattr(module, 'position_embeddings', getattr(module, 'embed_positions', None))
+    if not hasattr(table, 'padding_idx'): return []
     first = 0 if table.padding_idx is None else table.padding_idx + 1
     limits = [table.weight.shape[0] - first]
     numbers = getattr(module, 'position_ids', None)
@@ -182,9 +183,9 @@ def _no_weights(folder, e: Exception) -> UserError:
 
 # %% ../nbs/04b_encoders.ipynb #4e03fa5b
 def states_of(
-    model: nn.Module,                # a masked-LM model
+    model,                           # a masked-LM model
     input_ids: torch.Tensor,         # (B, L)
-    attention_mask: torch.Tensor,    # (B, L)
+    attention_mask: torch.Tensor | None,   # (B, L); None: all are real
 ) -> torch.Tensor:                   # (B, L, H)
     "Last hidden states, by the base encoder alone; raises `UserError` when the examples are longer than the encoder reads."
     length = input_ids.shape[1]
@@ -206,7 +207,7 @@ class _Output:
 
 class _HasRead:
     "A base model that returns given states; its parts are the model's own."
-    def __init__(self, base: nn.Module, states: torch.Tensor):
+    def __init__(self, base, states: torch.Tensor):
         self._base = base
         self._output = _Output(states)
 
@@ -216,7 +217,7 @@ class _HasRead:
 
 class _HeadAlone:
     "A model whose base model has read; all else is the model's own, and nothing is copied."
-    def __init__(self, model: nn.Module, states: torch.Tensor):
+    def __init__(self, model, states: torch.Tensor):
         self._model = model
         setattr(self, model.base_model_prefix, _HasRead(model.base_model, states))
 
@@ -224,7 +225,7 @@ class _HeadAlone:
 
 # %% ../nbs/04b_encoders.ipynb #ac8bf884
 def vocabulary_logits(
-    model: nn.Module,       # a Hugging Face masked-LM model
+    model,                  # a Hugging Face masked-LM model
     states: torch.Tensor,   # (…, H) last hidden states
 ) -> torch.Tensor:          # (…, V) logits
     "The model's own vocabulary head on any states; raises `UserError` where it has none."
@@ -245,7 +246,7 @@ def take(
 
 # %% ../nbs/04b_encoders.ipynb #205f5bbe
 def mlm_sum(
-    model: nn.Module,
+    model,                  # a Hugging Face masked-LM model
     states: torch.Tensor,   # (B, L, H)
     at: torch.Tensor,       # (B, K) positions of masked tokens
     labels: torch.Tensor,   # (B, K) their ids, -100 where a place is unused
@@ -283,7 +284,7 @@ def size_of(
 
 # %% ../nbs/04b_encoders.ipynb #810b6bad
 def encoder_flops(
-    model: nn.Module,  # a masked-LM model
+    model,             # a masked-LM model
     length: int,       # L
     masked: int = 0,   # K: positions the vocabulary head runs on
 ) -> float:
@@ -296,11 +297,11 @@ def encoder_flops(
     if not masked: return matrices + attention
     return matrices + attention + 2 * _vocabulary(model).numel() * masked / length
 
-def _layers(model: nn.Module) -> nn.Module:
+def _layers(model) -> nn.Module:
     "The outermost list of layers."
     return next(part for part in model.base_model.modules() if isinstance(part, nn.ModuleList))
 
-def _vocabulary(model: nn.Module) -> torch.Tensor:   # (V, E)
+def _vocabulary(model) -> torch.Tensor:   # (V, E)
     "The matrix with a row for each token, at the model's end or, where that has none of its own, at its beginning."
     last = model.get_output_embeddings()
     return (model.get_input_embeddings() if last is None else last).weight

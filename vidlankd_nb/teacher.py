@@ -179,11 +179,11 @@ class TeacherConfig(PretrainedConfig):
 @dataclass
 class TeacherOutput(ModelOutput):
     "What a teacher sees: `text` (B, L, H), `frames` (B, F, H), `clip` (B, H); with the second contrast `words` (B, L, H), `local` (B, F, H)."
-    text: torch.FloatTensor | None = None
-    frames: torch.FloatTensor | None = None
-    clip: torch.FloatTensor | None = None
-    words: torch.FloatTensor | None = None
-    local: torch.FloatTensor | None = None
+    text: torch.Tensor | None = None
+    frames: torch.Tensor | None = None
+    clip: torch.Tensor | None = None
+    words: torch.Tensor | None = None
+    local: torch.Tensor | None = None
 
 # %% ../nbs/05_teacher.ipynb #4b4ca31c
 class VideoTeacher(PreTrainedModel):
@@ -282,11 +282,12 @@ class TeacherTask(nn.Module):
 
     def terms(self, out: TeacherOutput, batch: dict, scale: dict) -> dict[str, torch.Tensor]:
         "What the losses make of states."
-        terms = {'mlm': mlm_sum(self.model.text, out.text, batch['masked_at'], batch['labels'])
-                 * scale['mlm']}
+        assert out.text is not None
+        mlm = mlm_sum(self.model.text, out.text, batch['masked_at'], batch['labels'])
+        terms = {'mlm': mlm * scale['mlm']}
         real = self.visible(batch)
         if self.couples_batch:
-            assert out.text is not None and out.clip is not None
+            assert out.clip is not None
             terms['contrast'] = self.contrast(gather(out.text), gather(real), gather(out.clip))
         if 'words' in self.weights:
             assert out.local is not None
