@@ -54,10 +54,22 @@ def direct(graph: dict) -> dict[str, set]:
     return {m: {d for d in to if not any(d in beyond.get(o, ()) for o in to - {d})} for m, to in graph.items()}
 
 
+def rooms() -> dict[str, set]:
+    "Imports of all modules but the benchmarks, which nothing but the command line imports."
+    return {m: {d for d in to if not d.startswith('bench.')} for m, to in imports().items() if not m.startswith('bench.')}
+
+
+def floors() -> dict[str, int]:
+    "Module -> its floor: one above the highest that it imports, also inside a function."
+    found = {}
+    for module, to in rooms().items():   # pages come in order
+        found[module] = 1 + max((found[d] for d in to), default=0)
+    return found
+
+
 def drawing() -> str:
-    "Mermaid text; benchmarks, which nothing but the command line imports, are left out."
-    order = list(notebooks())
-    graph = {m: {d for d in to if order.index(d) < order.index(m)} for m, to in imports().items() if not m.startswith('bench.')}
+    "Mermaid text of the rooms."
+    graph = rooms()
     name = lambda m: m.replace('.', '_')
     lines = [f'  {name(d)}["{d}"] --> {name(m)}["{m}"]' for m in graph for d in sorted(direct(graph)[m])]
     return '```mermaid\nflowchart LR\n' + '\n'.join(lines) + '\n```\n'

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from vidlankd_nb import cli
-from vidlankd_nb.ablation import CellRun, cell_file, clear, prepare, run_cell, state_of, units
+from vidlankd_nb.ablation import clear, prepare, run_cell
+from vidlankd_nb.cells import CellRun, artifacts_of, cell_file, state_of
 from vidlankd_nb.config import load_run, to_yaml
 from vidlankd_nb.files import UserError
 from vidlankd_nb.grids import read_grid
@@ -195,7 +196,7 @@ def test_a_file_of_ones_own_that_changes_makes_another_cell(tmp_path):
     (tmp_path/'c.json').write_text('{}'); (tmp_path/'t.txt').write_text('one line\n')
     own = load_run('quick', data__captions=str(tmp_path/'c.json'), data__text=[str(tmp_path/'t.txt')], students={}, controls={})
     cell = read_grid('smallest')[0]
-    keys = lambda: [u.folder.name for u in units(CellRun(cell, own, 0, tmp_path))]
+    keys = lambda: [a.folder.name for a in artifacts_of(CellRun(cell, own, 0, tmp_path))]
     first = keys()
     os.utime(tmp_path/'t.txt', (1, 1)); assert keys() == first
     (tmp_path/'t.txt').write_text('another line\n'); assert keys() != first

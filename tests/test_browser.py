@@ -23,7 +23,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from vidlankd_nb.config import Encoder, Features, Pairs, Teacher, samples
 from vidlankd_nb.corpus import train_tokenizer
-from vidlankd_nb.explorer import page
+from vidlankd_nb.explorer import looks_page
 from vidlankd_nb.grounding import Grounding
 from vidlankd_nb.pairs import PairSet, make_pairs
 from vidlankd_nb.teacher import VideoTeacher, make_teacher
@@ -180,7 +180,7 @@ def test_page_without_a_kernel(things, browser):
     from vidlankd_nb.corpus import load_tokenizer
     g = Grounding(teacher, load_tokenizer(things/'teacher'), PairSet.load(things/'pairs', 'train'), Pairs(max_frames=16), things/'videos')
     looks = [g.look(0), g.look(1, 'a <b>sentence</b> </script> of tags')]
-    (things/'page.html').write_text(page(looks), encoding='utf-8')
+    (things/'page.html').write_text(looks_page(looks), encoding='utf-8')
     browser.get((things/'page.html').as_uri())
     canvas = "return document.getElementById('picture').toDataURL()"
     pictures = [browser.execute_script(canvas)]

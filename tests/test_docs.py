@@ -70,8 +70,8 @@ def test_what_stands_behind_a_parameter_is_in_the_api(site):
     from fastcore.docments import docments
 
     from vidlankd_nb.config import Data
-    from vidlankd_nb.grounding import similarity
-    for thing, text in ((Data, in_words(api(site, 'config'))), (similarity, in_words(api(site, 'grounding')))):
+    from vidlankd_nb.heatmaps import similarity
+    for thing, text in ((Data, in_words(api(site, 'config'))), (similarity, in_words(api(site, 'heatmaps')))):
         comments = [about.docment for about in docments(thing, full=True).values() if about.docment]
         assert len(comments) > 2
         assert not [comment for comment in comments if ' '.join(comment.split()) not in text]

@@ -6,7 +6,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from vidlankd_nb.files import UserError
-from vidlankd_nb.grounding import STYLE, Look, heat_map, heat_maps, peak_inside, show_clips, similarity
+from vidlankd_nb.heatmaps import Look, heat_map, heat_maps, peak_inside, show_clips, similarity
+from vidlankd_nb.pictures import STYLE
 from vidlankd_nb.retrieval import nearest_neighbours, recall, search
 from vidlankd_nb.states import check_sentence, join_pieces, text_states, word_states
 

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from vidlankd_nb import contrast, matching
 from vidlankd_nb.contrast import draw_tokens, scatter_draws
 from vidlankd_nb.files import UserError
-from vidlankd_nb.matching import NST, OBJECTIVES, ModelOutputs, Objective, Tokens, poly_mmd, unit
+from vidlankd_nb.matching import NST, OBJECTIVES, ModelOutputs, Objective, Tokens, poly_mmd, unit_length
 from vidlankd_nb.objectives import Catalogue, Sum, make_objective, parse_objective
 
 nan, inf = float('nan'), float('inf')
@@ -278,7 +278,7 @@ def golden(case):
     with torch.no_grad():
         for i, p in enumerate(objective.parameters()): p.copy_(wave(*p.shape, k=.3 + i))
         for name, b in objective.named_buffers():
-            if name.startswith('bank'): b.copy_(unit(wave(*b.shape, k=.9)))
+            if name.startswith('bank'): b.copy_(unit_length(wave(*b.shape, k=.9)))
     return [objective(s, t, mask, ids)[0].item() for _ in range(2)]
 
 
@@ -299,7 +299,7 @@ def test_which_objectives_are_separable():
 
 
 def test_both_forms_of_the_polynomial_kernel():
-    s, t = unit(wave(3, 7, 5, k=1.1), 1).requires_grad_(), unit(wave(3, 7, 9, k=.3), 1)
+    s, t = unit_length(wave(3, 7, 5, k=1.1), 1).requires_grad_(), unit_length(wave(3, 7, 9, k=.3), 1)
     a, b = poly_mmd(s, t, by_neurons=True).sum(), poly_mmd(s, t, by_neurons=False).sum()
     torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
     torch.testing.assert_close(*(torch.autograd.grad(x, s)[0] for x in (a, b)), rtol=1e-10, atol=1e-13)
@@ -370,7 +370,7 @@ def test_queue_is_first_in_first_out_and_resumes():
         sizes.append((whole.filled.item(), whole.pointer.item()))
     assert sizes == [(10, 10), (16, 4), (16, 14), (16, 8), (16, 2)]
     s, _, mask, _ = data('crd', seed=4)
-    torch.testing.assert_close(whole.queue_s[[*range(8, 16), 0, 1]], unit(whole.embed_s(s[mask])))
+    torch.testing.assert_close(whole.queue_s[[*range(8, 16), 0, 1]], unit_length(whole.embed_s(s[mask])))
     before = whole.queue_s.clone()
     whole.eval()(*data('crd', seed=9))
     assert torch.equal(before, whole.queue_s)                                      # evaluation leaves no trace
@@ -381,7 +381,7 @@ def test_bank_moves_half_way_and_draws_are_arithmetic():
     before = objective.bank_s.clone()
     objective(s, t, mask, ids)
     mean = torch.stack([s[b][mask[b]].mean(0) for b in range(3)])
-    torch.testing.assert_close(objective.bank_s[ids[:3]], unit(.5*before[ids[:3]] + .5*unit(objective.embed_s(mean))))
+    torch.testing.assert_close(objective.bank_s[ids[:3]], unit_length(.5*before[ids[:3]] + .5*unit_length(objective.embed_s(mean))))
     untouched = [i for i in range(12) if i not in ids[:3]]
     assert torch.equal(objective.bank_s[untouched], before[untouched]) and objective.step == 1       # the row of padding too
     draws = scatter_draws(torch.tensor(5), 50, 400, 11)
@@ -465,7 +465,7 @@ def test_a_recipe_knows_what_its_parts_need(text, teacher, vokens, aligned):
     from vidlankd_nb.config import Distillation
     from vidlankd_nb.plan import reads_teacher
     from vidlankd_nb.readers import aligns
-    from vidlankd_nb.vokenization import reads_vokens
+    from vidlankd_nb.objectives import reads_vokens
     recipe = parse_objective(text)
     assert (recipe.needs_teacher, recipe.needs_vokens, recipe.aligned) == (teacher, vokens, aligned)
     assert (reads_teacher(Distillation(text)), reads_vokens(text), aligns(text)) == (teacher, vokens, aligned)

@@ -159,10 +159,10 @@ def test_howto100m_files_as_published(tmp_path):
 
 
 def test_normalised_rows_stay_as_they_are():
-    x = P.unit(np.random.default_rng(0).normal(size=(5, 7)), [3, 4])
-    np.testing.assert_allclose(P.unit(x, [3, 4]), x, atol=1e-6)
+    x = P.unit_rows(np.random.default_rng(0).normal(size=(5, 7)), [3, 4])
+    np.testing.assert_allclose(P.unit_rows(x, [3, 4]), x, atol=1e-6)
     np.testing.assert_allclose((x[:, :3]**2).sum(1), 1, atol=1e-6)
-    assert (P.unit(np.zeros((1, 3)), [3]) == 0).all()
+    assert (P.unit_rows(np.zeros((1, 3)), [3]) == 0).all()
 
 
 def test_alignment_ends_where_one_of_the_two_ends(tmp_path):

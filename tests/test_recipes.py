@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from vidlankd_nb.config import Corpus
-from vidlankd_nb.corpus import Examples, build_corpus, fingerprint, load_tokenizer
+from vidlankd_nb.corpus import Examples, build_corpus, load_tokenizer
+from vidlankd_nb.evaluation.encoders import fingerprint
 from vidlankd_nb.evaluation import encoders, grid
 from vidlankd_nb.files import UserError
 from vidlankd_nb.recipes import hashed

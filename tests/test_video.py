@@ -220,7 +220,7 @@ def test_fps_must_be_positive(tmp_path):
 
 def test_windows_fill_with_the_last_picture(tmp_path):
     p = write(tmp_path/'a.mp4', [picture(k) for k in range(10)], np.arange(10)/10)
-    with V.VideoReader(p) as v: x = np.concatenate(list(F.windows(v, 4, chunk=2)))
+    with V.VideoReader(p) as v: x = np.concatenate(list(F.picture_rows(v, 4, chunk=2)))
     assert x.shape[:2] == (3, 4) and [numbers(r) for r in x] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 9, 9]]
 
 
@@ -334,7 +334,7 @@ def test_local_folder_with_its_own_preprocessor(tmp_path, small_videomae):
     rows = F.extract(p, b)
     assert rows.values.shape == (2, 16) and rows.rate == .5
     frames = V.decode(p, fps=8, size=40).frames[:, 4:36, 10:42]      # 40 × 53, the middle 32 × 32
-    with F.reader(p, b) as v: assert (np.concatenate(list(F.windows(v, 16))).reshape(-1, 32, 32, 3)[:32].astype(int) - frames[:32]).__abs__().mean() < 3
+    with F.reader(p, b) as v: assert (np.concatenate(list(F.picture_rows(v, 16))).reshape(-1, 32, 32, 3)[:32].astype(int) - frames[:32]).__abs__().mean() < 3
 
 
 def test_scaling_is_close_to_pillow(tmp_path):
@@ -462,7 +462,7 @@ def test_pictures_and_subtitles_beside_a_video_do_not_take_its_place(tmp_path):
     r = E.extract_folder(tmp_path/'videos', tmp_path/'out', captions={'v': {}}, progress=False)
     assert r['done'] == ['v.mp4'] and {x['file']: x['reason'] for x in r['skipped']} == dict.fromkeys(['v.VTT', 'v.jpg', 'v.json'], "its id 'v' is also that of v.mp4")
     (tmp_path/'videos'/'v.2.mp4').touch()                                      # its id is 'v.2'
-    assert E.video_file(tmp_path/'videos', 'v') == tmp_path/'videos'/'v.mp4' and E.video_file(tmp_path/'videos', 'v.2').name == 'v.2.mp4' and E.video_file(tmp_path/'videos', 'w') is None
+    assert V.video_file(tmp_path/'videos', 'v') == tmp_path/'videos'/'v.mp4' and V.video_file(tmp_path/'videos', 'v.2').name == 'v.2.mp4' and V.video_file(tmp_path/'videos', 'w') is None
 
 
 def test_a_link_that_leads_nowhere_is_in_the_report(tmp_path, folder):

@@ -8,7 +8,7 @@ import pytest
 from support.trainings import CLI, python
 
 from vidlankd_nb.files import UserError
-from vidlankd_nb.vocabulary import coverage, interval, vocabulary_of_run, word_gap, words
+from vidlankd_nb.vocabulary import coverage, vocabulary_of_run, word_gap, word_interval, words
 
 SAMPLES = Path(__file__).parent.parent/'data_samples'/'toyworld'
 
@@ -80,6 +80,6 @@ def test_gap_is_paired():
     assert found['covered']['b']['gap'] == {'mean': 1., 'low': 1., 'high': 1., 'tokens': 2, 'types': 1}
     assert found['uncovered']['b']['gap']['mean'] == 0 and found['none']['b']['gap']['mean'] is None and 'gap' not in found['covered']['a']
     rng = np.random.default_rng(0)
-    many = interval([f'w{i % 30}' for i in range(600)], rng.normal(.5, 1, 600))
+    many = word_interval([f'w{i % 30}' for i in range(600)], rng.normal(.5, 1, 600))
     assert many['low'] < .5 < many['high'] and many['types'] == 30
     with pytest.raises(UserError, match='text_only'): vocabulary_of_run({'l2': '.'}, {}, [], .1, {}, '.')

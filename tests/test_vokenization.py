@@ -18,7 +18,16 @@ from vidlankd_nb.files import UserError
 from vidlankd_nb.masking import TextBatches
 from vidlankd_nb.pairs import PairSet
 from vidlankd_nb.teacher import VideoTeacher
-from vidlankd_nb.vokenization import VokenLabels, choose_clips, diversity, make_vokens, nearest_vokens, quantisation, reads_vokens, voken_vectors
+from vidlankd_nb.vokenization import (
+    VokenLabels,
+    choose_clips,
+    diversity,
+    make_vokens,
+    nearest_vokens,
+    quantisation,
+    voken_vectors,
+)
+from vidlankd_nb.objectives import reads_vokens
 
 FEW = {'threads': 1, 'world': {'names': 64, 'withheld': 64, 'noun_clips': 192, 'generic_clips': 30, 'two_event_clips': 10, 'sentences': 400}, 'features': {'workers': 0},
        'pairs': {'valid_share': .2}, 'corpus': {'valid_share': .1}, 'vokens': {'count': 16}, 'evaluation': {'splits': 2, 'permutations': 2, 'finetune_steps': 2},

@@ -23,7 +23,7 @@ from vidlankd_nb.config import (
     presets,
     run_parser,
 )
-from .files import UserError, nearest
+from .files import UserError
 from .config import named_keys
 from .files import unknown_option
 

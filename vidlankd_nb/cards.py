@@ -24,7 +24,8 @@ def last_losses(
     found = []
     for kind, key in (('training', 'terms'), ('held out', 'valid')):
         records = [r for r in log if key in r]
-        if not records: continue
+        if not records:
+            continue
         last = records[-1]
         for name, value in last[key].items():
             found.append((kind, last['step'], name, value))

@@ -306,7 +306,8 @@ def _whole_grid(cells, run: Run, seeds: list[int], out: Path, space, args: list[
 # %% ../nbs/13_cli.ipynb #abl13004
 def _part_of_grid(cells, run: Run, seeds: list[int], out: Path, space) -> None:
     "Show the table, or compute one cell with one seed; raises `UserError`."
-    from vidlankd_nb.ablation import live_table, prepare, run_cell, state_of
+    from vidlankd_nb.ablation import live_table, prepare, run_cell
+    from vidlankd_nb.cells import state_of
     from vidlankd_nb.jobs import leave_with_parent
     jobs = prepare(cells, run, seeds, out)
     if space.table:

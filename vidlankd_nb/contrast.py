@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from .files import UserError
-from .matching import Objective, positive, projection, unit
+from .matching import Objective, positive, projection
 from .processes import all_reduce, gather, rank
+from .matching import unit_length
 
 # %% ../nbs/06a_contrast.ipynb #adb33997
 def mix(x: torch.Tensor) -> torch.Tensor:   # int64 → int64 from 0 to 2⁶²-1
@@ -88,8 +89,8 @@ class InfoNCE(Objective):
 
     def compare(self, s, t, mask, tokens):
         index, valid = draw_tokens(gather(mask), self.max_tokens, tokens.draw)
-        s = chosen(lambda x: unit(self.project(x)), s, index, valid)                            # (K, D)
-        t = chosen(unit, t, index, valid)
+        s = chosen(lambda x: unit_length(self.project(x)), s, index, valid)                            # (K, D)
+        t = chosen(unit_length, t, index, valid)
         pair = valid[:, None] & valid
         z = (s @ t.T / self.temperature).masked_fill(~pair, torch.finfo(s.dtype).min)           # (K, K)
         loss = -(z.log_softmax(0) + z.log_softmax(1)).diagonal()/2
@@ -133,7 +134,7 @@ class NTXent(Objective):
         self.project = projection(student_width, teacher_width)
 
     def compare(self, s, t, mask, tokens):
-        s, t = (unit(gather(x).transpose(0, 1)) for x in (self.project(s), t))                # (L, B, D)
+        s, t = (unit_length(gather(x).transpose(0, 1)) for x in (self.project(s), t))                # (L, B, D)
         v = gather(mask).T                                                                    # (L, B)
         pair = v[:, :, None] & v[:, None]
         other = pair & ~torch.eye(v.shape[1], dtype=torch.bool, device=v.device)
@@ -274,8 +275,8 @@ class CRD(Objective):
     def compare(self, s, t, mask, tokens):
         "Tokens against those of the batch and of the queues, in both directions."
         index, valid = draw_tokens(gather(mask), self.max_tokens, tokens.draw)
-        s = chosen(lambda x: unit(self.embed_s(x)), s, index, valid)   # (K, E)
-        t = chosen(lambda x: unit(self.embed_t(x)), t, index, valid)
+        s = chosen(lambda x: unit_length(self.embed_s(x)), s, index, valid)   # (K, E)
+        t = chosen(lambda x: unit_length(self.embed_t(x)), t, index, valid)
         n = valid.sum()
         first = log_mean_exp(s.detach() @ t.detach().T / self.temperature, valid[:, None] & valid)
         log_mean = torch.where(self.ready, self.log_mean, first)
@@ -335,7 +336,7 @@ def move_entries(
     momentum: float,        # share of the old entry that stays
 ) -> None:
     "Move entries towards new embeddings, and back to norm 1."
-    moved = unit(momentum*bank[ids] + (1 - momentum)*x.to(bank.dtype))
+    moved = unit_length(momentum*bank[ids] + (1 - momentum)*x.to(bank.dtype))
     bank.index_copy_(0, ids, torch.where(new[:, None], moved, bank[ids]))
 
 # %% ../nbs/06a_contrast.ipynb #2cfcdbad
@@ -404,8 +405,8 @@ class CRDBank(Objective):
         self.embed_s = nn.Linear(student_width, dim)
         self.embed_t = nn.Linear(teacher_width, dim)
         gen = torch.Generator().manual_seed(0)
-        self.register_buffer('bank_s', unit(torch.randn(n_examples, dim, generator=gen)))
-        self.register_buffer('bank_t', unit(torch.randn(n_examples, dim, generator=gen)))
+        self.register_buffer('bank_s', unit_length(torch.randn(n_examples, dim, generator=gen)))
+        self.register_buffer('bank_t', unit_length(torch.randn(n_examples, dim, generator=gen)))
         self.register_buffer('step', torch.zeros((), dtype=torch.int64))
         self.register_buffer('log_mean', torch.zeros(2))
         self.register_buffer('ready', torch.tensor(False))
@@ -419,8 +420,8 @@ class CRDBank(Objective):
             raise UserError("crd_bank: the bank needs the ids of the examples, "
                             "(B,) int64 from 0 to n_examples-1.")
         length = mask.sum(1, keepdim=True).clamp_min(1)
-        s = gather(unit(self.embed_s(s.sum(1) / length)))   # (B, E)
-        t = gather(unit(self.embed_t(t.sum(1) / length)))
+        s = gather(unit_length(self.embed_s(s.sum(1) / length)))   # (B, E)
+        t = gather(unit_length(self.embed_t(t.sum(1) / length)))
         valid = gather(mask.any(1))
         m = len(self.bank_s)
         ids = gather(tokens.ids)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SPECIAL_TOKENS', 'is_markup', 'doc_title', 'read_lines', 'train_tokenizer', 'special_ids', 'load_tokenizer',
-           'fingerprint', 'is_held_out', 'pack', 'encode_part', 'write_rows', 'text_files', 'claim', 'build_corpus',
-           'save_tokenizer', 'cores', 'run_parts', 'Examples', 'check_vocabulary']
+           'tokenizer_fingerprint', 'is_held_out', 'pack', 'encode_part', 'write_rows', 'text_files', 'claim',
+           'build_corpus', 'save_tokenizer', 'cores', 'run_parts', 'Examples', 'check_vocabulary']
 
 # %% ../nbs/04_corpus.ipynb #9d12095c
 import hashlib
@@ -170,7 +170,7 @@ def load_tokenizer(
     return tok
 
 # %% ../nbs/04_corpus.ipynb #0e2e077d
-def fingerprint(
+def tokenizer_fingerprint(
     tokenizer: PreTrainedTokenizerBase,
 ) -> str:      # 16 hexadecimal digits
     "What ties token ids to the tokenizer that made them: a hash of its full definition."
@@ -342,7 +342,7 @@ def build_corpus(
     if cfg.block < 4:
         raise UserError(f"corpus.block is {cfg.block}: "
                         "a block needs at least two tokens beside its two special ones.")
-    given = None if tokenizer is None else fingerprint(tokenizer)
+    given = None if tokenizer is None else tokenizer_fingerprint(tokenizer)
     claim(out, asdict(cfg) | {'part_bytes': part_bytes, 'given': given}, [*files, *extra_text])
     if tokenizer is None and not (out/'tokenizer').is_dir():
         tokenizer = (train_tokenizer([*files, *extra_text], cfg.vocab_size, cfg.block)
@@ -355,7 +355,7 @@ def build_corpus(
         total.update(counts)
     _check_examples(total, files, cfg)
     manifest = {'counts': dict(sorted(total.items())), 'block': cfg.block, 'packed': cfg.packed,
-                'fingerprint': fingerprint(load_tokenizer(out/'tokenizer')), 'parts': [p[4] for p in parts]}
+                'fingerprint': tokenizer_fingerprint(load_tokenizer(out/'tokenizer')), 'parts': [p[4] for p in parts]}
     write_json(out/'corpus.json', manifest)
     return manifest
 
@@ -454,9 +454,9 @@ def check_vocabulary(
     cure = ("build it again with the model's tokenizer" if model == 'the model'
             else f"make the corpus with --corpus.tokenizer {model}, in a new folder, "
             "or choose a model made with the corpus's")
-    if made_with != fingerprint(tokenizer):
+    if made_with != tokenizer_fingerprint(tokenizer):
         raise UserError(f"{what} was made with another tokenizer than {model} (fingerprints {made_with} and "
-                        f"{fingerprint(tokenizer)}): {cure}.")
+                        f"{tokenizer_fingerprint(tokenizer)}): {cure}.")
     if len(tokenizer) > vocab_size:
         raise UserError(f"The tokenizer of {what} has {len(tokenizer):,} tokens and {model} only "
                         f"{vocab_size:,}: {cure}.")

@@ -44,7 +44,8 @@ def probe_folder(
               'permutation': found['property']['permutation'], 'physical': found['physical']['accuracy'],
               'order': found['order']['accuracy']}
     for name, score in (('temporal', 'accuracy'), ('withheld', 'mean')):   # of worlds that ask for them
-        if name in found: scores[name] = found[name][score]
+        if name in found:
+            scores[name] = found[name][score]
     return scores
 
 # %% ../nbs/11d_examine.ipynb #ex000012
@@ -61,7 +62,8 @@ def retrieval(
 ) -> dict:              # 'r1', 'r5' …, 'candidates'
     "Caption → clip among held-out pairs, 100 at a time, averaged over draws; empty where no pair is held out."
     data = held_out_pairs(places)
-    if not len(data): return {}
+    if not len(data):
+        return {}
     texts, clips = embed_pairs(VideoTeacher.from_pretrained(places.path('teachers', 'video')), data)
     rng = np.random.default_rng(places.run.seed)
     size = min(most, len(texts))
@@ -78,9 +80,11 @@ def pointing(
 ) -> dict:                  # reader → scores; empty where nothing says when things happen
     "Does the teacher point at the right frames of held-out clips? In toy worlds with clips of two events."
     world = places.path('world')
-    if not (world/'events.json').exists(): return {}
+    if not (world/'events.json').exists():
+        return {}
     data = held_out_pairs(places)
-    if not aims(data, world): return {}
+    if not aims(data, world):
+        return {}
     teacher = VideoTeacher.from_pretrained(places.path('teachers', 'video'))
     readers = [r for r in READERS if r == 'tokens' or teacher.config.has_words]
     return {r: pointing_scores(teacher, data, world, r, draws) for r in readers}
@@ -95,7 +99,8 @@ def evaluate_model(
     folder = places.path(kind, name)
     probes = places.path('world', 'probes.json')
     result = {'mlm_loss': validation_loss(folder)}
-    if probes.exists(): result |= probe_folder(folder, json.loads(probes.read_text()), places.run)
+    if probes.exists():
+        result |= probe_folder(folder, json.loads(probes.read_text()), places.run)
     if (kind, name) == ('teachers', 'video'):
         result |= {'retrieval': retrieval(places), 'pointing': pointing(places)}
     return result

@@ -17,13 +17,37 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from transformers import PreTrainedModel
 
+from vidlankd_nb.corpus import (
+    Examples,
+    build_corpus,
+    check_vocabulary,
+    cores,
+    load_tokenizer,
+    tokenizer_fingerprint,
+)
+from vidlankd_nb.plan import (
+    HOW,
+    OWN_TEACHERS,
+    STAGES,
+    Places,
+    RunFolder,
+    reads_teacher,
+    sources,
+    stage_key,
+    stages_of,
+    student_key,
+    teacher_config,
+    teacher_key,
+)
 from .batches import PairBatches
+from .teacher import TeacherTask, VideoTeacher, make_teacher
+from .encoders import encoder_flops, load_text, text_encoder
+
 from .captions import read_captions
 from .cards import student_card, teacher_card
 from .config import Distillation, Run, Student, differences, load_run, to_yaml
-from .corpus import Examples, build_corpus, check_vocabulary, cores, fingerprint, load_tokenizer
-from .encoders import encoder_flops, load_text, text_encoder
 from .examine import evaluate_model
 from .extraction import extract_folder
 from .files import UserError, make_folder, write_aside
@@ -32,11 +56,9 @@ from .jobs import Unit, lock_folder, record_work
 from .looks import draw_looks
 from .masking import TextBatches
 from .pairs import PairSet, make_pairs
-from .plan import (HOW, OWN_TEACHERS, STAGES, Places, RunFolder, reads_teacher, sources,
-    stage_key, stages_of, student_key, teacher_config, teacher_key)
 from .recipes import check_free, check_recipe
+from .report import make_report
 from .student import StudentTask, budget_steps, save_student
-from .teacher import TeacherTask, VideoTeacher, make_teacher
 from .schedule import hash_seed, total_steps
 from .training import train
 from .vocabulary import gap_lines, vocabulary_of_run
@@ -56,14 +78,17 @@ class Experiment(RunFolder):
         changes = self._changes(config)
         if run.seed < 0: raise UserError(f"seed is {run.seed}; 0 or more is expected.")
         make_folder(self.folder)
-        if not self.main: return
+        if not self.main:
+            return
         self.lock = lock_folder(self.folder)
-        if changes or not config.exists(): write_aside(config, to_yaml(run))
+        if changes or not config.exists():
+            write_aside(config, to_yaml(run))
 
     def _changes(self, config: Path) -> list[str]:
         "How the run goes on in another way than it began; raises `UserError` where it would be another run."
         check_free(self.folder, 'run', config.name)
-        if not config.exists(): return []
+        if not config.exists():
+            return []
         changes = differences(load_run(config), self.run)
         odd = [c for c in changes if c.split(':')[0].split('.')[-1] not in HOW]
         check_recipe(self.folder, 'a run of another configuration', odd,
@@ -72,7 +97,8 @@ class Experiment(RunFolder):
 
     def close(self) -> None:
         "Let another process work in the folder."
-        if self.main: self.lock.release()
+        if self.main:
+            self.lock.release()
 
     def chain(self) -> list[str]:
         "The stages of this run, in order."
@@ -93,7 +119,8 @@ class Experiment(RunFolder):
         "Do stages in order, each once; raises `UserError` when an input is missing or changed."
         for name in names or self.chain():
             self._check_inputs(name)
-            if not self._is_done(name): self._do(name)
+            if not self._is_done(name):
+                self._do(name)
 
     def _check_inputs(self, name: str) -> None:
         needs = [n for n in STAGES[name].needs if n in self.chain()]
@@ -104,11 +131,13 @@ class Experiment(RunFolder):
 
     def _is_done(self, name: str) -> bool:
         record = self.record(name)
-        if not record: return False
+        if not record:
+            return False
         if record['key'] != stage_key(self, STAGES[name]):
             raise UserError(f"The inputs of '{name}' changed after it was done in {self.folder}: "
                             "choose another folder.")
-        if name == 'report': return False   # it is drawn anew, from figures that stand
+        if name == 'report':
+            return False   # it is drawn anew, from figures that stand
         self.say(f'{name}: done before')
         return True
 
@@ -131,7 +160,8 @@ def _world(places: Places) -> None:
 # %% ../nbs/12_experiments.ipynb #a487bbb2
 def _features(places: Places) -> None:
     files = sources(places)
-    if files['videos'] is None: return
+    if files['videos'] is None:
+        return
     r = extract_folder(files['videos'], places.path('features'), places.run.features,
                        captions=files['captions'], progress=places.show)
     places.say(f"features: {len(r['done']):,} videos, {len(r['partial']):,} in part, "
@@ -139,7 +169,8 @@ def _features(places: Places) -> None:
 
 # %% ../nbs/12_experiments.ipynb #31a2426f
 def _pairs(places: Places) -> None:
-    data, captions = places.run.data, sources(places)['captions']
+    data = places.run.data
+    captions = sources(places)['captions']
     ready = (data.features_2d, data.features_3d) if data.features_2d else (places.path('features'), None)
     train_set, _, report = make_pairs(ready[0], captions, places.run.pairs, places.path('pairs'),
                                       features_3d=ready[1])
@@ -154,7 +185,8 @@ def _pairs(places: Places) -> None:
 
 # %% ../nbs/12_experiments.ipynb #6f642e72
 def _corpus(places: Places) -> None:
-    cfg, folder = places.run.corpus, places.path('corpus')
+    cfg = places.run.corpus
+    folder = places.path('corpus')
     captions = folder/'captions.txt'
     captions.parent.mkdir(exist_ok=True)
     lines = []
@@ -170,7 +202,8 @@ def _teacher(places: Places) -> None:
     asked = {d.teacher for d in (places.run.students | places.run.controls).values()}
     train_teacher(places, 'video')
     for kind in ('captions', 'shuffled'):
-        if kind in asked: train_teacher(places, kind)
+        if kind in asked:
+            train_teacher(places, kind)
 
 # %% ../nbs/12_experiments.ipynb #d7b9e61a
 def train_teacher(
@@ -178,8 +211,10 @@ def train_teacher(
     kind: str = 'video',   # or a control: 'captions', masked language modelling alone; 'shuffled', each caption with another clip's video
 ) -> None:
     "Train one teacher of a run into `teachers/{kind}`."
-    out, run = places.path('teachers', kind), places.run
-    if (out/'model.safetensors').exists(): return
+    out = places.path('teachers', kind)
+    run = places.run
+    if (out/'model.safetensors').exists():
+        return
     cfg = teacher_config(run, kind)
     tok = load_tokenizer(places.path('corpus', 'tokenizer'))
     train_set, valid_set = (PairBatches(PairSet.load(places.path('pairs'), s), tok, run.pairs, run.seed,
@@ -187,12 +222,14 @@ def train_teacher(
                                         for s in ('train', 'valid'))
     torch.manual_seed(hash_seed(run.seed, 'teacher'))
     task = TeacherTask(make_teacher(cfg, tok, train_set.width, run.pairs.max_frames), cfg)
-    if cfg.text.pretrained: same_words(places, cfg.text.pretrained, task.model.text)
+    if cfg.text.pretrained:
+        same_words(places, cfg.text.pretrained, task.model.text)
     first = train_set.batch(range(min(256, len(train_set))), 0)
     task.model.video.calibrate(first['video'], first['video_mask'])
     train(task, train_set, cfg, out, run.seed, valid_set if len(valid_set) else None,
           name=f'teacher ({kind})', identity={'key': teacher_key(places, kind)}, show=places.show)
-    if places.main: save_model(partial(_save_teacher, places, task, tok, kind, out), out)
+    if places.main:
+        save_model(partial(_save_teacher, places, task, tok, kind, out), out)
 
 def _save_teacher(places: Places, task: TeacherTask, tok, kind: str, out: Path, aside: Path) -> None:
     task.model.save_pretrained(aside)
@@ -209,7 +246,8 @@ def save_model(
     if aside.exists():
         shutil.rmtree(aside)
     save(aside)
-    def are_weights(file): return file.suffix == '.safetensors' and file.name.startswith('model')
+    def are_weights(file: Path) -> bool:
+        return file.suffix == '.safetensors' and file.name.startswith('model')
     for file in sorted(aside.iterdir(), key=are_weights):
         os.replace(file, out/file.name)
     aside.rmdir()
@@ -231,12 +269,12 @@ def _student(places: Places) -> None:
 def same_words(
     places: Places,
     folder: str | Path,   # that the weights came from
-    model,                # with those weights
-):                        # the same model
+    model: PreTrainedModel,   # with those weights
+) -> PreTrainedModel:     # the same model
     "Weights from a folder must know the corpus's words, under the same numbers; raises `UserError` otherwise."
     corpus = load_tokenizer(places.path('corpus', 'tokenizer'))
     theirs = load_tokenizer(folder) if (Path(folder)/'tokenizer.json').is_file() else corpus
-    check_vocabulary(f"The corpus in {places.path('corpus')}", fingerprint(corpus), theirs,
+    check_vocabulary(f"The corpus in {places.path('corpus')}", tokenizer_fingerprint(corpus), theirs,
                      model.config.vocab_size, folder)
     return model
 
@@ -252,11 +290,11 @@ def teacher_folder(
                         "'shuffled' or a folder that holds a trained teacher.")
     return folder
 
-def load_encoder(places: Places, folder: Path):
+def load_encoder(places: Places, folder: Path) -> PreTrainedModel:
     "The text encoder in a teacher's or a student's folder; it must know the corpus's words."
     return same_words(places, folder, load_text(folder))
 
-def teacher_encoder(places: Places, cfg: Distillation):
+def teacher_encoder(places: Places, cfg: Distillation) -> PreTrainedModel | None:
     "The text encoder of the teacher that a student asks for; None for a student without a teacher."
     return load_encoder(places, teacher_folder(places, cfg.teacher)) if reads_teacher(cfg) else None
 
@@ -265,9 +303,10 @@ def first_weights(
     places: Places,
     cfg: Distillation,
     tok,                # the corpus's tokenizer
-):
+) -> PreTrainedModel:
     "The student before its first step."
-    if cfg.start == 'teacher': return load_encoder(places, teacher_folder(places, cfg.teacher))
+    if cfg.start == 'teacher':
+        return load_encoder(places, teacher_folder(places, cfg.teacher))
     settings = places.run.student.text
     student = text_encoder(settings, tok)
     return same_words(places, settings.pretrained, student) if settings.pretrained else student
@@ -281,7 +320,8 @@ def student_training(
 ) -> Student:
     "How a student is trained: as all of the run, or, without a teacher, for as many operations as a distilled one cost; raises `UserError` where a budget makes no sense."
     training = places.run.student
-    if cfg.budget == 'steps': return training
+    if cfg.budget == 'steps':
+        return training
     if cfg.objective != 'none':
         raise UserError(f"A budget of '{cfg.budget}' is for a student without a teacher, and this one has "
                         f"the objective '{cfg.objective}': set budget to 'steps'.")
@@ -320,8 +360,10 @@ def train_student(
 ) -> None:
     "Train one student of a run into `out`."
 
-    if (out/'model.safetensors').exists(): return
-    run, tok = places.run, load_tokenizer(places.path('corpus', 'tokenizer'))
+    if (out/'model.safetensors').exists():
+        return
+    run = places.run
+    tok = load_tokenizer(places.path('corpus', 'tokenizer'))
     examples = {s: Examples(places.path('corpus'), s) for s in ('train', 'valid')}
     vokens = labels_for(cfg, places.path('vokens'), examples)
     train_set, valid_set = (TextBatches(e, tok, run.seed, run.corpus.mask_share, vokens.get(s))
@@ -343,7 +385,8 @@ def _evaluate(places: Places) -> None:
         models += [(kind, name) for name in getattr(places.run, kind)]
     for kind, name in models:
         file = places.path('evaluation', f'{kind}-{name}.json')
-        if file.exists(): continue
+        if file.exists():
+            continue
         result = evaluate_model(places, kind, name)
         write_aside(file, json.dumps(result))
         figures = ', '.join(f'{k} {v:.3f}' for k, v in result.items() if isinstance(v, float))
@@ -351,11 +394,13 @@ def _evaluate(places: Places) -> None:
 
 # %% ../nbs/12_experiments.ipynb #vok12004
 def _vocabulary(places: Places) -> None:
-    files, probes = sources(places), places.path('world', 'probes.json')
+    files = sources(places)
+    probes = places.path('world', 'probes.json')
     asked = json.loads(probes.read_text()) if probes.exists() else {}
     nouns = {}
     for name, key in (('shown', 'names'), ('withheld', 'withheld')):
-        if key in asked: nouns[name] = set(asked[key])
+        if key in asked:
+            nouns[name] = set(asked[key])
     students = {n: places.path('students', n) for n in places.run.students}
     found = vocabulary_of_run(students, files['captions'], files['text'], places.run.corpus.valid_share,
                               nouns, places.path('vocabulary'), seed=places.run.seed)
@@ -364,7 +409,6 @@ def _vocabulary(places: Places) -> None:
 
 # %% ../nbs/12_experiments.ipynb #18ce5d3c
 def _report(places: Places) -> None:
-    from vidlankd_nb.report import make_report  # what closes the chain is told on the page after this one
     make_report([places.path()], places.path(), list(STAGES))
 
 # %% ../nbs/12_experiments.ipynb #efcaf9w0

@@ -16,11 +16,24 @@ from pathlib import Path
 import av
 import numpy as np
 
+from vidlankd_nb.toyworld import (
+    ATTRIBUTES,
+    KINDS,
+    Event,
+    Scene,
+    balanced_attributes,
+    corpus_lines,
+    generic_clips,
+    make_names,
+    make_probes,
+    noun_clips,
+    true_answers,
+    two_event_clips,
+)
+
 from .config import World
 from .files import UserError, flat, make_folder
 from .recipes import check_recipe, differing
-from .toyworld import (ATTRIBUTES, KINDS, Clip, Event, answers, balanced_attributes,
-    corpus_lines, generic_clips, make_names, make_probes, noun_clips, two_event_clips)
 
 # %% ../nbs/01a_filming.ipynb #9ac1ac5e
 def _column(events: list[Event], name: str) -> np.ndarray:   # (N, 1)
@@ -204,7 +217,7 @@ class _Members:
         self.file.close()
 
 def _timetable(
-    clips: list[Clip],
+    clips: list[Scene],
     seconds: float,             # of one event
 ) -> list[list[float]]:         # for each clip, when each of its events begins, and when the last one ends
     "Clips one behind the other, each as long as its events."
@@ -217,14 +230,14 @@ def _timetable(
     return times
 
 # %% ../nbs/01a_filming.ipynb #fi000009
-def _clip_times(clip: Clip, times: list[float], seconds: float) -> list[dict]:
+def _clip_times(clip: Scene, times: list[float], seconds: float) -> list[dict]:
     "When what happens in a clip; its events begin at `times`."
     found = []
     for event, start in zip(clip.events, times, strict=False):
         found += _event_times(event, clip.caption, start, seconds)
     return found
 
-def _write_videos(folder: Path, clips: list[Clip], world: World, seed: int, finish: Callable | None = None):
+def _write_videos(folder: Path, clips: list[Scene], world: World, seed: int, finish: Callable | None = None):
     "Videos, `caption.json` and `events.json`, one video after the other."
     captions = _Members(folder/'caption.json')
     timelines = _Members(folder/'events.json')
@@ -292,7 +305,7 @@ def _names(world: World, seed: int) -> tuple[list, list]:
     everyone = make_names(world.names + world.withheld, _stream(seed, 'names'))
     return everyone[:world.names], everyone[world.names:]
 
-def _clips(world: World, names: list[str], values: np.ndarray, seed: int) -> list[Clip]:
+def _clips(world: World, names: list[str], values: np.ndarray, seed: int) -> list[Scene]:
     "Clips of all three kinds in random order."
     rng = _stream(seed, 'clips')
     clips = noun_clips(world.noun_clips, names, values, rng)
@@ -328,7 +341,7 @@ def generate(
         hidden = balanced_attributes(world.withheld, _stream(seed, 'withheld'))
         if begin:
             begin(withheld, hidden)
-        probes['withheld'] = answers(withheld, hidden)
+        probes['withheld'] = true_answers(withheld, hidden)
     _write_videos(folder, _clips(world, names, values, seed), world, seed, finish)
     lines = corpus_lines(world.sentences, [*names, *withheld], _stream(seed, 'corpus'))
     with open(folder/'text'/'corpus.txt', 'w', encoding='utf-8') as f:

@@ -10,6 +10,7 @@ __all__ = ['STUDENT_KEYS', 'GRIDS', 'Cell', 'with_setting', 'make_cell', 'check_
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -41,11 +42,12 @@ def with_setting(
     path: list[str],  # of names
     value,
     where: str,       # for an error's first words
-):                    # the same kind of dataclass
+) -> Any:             # the same kind of dataclass
     "A copy with one value changed; raises `UserError` when its type is another."
     name, *rest = path
     old = getattr(thing, name)
-    if rest: return replace(thing, **{name: with_setting(old, rest, value, where)})
+    if rest:
+        return replace(thing, **{name: with_setting(old, rest, value, where)})
     if isinstance(old, float) and type(value) is int:
         value = float(value)
     if None not in (old, value) and type(value) is not type(old):
@@ -63,10 +65,13 @@ def make_cell(
 ) -> Cell:
     "One cell from its keys; raises `UserError` on a key that does not exist."
     check_cell_keys(name, keys)
-    student, settings = Distillation(), {}
+    student = Distillation()
+    settings = {}
     for key, value in keys.items():
-        if key in STUDENT_KEYS: student = with_setting(student, [key], value, f"Cell '{name}', {key}")
-        elif '.' in key: settings[key] = value
+        if key in STUDENT_KEYS:
+            student = with_setting(student, [key], value, f"Cell '{name}', {key}")
+        elif '.' in key:
+            settings[key] = value
     return Cell(str(name), table, student, settings, keys.get('model', 'student'), keys.get('about', ''))
 
 def check_cell_keys(name: str, keys: dict) -> None:
@@ -81,7 +86,8 @@ def check_cell_keys(name: str, keys: dict) -> None:
     of_run = {k for k in dotted(Run) if '.' in k}
     of_cell = STUDENT_KEYS | {'model', 'about'}
     for key in keys:
-        if key in of_cell | of_run: continue
+        if key in of_cell | of_run:
+            continue
         near = nearest(str(key), of_run if '.' in str(key) else of_cell)
         raise UserError(f"Cell '{name}': unknown key '{key}': {near} Nothing was run.")
     model = keys.get('model', 'student')
@@ -92,9 +98,12 @@ def keys_of(cell: Cell) -> dict:
     "The keys that make this cell: `make_cell` the other way round."
     plain = asdict(Distillation())
     keys = {k: v for k, v in asdict(cell.student).items() if v != plain[k]} | cell.settings
-    if cell.model != 'student': keys['model'] = cell.model
-    if cell.about: keys['about'] = cell.about
-    if cell.student.objective == 'none': keys['objective'] = 'none'
+    if cell.model != 'student':
+        keys['model'] = cell.model
+    if cell.about:
+        keys['about'] = cell.about
+    if cell.student.objective == 'none':
+        keys['objective'] = 'none'
     return keys
 
 # %% ../nbs/11f_grids.ipynb #ab000010
@@ -125,7 +134,8 @@ def read_tables(name: str | Path) -> dict:   # {table: {cell: {key: value}}}
     if not file.is_file():
         raise UserError(f"No grid '{name}': it is neither a file nor a grid of the package; "
                         f"{nearest(str(name), grids())}")
-    try: tables = yaml.safe_load(file.read_text(encoding='utf-8'))
+    try:
+        tables = yaml.safe_load(file.read_text(encoding='utf-8'))
     except (yaml.YAMLError, UnicodeDecodeError) as e:
         raise UserError(f"{name} is not valid YAML: {' '.join(str(e).split())}.") from None
     full = isinstance(tables, dict) and tables and all(isinstance(t, dict) and t for t in tables.values())

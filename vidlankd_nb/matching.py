@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['OBJECTIVES', 'NST_KERNELS', 'ModelOutputs', 'Tokens', 'real', 'check_shapes', 'check_width', 'enter', 'Objective',
-           'positive', 'SoftLabel', 'unit', 'projection', 'L2', 'unchanged', 'poly_mmd', 'gaussian_mmd', 'linear_mmd',
-           'mmd', 'NST', 'Voken']
+           'positive', 'SoftLabel', 'unit_length', 'projection', 'L2', 'unchanged', 'poly_mmd', 'gaussian_mmd',
+           'linear_mmd', 'mmd', 'NST', 'Voken']
 
 # %% ../nbs/06_matching.ipynb #mt06impt
 from collections.abc import Callable
@@ -230,7 +230,7 @@ class SoftLabel(Objective):
         return self.temperature**2 * self.mean(kl, mask), {}
 
 # %% ../nbs/06_matching.ipynb #ac8359d1
-def unit(
+def unit_length(
     x: torch.Tensor,   # any shape
     dim: int = -1,     # along which the squares sum to 1
 ) -> torch.Tensor:
@@ -286,7 +286,7 @@ class L2(Objective):
         if self.normalise == 'token':
             return F.layer_norm(x, x.shape[-1:], eps=1e-6)
         if self.normalise == 'unit':
-            return unit(x) * x.shape[-1]**.5
+            return unit_length(x) * x.shape[-1]**.5
         return x
 
     def compare(self, s, t, mask, tokens):

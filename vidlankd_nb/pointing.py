@@ -19,9 +19,8 @@ from sklearn.metrics import roc_auc_score
 from torch.nn import functional as F
 
 from .files import UserError
-from .grounding import frame_states
 from .pairs import collate
-from .states import join_pieces
+from .states import frame_states, join_pieces
 from .video import even
 
 # %% ../nbs/10a_pointing.ipynb #point007
@@ -79,7 +78,7 @@ def _happenings(data, world: str | Path) -> list[tuple]:
     events = _of_world(world, 'events')
     place = {}   # video and start (s) → what happens
     for video, c in _of_world(world, 'caption').items():
-        for start, happening in zip(c['start'], events[video]):
+        for start, happening in zip(c['start'], events[video], strict=True):
             place[video, start] = happening
     found = []
     for i in range(len(data)):
@@ -111,7 +110,7 @@ def aims(
 
 def _aims_of(i: int, e: dict, said: list, times, words: list, names) -> list[Aim]:
     "The aims of one event of pair `i`; its verb has none where it could mean another event that is said."
-    def inside(start, end):
+    def inside(start: float, end: float) -> np.ndarray:   # (F,) bool
         return (times > start - 1e-6) & (times < end - 1e-6)
 
     found = []
@@ -198,7 +197,7 @@ def colour_scores(
         cosines = F.normalize(frames, dim=-1) @ vectors.T
         clips.append(np.column_stack([cosines, _colours_shown(times, events, colours)]))   # (F, C + 1)
 
-    def mean_auc(x):
+    def mean_auc(x: np.ndarray) -> float:   # of (N, C + 1): cosines with each colour, and the colour that is shown
         shown = x[:, -1]
         aucs = np.array([auc(x[:, k], shown == k) for k in range(len(colours))])
         aucs = aucs[~np.isnan(aucs)]     # a colour on every frame, or on none, has none

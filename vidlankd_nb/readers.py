@@ -20,11 +20,11 @@ from sklearn.manifold import MDS, TSNE
 from torch.nn import functional as F
 from transformers import AutoModelForMaskedLM
 
-from .corpus import fingerprint, load_tokenizer
+from .corpus import load_tokenizer, tokenizer_fingerprint
 from .files import UserError
-from .grounding import INK, Reader, styled
 from .objectives import parse_objective
-from .states import text_states, word_states
+from .pictures import INK, styled
+from .states import Reader, text_states, word_states
 from .student import load_head, load_kind
 
 # %% ../nbs/10b_readers.ipynb #8259afbb
@@ -92,7 +92,7 @@ def student_reader(
     wanted = token_states(teacher.text, tokenizer, texts)
     turn = torch.tensor(rotation(own, wanted), dtype=torch.float32)
 
-    def through(states):
+    def through(states: torch.Tensor) -> torch.Tensor:   # (L, H) → (L, H')
         return (states if head is None else head(states)) @ turn
 
     return Reader(f'student {name}', lambda text: word_states(student, tokenizer, text, through),
@@ -111,7 +111,7 @@ def read_student(
     if not (folder/'model.safetensors').exists():
         raise UserError(f"No finished student in {folder}: "
                         "train it with 'vidlankd student' and the run's configuration.")
-    if fingerprint(load_tokenizer(folder)) != fingerprint(tokenizer):
+    if tokenizer_fingerprint(load_tokenizer(folder)) != tokenizer_fingerprint(tokenizer):
         raise UserError(f"The student in {folder} has another vocabulary than the teacher: "
                         "read beside each other, both must cut a sentence the same way.")
     student = AutoModelForMaskedLM.from_pretrained(folder)

@@ -20,7 +20,8 @@ def interval(
     x = np.asarray(values, float)
     n = len(x)
     mean = float(x.mean())
-    if n < 2: return {'mean': mean, 'low': None, 'high': None, 'n': n}
+    if n < 2:
+        return {'mean': mean, 'low': None, 'high': None, 'n': n}
     error = x.std(ddof=1) / math.sqrt(n)
     half = float(stats.t.ppf((1 + level) / 2, n - 1) * error)
     return {'mean': mean, 'low': mean - half, 'high': mean + half, 'n': n}
@@ -30,7 +31,8 @@ def interval_words(
     of: str = 'world',
 ) -> str:
     "What a table writes about the intervals of `interval`."
-    if n < 2: return f'no interval: a single {of}'
+    if n < 2:
+        return f'no interval: a single {of}'
     return f"95 % interval (Student's t over {n} {of}s)"
 
 # %% ../nbs/12c_statistics.ipynb #st000009
@@ -40,8 +42,9 @@ def sign_flip(
 ) -> float:               # two-sided p
     "Exact permutation test of a paired difference: how often is its mean as far from 0 when signs are tossed?"
     d = np.asarray(differences, float)
-    if len(d) < 2: return 1.0        # two patterns, both as far from 0
-    def distance(x, axis=-1):
+    if len(d) < 2:
+        return 1.0        # two patterns, both as far from 0
+    def distance(x: np.ndarray, axis: int = -1) -> np.ndarray:
         return np.abs(x.mean(axis)).round(12)   # patterns that differ by rounding alone are alike
     return float(stats.permutation_test((d,), distance, permutation_type='samples', vectorized=True,
                                         n_resamples=most, alternative='greater', rng=0).pvalue)
@@ -53,7 +56,8 @@ def paired(
 ) -> dict | None: # as `interval`, with 'p' and 'smallest_p'; None where no seed is in both
     "Difference a − b over the seeds both have."
     seeds = sorted(set(a) & set(b))
-    if not seeds: return None
+    if not seeds:
+        return None
     d = [a[s] - b[s] for s in seeds]
     return interval(d) | {'smallest': float(min(d)), 'p': sign_flip(d), 'smallest_p': 2 / 2 ** len(d)}
 

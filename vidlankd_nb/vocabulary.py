@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['words', 'count_words', 'caption_words', 'first_seen', 'coverage', 'plot_coverage', 'vocabulary_files', 'HiddenWord',
-           'hidden_words', 'word_losses', 'interval', 'word_gap', 'vocabulary_of_run', 'gap_lines']
+           'hidden_words', 'word_losses', 'word_interval', 'word_gap', 'vocabulary_of_run', 'gap_lines']
 
 # %% ../nbs/11a_vocabulary.ipynb #vc000004
 import re
@@ -26,7 +26,7 @@ from .captions import read_captions
 from .corpus import is_held_out, read_lines
 from .encoders import most_tokens, vocabulary_logits
 from .files import UserError, write_json
-from .grounding import INK
+from .pictures import INK
 from .states import pieces_of_words, text_states
 
 # %% ../nbs/11a_vocabulary.ipynb #vc000007
@@ -235,7 +235,7 @@ def word_losses(
     return [(r.word, loss) for r, loss in zip(rows, nats, strict=True)]
 
 # %% ../nbs/11a_vocabulary.ipynb #vc000027
-def interval(
+def word_interval(
     words,                    # (n,) the word of each occurrence
     values,                   # (n,) numbers
     draws: int = 2000,
@@ -273,9 +273,9 @@ def _gaps(said, nats: dict, inside, base: str) -> dict:
     "`word_gap` of one class: of the occurrences (n,) those that are `inside` it."
     found = {}
     for student, own in nats.items():
-        found[student] = {'loss': interval(said[inside], own[inside])}
+        found[student] = {'loss': word_interval(said[inside], own[inside])}
         if student != base:
-            found[student]['gap'] = interval(said[inside], (nats[base] - own)[inside])
+            found[student]['gap'] = word_interval(said[inside], (nats[base] - own)[inside])
     return found
 
 # %% ../nbs/11a_vocabulary.ipynb #vc000032

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SOURCES', 'choose_clips', 'clip_rows', 'voken_vectors', 'nearest_vokens', 'corpus_digest', 'block_batch',
            'label_part', 'VokenLabels', 'cell_distance', 'quantisation', 'sample_states', 'plot_quantisation',
-           'diversity', 'make_vokens', 'reads_vokens', 'labels_for']
+           'diversity', 'make_vokens', 'labels_for']
 
 # %% ../nbs/11_vokenization.ipynb #vk000004
 import json
@@ -25,10 +25,11 @@ from torch.nn import functional as F
 from .config import Pairs, Vokens
 from .corpus import Examples, load_tokenizer
 from .files import Progress, UserError, nearest, write_aside, write_json
-from .grounding import INK
-from .objectives import parse_objective
-from .pairs import PairSet, unit
+from .pictures import INK
+from .pairs import PairSet
 from .recipes import check_free, hashed
+from .objectives import reads_vokens
+from .pairs import unit_rows
 from .retrieval import nearest_neighbours
 from .states import text_states
 from .teacher import VideoTeacher
@@ -63,7 +64,7 @@ def clip_rows(
     rows, *_ = pairs.store.window(video, times[len(times)//2], end)
     row = rows[:1]
     if pairs.normalise:
-        row = unit(row, [row.shape[1]])
+        row = unit_rows(row, [row.shape[1]])
     return np.repeat(row, cfg.max_frames, 0)
 
 # %% ../nbs/11_vokenization.ipynb #vk000015
@@ -366,13 +367,6 @@ def _use(out: Path, count: int) -> dict:
     top = np.argsort(-counts, kind='stable')[:5].tolist()
     most_used = [{'text': clips[i]['text'], 'share': round(float(counts[i] / total), 4)} for i in top]
     return {'tokens': int(total), 'diversity': diversity(counts), 'most_used': most_used}
-
-# %% ../nbs/11_vokenization.ipynb #vk000053
-def reads_vokens(
-    objective: str,    # as in `Distillation`: a name, a sum, or an import path
-) -> bool:
-    "Does any part of an objective read vokens? Raises `UserError` on an unknown name."
-    return parse_objective(objective).needs_vokens
 
 # %% ../nbs/11_vokenization.ipynb #vk000055
 def labels_for(

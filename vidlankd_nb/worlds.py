@@ -45,10 +45,11 @@ def run_worlds(
     show: bool = True,
 ) -> dict:                    # the report over all worlds
     "Run one configuration with several seeds, as many at once as there are processors; interrupted worlds go on."
-    out, began = Path(out), time.time()
+    out = Path(out)
+    began = time.time()
     make_folder(out)
     jobs = [world_job(run, out, seed) for seed in seeds]
-    def said(job, line):
+    def said(job: Job, line: str) -> None:
         if show:
             print(f'[world {job.key}] {line}', end='', flush=True)
     Runner(jobs, max(1, cores() // (run.threads or 1)), said, stop_if_failed).run()

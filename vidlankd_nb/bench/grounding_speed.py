@@ -20,7 +20,8 @@ import torch
 
 from ..config import load_run
 from ..encoders import states_of
-from ..grounding import Look, frame_states, heat_maps, similarity
+from ..heatmaps import Look, heat_maps, similarity
+from ..states import frame_states
 from ..retrieval import recall, search
 from ..teacher import make_teacher
 from .objectives import machine
@@ -46,7 +47,8 @@ class Words:
     eos_token_id = None
     cls_token_id = 2
     sep_token_id = 3
-    def __len__(self): return 30522
+    def __len__(self):
+        return 30522
 
 # %% ../../nbs/bench/grounding_speed.ipynb #gspic001
 def one_picture(
@@ -83,8 +85,10 @@ def bench_grounding_speed(
     targets = rng.standard_normal((clips, width), dtype=np.float32)
     at = rng.choice(clips, queries, replace=False)
     sentences = targets[at] + 2 * rng.standard_normal((queries, width), dtype=np.float32)
-    def rank(): recall(sentences, targets, labels=(at, np.arange(clips)))
-    def find(): search(sentences, targets, 10)
+    def rank():
+        recall(sentences, targets, labels=(at, np.arange(clips)))
+    def find():
+        search(sentences, targets, 10)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seconds = {'heat_map': timed(one_picture()), 'rank': timed(rank, 3), 'search': timed(find, 3)}
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OWED', 'numbered_words', 'random_batch', 'package_step', 'dense_labels', 'naive_terms', 'naive_step', 'seconds',
-           'rounds', 'ratio', 'extra_parts', 'make_steps', 'summary', 'plot', 'measure', 'bench_training']
+           'rounds', 'ratio', 'extra_parts', 'make_steps', 'summary', 'plot_steps', 'measure_steps', 'bench_training']
 
 # %% ../../nbs/bench/training.ipynb #d9d8f934
 import json
@@ -181,7 +181,8 @@ def extra_parts(
     def objective():
         x = states.clone().requires_grad_()
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            mine, theirs = ModelOutputs(task.head(x)), ModelOutputs(states)
+            mine = ModelOutputs(task.head(x))
+            theirs = ModelOutputs(states)
             loss, _ = compared.distil(mine, theirs, tokens_of(batch))
         loss.backward()
         for p in task.head.parameters():
@@ -240,7 +241,7 @@ def summary(
     return '\n'.join(rows)
 
 # %% ../../nbs/bench/training.ipynb #772c6099
-def plot(
+def plot_steps(
     results: dict,                     # of `bench_training`
     path: str | Path | None = None,    # PNG
 ) -> Figure:
@@ -266,7 +267,7 @@ def plot(
     return fig
 
 # %% ../../nbs/bench/training.ipynb #62f5f918
-def measure(
+def measure_steps(
     steps: dict[str, Callable[[], object]],   # of `make_steps`, as are the next three
     flops: dict, device: torch.device, bf16: bool,
     tokens: int,             # of a batch
@@ -310,7 +311,7 @@ def bench_training(
     load = os.getloadavg()[0] if hasattr(os, 'getloadavg') else None
     cfg = Training(lr=1e-4, compile=compiled)
     steps, flops, device, bf16 = make_steps(shape, sizes['vocabulary'], sizes['batch'], sizes['length'], cfg)
-    results = measure(steps, flops, device, bf16, sizes['batch'] * sizes['length'], repeats)
+    results = measure_steps(steps, flops, device, bf16, sizes['batch'] * sizes['length'], repeats)
     results['shape'] = dict(config=config, layers=shape.layers, width=shape.width, heads=shape.heads,
                             dropout=shape.dropout, **sizes)
     results |= dict(device=torch.cuda.get_device_name() if device.type == 'cuda' else 'cpu',
@@ -319,5 +320,5 @@ def bench_training(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     (out/'training.json').write_text(json.dumps(results, indent=1))
-    plot(results, out/'training.png')
+    plot_steps(results, out/'training.png')
     return results

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['LATEX', 'percent', 'cell_text', 'glue_score', 'glue_average', 'markdown_line', 'as_markdown', 'as_html', 'latex_line',
-           'as_latex', 'numbers', 'details', 'plot_task', 'plot_runs', 'arranged', 'summary', 'rows_of', 'seeds_note',
-           'average_notes', 'differences', 'Table', 'checked_entry', 'read_published', 'write_table']
+           'as_latex', 'numbers', 'details', 'plot_task', 'plot_runs', 'arranged', 'summary_table', 'rows_of',
+           'seeds_note', 'average_notes', 'model_differences', 'Table', 'checked_entry', 'read_published',
+           'write_table']
 
 # %% ../../nbs/09e_results.ipynb #e06ff333
 import math
@@ -212,7 +213,7 @@ def arranged(
         out[r['task']][r['model']].append(r)
     return out
 
-def summary(
+def summary_table(
     runs: dict,          # of `arranged`
 ) -> pd.DataFrame:       # percent, and counts
     "Median, lowest, highest, runs and collapsed runs of each model (rows) and task (columns)."
@@ -277,7 +278,7 @@ def average_notes(
     return notes
 
 # %% ../../nbs/09e_results.ipynb #re09cls2
-def differences(
+def model_differences(
     results: list,       # of `results_in`
     runs: dict,          # of `arranged`
     first: str,          # the model that the others are compared with
@@ -302,7 +303,7 @@ class Table:
     models: list = field(default_factory=list)       # the order of rows; others follow
     published: list = field(default_factory=list)    # of `read_published`
     averaged: tuple = tuple(GROUPS['glue'])          # tasks in the GLUE average
-    gaps: pd.DataFrame | None = None                 # of `differences`; `write_table` keeps them here
+    gaps: pd.DataFrame | None = None                 # of `model_differences`; `write_table` keeps them here
 
     def __post_init__(self):
         self.by_task = arranged(self.results, self.models)
@@ -331,7 +332,7 @@ class Table:
 
     def summary(self) -> pd.DataFrame:
         "Median, lowest, highest, runs and collapsed runs of each model (rows) and task (columns), in percent."
-        return summary(self.by_task)
+        return summary_table(self.by_task)
 
     def grid(self, cell: Callable = cell_text) -> tuple[list, list]:
         "Header and rows of cells, the published ones last."
@@ -366,7 +367,7 @@ class Table:
 
     def differences(self, against: str | None = None, draws: int = 1000) -> pd.DataFrame:
         "Each model against one of them (default: the first), task by task; raises `UserError` on an unknown one."
-        return differences(self.results, self.by_task, against or self.names[0], draws)
+        return model_differences(self.results, self.by_task, against or self.names[0], draws)
 
     def plot(self, columns: int = 4) -> Figure:
         "Every run, with medians and error bars, a panel for each task; the figure."
