@@ -10,7 +10,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from .files import UserError
+from .files import UserError, files_under
 
 # %% ../nbs/00a_recipes.ipynb #rc000006
 def hashed(
@@ -48,7 +48,7 @@ def contents(
 def _listing(folder: Path) -> str:
     "Names, sizes and times of the files in a folder, as a hash."
     found = []
-    for f in folder.rglob('*'):
+    for f in files_under(folder):
         if not f.is_file(): continue
         about = f.stat()
         found.append([str(f.relative_to(folder)), about.st_size, about.st_mtime_ns])
