@@ -22,12 +22,11 @@ import torch
 from matplotlib.axes import Axes
 from torch.nn import functional as F
 
-from .extraction import video_file
 from .files import UserError
 from .pairs import collate
 from .retrieval import search
 from .states import word_states
-from .video import decode, even, film_strip
+from .video import decode, even, film_strip, video_file
 
 # %% ../nbs/10_grounding.ipynb #89cb4889
 def similarity(
