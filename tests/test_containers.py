@@ -50,7 +50,7 @@ def numbers(frames):
 
 
 def film(path, n=10, **more):
-    if more.get('codec') in ('mpeg4', 'mpeg2video', 'flv', 'wmv2'): more = {'b': '8000000', 'qmin': '1', 'qmax': '2', **more}   # or grey levels run together
+    if more.get('codec') in ('mpeg4', 'mpeg1video', 'mpeg2video', 'flv', 'wmv2'): more = {'b': '8000000', 'qmin': '1', 'qmax': '2', **more}   # or grey levels run together
     return write(path, [picture(k) for k in range(n)], **more)
 
 
@@ -76,22 +76,24 @@ def test_text_playlists_and_pictures_are_no_videos(tmp_path):
     film(d/'a.mp4')
     for name, text in {'b.txt': 'a line\n'*99, 'c.nfo': '<movie/>\n', 'd.m3u8': f'#EXTM3U\n#EXTINF:1,\n{d}/a.mp4\n#EXT-X-ENDLIST\n', 'e.ffconcat': 'ffconcat version 1.0\nfile a.mp4\n',
                        'f.ans': '\x1b[31mred\n', 'g.mpd': '<?xml version="1.0"?><MPD/>', 'h.sdp': 'v=0\nm=video 5004 RTP/AVP 96\n', 'i': 'no ending\n', 'j.mp4': '<html>404</html>'}.items(): (d/name).write_text(text)
-    for name, codec, fmt in (('k.jpg', 'mjpeg', 'yuvj420p'), ('l.png', 'png', 'rgb24'), ('m.bmp', 'bmp', 'bgr24'), ('n.tiff', 'tiff', 'rgb24'), ('o.webp', 'libwebp', 'yuv420p'), ('p.gif', 'gif', 'rgb8')): film(d/name, 1, codec=codec, fmt=fmt)
+    for name, codec, fmt in (('k.jpg', 'mjpeg', 'yuvj420p'), ('l.png', 'png', 'rgb24'), ('m.bmp', 'bmp', 'bgr24'), ('n.tiff', 'tiff', 'rgb24'), ('o.webp', 'libwebp', 'yuv420p'), ('p.gif', 'gif', 'rgb8'), ('r.mjpeg', 'mjpeg', 'yuvj420p')): film(d/name, 1, codec=codec, fmt=fmt)
     (d/'q.wav').write_bytes(b'RIFF\0\0\0\0WAVEfmt ')
     assert av.open(str(d/'k.jpg')).streams.video and av.open(str(d/'c.nfo')).streams.video                   # FFmpeg itself takes them
     r = report(d)
     said = {f: 'is a picture' if 'picture' in x else 'text' if 'text' in x else 'sound' if 'sound' in x else x for f, x in reasons(r).items()}
-    assert r['done'] == ['a.mp4'] and said == dict.fromkeys(['b.txt', 'c.nfo', 'd.m3u8', 'e.ffconcat', 'f.ans', 'g.mpd', 'h.sdp', 'i', 'j.mp4'], 'text') | dict.fromkeys(['k.jpg', 'l.png', 'm.bmp', 'n.tiff', 'o.webp', 'p.gif'], 'is a picture') | {'q.wav': 'sound'}
+    assert r['done'] == ['a.mp4'] and said == dict.fromkeys(['b.txt', 'c.nfo', 'd.m3u8', 'e.ffconcat', 'f.ans', 'g.mpd', 'h.sdp', 'i', 'j.mp4'], 'text') | dict.fromkeys(['k.jpg', 'l.png', 'm.bmp', 'n.tiff', 'o.webp', 'p.gif', 'r.mjpeg'], 'is a picture') | {'q.wav': 'sound'}
     with pytest.raises(V.NoVideo, match='b.txt: cannot be opened as a video .it is text.'): V.decode(d/'b.txt')
 
 
 @pytest.mark.parametrize('name,codec,fmt', [('a.gif', 'gif', 'rgb8'), ('a.flv', 'flv', 'yuv420p'), ('a.mov', 'libx264', 'yuv420p'), ('a.mpg', 'mpeg2video', 'yuv420p'), ('a.ts', 'libx264', 'yuv420p'), ('a.ogv', 'libtheora', 'yuv420p'), ('a.wmv', 'wmv2', 'yuv420p'),
-                                            ('a.3gp', 'mpeg4', 'yuv420p'), ('a.y4m', 'rawvideo', 'yuv420p'), ('a.mxf', 'mpeg2video', 'yuv420p'), ('a.vob', 'mpeg2video', 'yuv420p'), ('noending', None, None)])
+                                            ('a.3gp', 'mpeg4', 'yuv420p'), ('a.y4m', 'rawvideo', 'yuv420p'), ('a.mxf', 'mpeg2video', 'yuv420p'), ('a.vob', 'mpeg2video', 'yuv420p'), ('a.ivf', 'libvpx', 'yuv420p'), ('a.apng', 'apng', 'rgb24'), ('a.mjpeg', 'mjpeg', 'yuvj420p'), ('noending', None, None)])
 def test_containers_that_carry_video_are_read(tmp_path, name, codec, fmt):
     try: p = film(tmp_path/(name if codec else 'x.mp4'), rate=25, fmt=fmt or 'yuv420p', codec=codec or 'libx264')
     except ValueError as e: pytest.skip(str(e))
     if not codec: p = p.rename(tmp_path/name)
-    got = numbers(V.decode(p).frames)
+    clip = V.decode(p)
+    got = numbers(clip.frames)
+    assert np.allclose(clip.times, np.arange(10)/25, atol=.011) and clip.note is None           # a GIF counts hundredths
     assert got == list(range(10)) or codec == 'gif' and np.allclose(got, range(10), atol=4)                          # a GIF here has eight greys
 
 
@@ -277,7 +279,7 @@ def test_half_a_webm_with_sound_is_cut_off_and_a_whole_one_is_not(tmp_path):
     for name, sound in (('even.webm', 6), ('long.webm', 15)):
         p = write(tmp_path/name, [picture(k) for k in range(60)], sound=sound, **make)
         data = p.read_bytes()
-        for tag in (b'DURATION',): data = data.replace(tag, b'DURAXXXX')                     # as browsers write it: a length for all, none for the pictures
+        data = data.replace(b'DURATION', b'DURAXXXX')                     # as browsers write it: a length for all, none for the pictures
         p.write_bytes(data)
         with av.open(str(p)) as c: assert c.duration/1e6 == pytest.approx(sound, abs=.1) and c.streams.video[0].duration is None and 'DURATION' not in c.streams.video[0].metadata
         assert V.decode(p).note is None
@@ -304,6 +306,18 @@ def test_a_film_copied_out_of_avi(tmp_path):
             if p.dts is not None: p.pts, p.stream = p.dts, s; b.mux(p)
     got = V.decode(tmp_path/'b.mp4')
     assert numbers(got.frames) == [k % 20 for k in range(40)] and np.allclose(got.times, np.arange(40)/10) and got.note is None
+
+
+@pytest.mark.parametrize('name,codec', [('a.mpg', 'mpeg1video'), ('a.mpg', 'mpeg2video'), ('a.ts', 'mpeg2video'), ('a.ts', 'libx264'), ('a.flv', 'libx264'), ('a.mkv', 'libx264'), ('a.mp4', 'mpeg4')])
+def test_reordered_pictures_with_times_of_their_own(tmp_path, name, codec):
+    p = film(tmp_path/name, 20, codec=codec, rate=25, bf='2')
+    clip = V.decode(p)
+    assert numbers(clip.frames) == list(range(20)) and np.allclose(clip.times, np.arange(20)/25, atol=2e-3) and clip.note is None and len(F.extract(p)) == 20
+
+
+def test_an_avif_picture_is_no_video(tmp_path):
+    film(tmp_path/'a.avif', 1, codec='libsvtav1', preset='12', **{'svtav1-params': 'lookahead=0'})
+    with pytest.raises(V.NoVideo, match='a.avif: is a picture'): V.decode(tmp_path/'a.avif')
 
 
 def test_a_raw_stream_is_counted(tmp_path):
@@ -438,5 +452,4 @@ def test_numbers_beyond_float16_are_refused_by_a_store_and_kept_from_a_file(tmp_
     pairs = P.make_pairs(tmp_path/'n', {'a': {'start': [0.], 'end': [2.], 'text': ['x']}}, Pairs(valid_share=0, max_frames=4, max_tokens=4), tmp_path/'p')[0]
     assert P.collate(pairs, Tokenizer(), Pairs(max_frames=4, max_tokens=4), [0])['video'][0].tolist() == x.tolist()
     both = S.Aligned(S.NpyFolder(tmp_path/'n'), S.NpyFolder(tmp_path/'n', rate=1.5))
-    both.frames[ 'a'].values
     assert np.isfinite(both['a'].values).all() and both['a'].values.max() == 70000

@@ -79,7 +79,8 @@ def video_file(
 _CONTAINERS = (   # noqa: SIM905
     'mov matroska avi asf flv live_flv mpeg mpegts ogg rm mxf nut gxf dv wtv ty nsv pva swf ivf '
     'yuv4mpegpipe gif apng amv dhav vivo bink smk roq flic nuv mlv').split()
-_RAW = ['h264', 'hevc', 'vvc', 'obu', 'av1', 'm4v', 'mpegvideo', 'vc1']   # pictures without a clock
+_BROADCAST = 'mpeg', 'mpegts'   # a few packets without a time, and a clock that may begin anew
+_RAW = ['h264', 'hevc', 'vvc', 'obu', 'av1', 'm4v', 'mpegvideo', 'vc1', 'mjpeg']   # without a clock
 _PICTURES = b'\xff\xd8\xff', b'\x89PNG', b'BM', b'II*\0', b'MM\0*', b'\0\0\1\0', b'8BPS'
 _PICTURE_BRANDS = 'avif', 'avis', 'heic', 'heix', 'mif1', 'msf1'   # MP4 that holds a picture, or several
 _SOUND = b'ID3', b'fLaC', b'\xff\xfb', b'\xff\xf3', b'\xff\xf2', b'\xff\xf1', b'FORM', b'.snd'
@@ -120,7 +121,8 @@ def open_video(
         kind = _told_by_its_bytes(path)
         if kind: raise NoVideo(f"{path.name}: cannot be opened as a video (it is {kind}).") from None
         raise UserError(f"{path.name}: cannot be opened as a video ({_reason(e)}).") from None
-    container.flags &= ~Flags.gen_pts.value   # PyAV has FFmpeg make up times, wrong ones where pictures are reordered
+    if container.format.name not in _BROADCAST:
+        container.flags &= ~Flags.gen_pts.value   # PyAV has FFmpeg make up times: wrong ones for AVI
     stream = _best_stream(container)
     if stream is not None and stream.codec_context is not None and not _is_one_picture(path, container):
         return container, stream
@@ -140,9 +142,9 @@ def _best_stream(container):
     return best
 
 def _is_one_picture(path, container):
-    "Is it a GIF, PNG, AVIF or HEIC that holds one picture?"
+    "Is it a GIF, PNG, JPEG, AVIF or HEIC that holds one picture?"
     brand = container.metadata.get('major_brand', '').strip()
-    if container.format.name not in ('gif', 'apng') and brand not in _PICTURE_BRANDS:
+    if container.format.name not in ('gif', 'apng', 'mjpeg') and brand not in _PICTURE_BRANDS:
         return False
     with av.open(str(path)) as again:
         packets = islice(again.demux(again.streams.best('video')), 2)
@@ -400,7 +402,7 @@ def _lacks_times(kind, depth, packets):
 
 def _room(container, whole):
     "Length (s) that a clock may trust: not one that FFmpeg itself has made from the clock."
-    if container.format.name in ('mpeg', 'mpegts'):
+    if container.format.name in _BROADCAST:
         return 0.
     return max(whole, (container.duration or 0)/1e6) if whole else 0.
 
