@@ -421,7 +421,7 @@ def folder(tmp_path):
     for i in range(5): write(d/f'v{i}.mp4', [picture(k + i) for k in range(20 + i)], np.arange(20 + i)/10)
     (d/'sub').mkdir()
     write(d/'sub'/'deep.mkv', [picture(k) for k in range(10)], np.arange(10)/10)
-    write(d/'v0.mkv', [picture(k) for k in range(10)], np.arange(10)/10)
+    (d/'v0.vtt').write_text('WEBVTT')
     (d/'empty.mp4').touch()
     (d/'notes.txt').write_text('hello')
     return d
@@ -429,9 +429,9 @@ def folder(tmp_path):
 
 def test_every_file_is_in_the_report(tmp_path, folder):
     r = E.extract_folder(folder, tmp_path/'out', progress=False)
-    assert r['done'] == ['sub/deep.mkv', 'v0.mkv', 'v1.mp4', 'v2.mp4', 'v3.mp4', 'v4.mp4'] and not r['partial']
-    assert {x['file'] for x in r['skipped']} == {'empty.mp4', 'notes.txt', 'v0.mp4'}
-    assert 'also that of v0.mkv' in {x['file']: x['reason'] for x in r['skipped']}['v0.mp4']
+    assert r['done'] == ['sub/deep.mkv', 'v0.mp4', 'v1.mp4', 'v2.mp4', 'v3.mp4', 'v4.mp4'] and not r['partial']
+    text = 'cannot be opened as a video (it is text).'
+    assert {x['file']: x['reason'] for x in r['skipped']} == {'empty.mp4': 'the file is empty (0 bytes).', 'notes.txt': text, 'v0.vtt': text}
     assert json.loads((tmp_path/'out'/'report.json').read_text()) == r
     again = E.extract_folder(folder, tmp_path/'out', progress=False)
     assert again['frames'] == 0 and all(again[k] == r[k] for k in ('done', 'partial', 'skipped'))
@@ -460,7 +460,8 @@ def test_pictures_and_subtitles_beside_a_video_do_not_take_its_place(tmp_path):
     Image.fromarray(picture(3)).save(tmp_path/'videos'/'v.jpg')
     (tmp_path/'videos'/'v.json').write_text('{}'); (tmp_path/'videos'/'v.VTT').write_text('WEBVTT')
     r = E.extract_folder(tmp_path/'videos', tmp_path/'out', captions={'v': {}}, progress=False)
-    assert r['done'] == ['v.mp4'] and {x['file']: x['reason'] for x in r['skipped']} == dict.fromkeys(['v.VTT', 'v.jpg', 'v.json'], "its id 'v' is also that of v.mp4")
+    kinds = {'v.VTT': 'text', 'v.jpg': 'a picture', 'v.json': 'text'}
+    assert r['done'] == ['v.mp4'] and {x['file']: x['reason'] for x in r['skipped']} == {f: f'cannot be opened as a video (it is {kind}).' for f, kind in kinds.items()}
     (tmp_path/'videos'/'v.2.mp4').touch()                                      # its id is 'v.2'
     assert V.video_file(tmp_path/'videos', 'v') == tmp_path/'videos'/'v.mp4' and V.video_file(tmp_path/'videos', 'v.2').name == 'v.2.mp4' and V.video_file(tmp_path/'videos', 'w') is None
 

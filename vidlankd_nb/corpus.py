@@ -35,6 +35,7 @@ from transformers import (
 from .config import Corpus
 from .files import UserError, make_folder, write_aside, write_json
 from .recipes import check_recipe, differing, hashed
+from .files import files_under
 
 # %% ../nbs/04_corpus.ipynb #3ddeac9e
 def is_markup(
@@ -265,7 +266,7 @@ def text_files(
     found = []
     for p in dict.fromkeys(map(Path, paths)):
         if p.is_dir():
-            files = sorted(f for f in p.rglob('*') if f.is_file() and not f.name.startswith('.'))
+            files = [f for f in files_under(p) if f.is_file() and not f.name.startswith('.')]
             if not files: raise UserError(f"The folder '{p}' holds no files of text.")
         else:
             files = [p]

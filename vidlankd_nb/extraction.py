@@ -8,6 +8,7 @@ __all__ = ['NO_CAPTIONS', 'extract_folder', 'store_settings']
 # %% ../nbs/02d_extraction.ipynb #ex000004
 import json
 import math
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,8 +22,11 @@ from .backbones import load_backbone
 from .config import Features
 from .features import as_rows, picture_rows, reader
 from .files import Progress, UserError, write_json
-from .store import FeatureStore, MappedTable, StoreWriter, shards
+from .store import FeatureStore, StoreWriter
 from .video import no_frame, videos_first
+from .files import composed, files_under, printable
+from .store import remove_videos, stored_files
+from .video import VIDEO_ENDINGS, NoVideo, set_aside, video_id, why_no_video
 
 # %% ../nbs/02d_extraction.ipynb #72e614c1
 @dataclass
@@ -57,7 +61,7 @@ class _Work(torch.utils.data.IterableDataset):
             yield from self.pieces(i)
 
     def pieces(self, i):
-        "Dicts with the pictures of file `i`, then one with `end` set; `error` says why there is nothing more."
+        "Dicts with the pictures of file `i`, then one with `end` set; `error` says why there is nothing more, `other` that the file is no video."
         file = self.files[i]
         rows = 0
         try:
@@ -70,7 +74,8 @@ class _Work(torch.utils.data.IterableDataset):
             yield dict(file=i, end=True, rows=rows, rate=video.fps/self.backbone.window, start=video.start,
                        decoded=video.frames, note=video.note)
         except UserError as e:
-            yield dict(file=i, end=True, error=str(e).removeprefix(f'{file.name}: '))
+            reason = str(e).removeprefix(f'{file.name}: ')
+            yield dict(file=i, end=True, error=reason, other=isinstance(e, NoVideo))
         except Exception as e:  # one file must never end a run of days; its reason goes into the report
             yield dict(file=i, end=True, error=f"{type(e).__name__}: {e}")
 
@@ -147,45 +152,95 @@ def extract_folder(
     if not videos.is_dir(): raise UserError(f"There is no folder {videos}.")
     _sensible(cfg)
     backbone = load_backbone(cfg)
-    todo, report = _plan(videos, out, _wanted(captions))
+    wanted = _wanted(captions)
+    todo, skipped = _plan(videos, out, wanted)
     writer = StoreWriter(out, store_settings(cfg, backbone))
-    files = _missing(todo, out)
+    versions = {id: _version(videos/f) for id, f in todo.items()}
+    missing, replaced = _missing(todo, versions, out, skipped)
+    if replaced and progress:
+        print(_said_of_replaced(replaced), flush=True)
+    files = [todo[id] for id in missing]
     if strict:
-        _refuse(report['skipped'])
+        _refuse(skipped)
+    no_video = (wanted or set()) - set(todo)
     work = _Work([videos/f for f in files], backbone, cfg.batch)
     loader = torch.utils.data.DataLoader(work, batch_size=None, num_workers=min(cfg.workers, len(files)))
     bar = Progress('features', len(todo), len(todo) - len(files), progress, 'video')
     began = time.monotonic()
     decoded = 0
     for end, values in _alive(_computed(loader, backbone, cfg.batch)):
-        file = files[end['file']]
-        rows, reason = _finished(end, values, backbone, file)
+        id = missing[end['file']]
+        file = printable(todo[id])
+        rows, reason = _finished(end, values, backbone, todo[id])
         if strict and reason: raise UserError(f"{file}: {reason}")
         if strict and end['note']: raise UserError(f"{file}: {end['note']}.")
         if rows is None:
-            report['skipped'].append(dict(file=file.as_posix(), reason=reason))
+            skipped.append(dict(file=file, reason=reason))
+            if end.get('other') and wanted:
+                no_video.add(id)
         else:
-            writer.add(file.stem, file.as_posix(), rows, end['rate'], end['start'], end['decoded'],
-                       end['note'])
+            writer.add(id, file, rows, end['rate'], end['start'], end['decoded'], end['note'], versions[id])
             decoded += end['decoded']
         rate = decoded/(time.monotonic() - began)
         bar.advance(note=f"{rate:.0f} frames/s")
     bar.close()
     writer.flush()
-    return _reported(out, report, decoded, time.monotonic() - began, videos)
+    report = dict(skipped=skipped, replaced=sorted(replaced), no_video=sorted(no_video))
+    return _reported(out, report, decoded, time.monotonic() - began, videos, todo)
 
 # %% ../nbs/02d_extraction.ipynb #18a897a5
-def _missing(todo, out):
-    "Files that are not in the store yet."
-    have = set()
-    for path in shards(out):
-        have.update(map(Path, MappedTable(path).table['file'].to_pylist()))
-    return [f for f in todo if f not in have]
+def _version(path):
+    "(bytes, time of the last change in ns) of a file; None where it is not there."
+    try:
+        about = os.stat(path)
+    except OSError:
+        return None
+    return about.st_size, about.st_mtime_ns
+
+def _is_same(row, file, version):
+    "Was this file read for a row of the store? A store of old knows its name alone."
+    _, stored, size, modified, _ = row
+    if size is None:
+        return stored == printable(file) and file.suffix.lower() in VIDEO_ENDINGS
+    return (size, modified) == version
+
+def _missing(todo, versions, out, skipped):
+    "(ids whose file is not in the store as it is now, files among these that were replaced); rows of those, and of what is no video, leave the store."
+    have = {}
+    for row in stored_files(out):
+        have.setdefault(composed(row[0]), []).append(row)
+    missing = []
+    replaced = []
+    stale = set()
+    for id, file in todo.items():
+        rows = have.get(id, [])
+        if len(rows) == 1 and _is_same(rows[0], file, versions[id]):
+            continue
+        missing.append(id)
+        if rows:
+            stale.update(row[0] for row in rows)
+            replaced.append(printable(file))
+    left_out = {x['file'] for x in skipped if x['reason'] != NO_CAPTIONS}
+    for id, rows in have.items():
+        if id not in todo and any(row[1] in left_out for row in rows):
+            stale.update(row[0] for row in rows)
+    if stale:
+        remove_videos(out, stale)
+    return missing, replaced
+
+def _said_of_replaced(files):
+    "A line about files that were replaced."
+    named = ', '.join(files[:3])
+    more = ' …' if len(files) > 3 else ''
+    have = 'file has' if len(files) == 1 else 'files have'
+    return (f"features: {len(files):,} {have} changed since the features were made, "
+            f"and will be read again: {named}{more}")
 
 def _refuse(skipped):
     "Raises `UserError` at the first file that is left out for a reason other than that nobody speaks over it."
     for x in skipped:
-        if x['reason'] != NO_CAPTIONS: raise UserError(f"{x['file']}: {x['reason']}.")
+        reason = x['reason'].rstrip('.')
+        if reason != NO_CAPTIONS: raise UserError(f"{x['file']}: {reason}.")
 
 def _finished(end, values, backbone, file):
     "(rows, None) of a file whose pieces went through the model, or (None, the reason why it has none)."
@@ -220,45 +275,75 @@ def _wanted(captions):
     if not isinstance(captions, dict):
         raise UserError('The captions are not a JSON object of videos, {"id": {"start": …, "end": '
                         '…, "text": …}}.')
-    return set(captions)
+    return set(map(composed, captions))
 
 # %% ../nbs/02d_extraction.ipynb #vdplan02
 def _plan(videos, out, wanted):
-    "(files to extract, the report's first lines)."
-    todo = []
+    "({id: file} to extract, the report's lines about the rest); raises `UserError` where two videos have one id."
     skipped = []
-    seen = {}
-    files = _files_in(videos, out.resolve())
+    by_id = {}
+    files = _files_in(videos, out)
     for f in files:
-        reason = None
-        if wanted is not None and f.stem not in wanted:
+        reason = set_aside(f)
+        if reason is None and wanted is not None and video_id(f) not in wanted:
             reason = NO_CAPTIONS
-        elif f.stem in seen:
-            reason = f"its id '{f.stem}' is also that of {seen[f.stem].as_posix()}"
         if reason:
-            skipped.append(dict(file=f.as_posix(), reason=reason))
+            skipped.append(dict(file=printable(f), reason=reason))
         else:
-            seen[f.stem] = f
-            todo.append(f)
-    if not todo: raise _none_wanted(files, videos, wanted)
-    return todo, dict(skipped=skipped, no_video=sorted((wanted or set()) - set(seen)))
+            by_id.setdefault(video_id(f), []).append(f)
+    if not by_id: raise _none_wanted(files, videos, wanted, skipped)
+    todo = {}
+    twice = []
+    for id, same in by_id.items():
+        chosen, others = _videos_among(videos, same)
+        todo[id] = chosen[0]
+        skipped += others
+        if len(chosen) > 1:
+            twice.append((id, chosen))
+    if twice: raise _two_of_one_id(twice)
+    return todo, skipped
+
+def _videos_among(videos, files):
+    "Of files with one id: (those that are videos, the lines about the others). A file that two names lead to counts once."
+    if len(files) == 1:
+        return files, []
+    reasons = {f: why_no_video(videos/f) for f in files}
+    chosen = {}   # place on the disk -> file
+    for f in files:
+        if reasons[f]:
+            continue
+        about = os.stat(videos/f)
+        first = chosen.setdefault((about.st_dev, about.st_ino), f)
+        if first is not f:
+            reasons[f] = f'the same file as {printable(first)}.'
+    kept = list(chosen.values()) or files[:1]
+    return kept, [dict(file=printable(f), reason=reasons[f]) for f in files if f not in kept]
+
+def _two_of_one_id(twice):
+    "The error of videos that cannot be told apart."
+    id, (first, second, *_) = twice[0]
+    names = f'{printable(first)} and {printable(second)}'
+    if composed(str(first)) == composed(str(second)):
+        names += f' (spelled alike, composed differently: {ascii(first.name)} and {ascii(second.name)})'
+    others = len(twice) - 1
+    more = f'; so have {others:,} other ids' if others else ''
+    return UserError(f"Two videos have the id '{id}', their name without the ending: {names}{more}. "
+                     "Rename or remove one; nothing was written.")
 
 def _files_in(videos, store):
     "Files of a folder, videos first, without those of the store inside it; raises `UserError` when there is none."
-    found = []
-    for p in videos.rglob('*'):
-        lost = p.is_symlink() and not p.exists()   # a link that leads nowhere is reported, too
-        folder = p.parent.resolve()
-        inside = store in (folder, *folder.parents)
-        if (p.is_file() or lost) and not inside:
-            found.append(p.relative_to(videos))
+    found = [p.relative_to(videos) for p in files_under(videos, leave=[store])]
     if not found:
         raise UserError(f"{videos} holds no file: video files (mp4, mkv, webm, avi, "
                         "… – all that FFmpeg opens) were looked for, also in folders inside it.")
     return sorted(found, key=videos_first)
 
-def _none_wanted(files, videos, wanted):
-    "The error of a folder whose files the captions do not know."
+def _none_wanted(files, videos, wanted, skipped):
+    "The error of a folder without a file that is to be read."
+    if all(x['reason'] != NO_CAPTIONS for x in skipped):
+        first = skipped[0]
+        reason = first['reason'].rstrip('.')
+        return UserError(f"No file in {videos} is read as a video ({first['file']}: {reason}).")
     if len(files) > 1:
         none = f'None of the {len(files):,} files in {videos} has'
     else:
@@ -268,22 +353,22 @@ def _none_wanted(files, videos, wanted):
                      f"'{files[0].stem}', and the captions know {known}.")
 
 # %% ../nbs/02d_extraction.ipynb #fe10ec1b
-def _reported(out, report, decoded, seconds, videos):
+def _reported(out, report, decoded, seconds, videos, todo):
     "The report of everything in the store and everything that is not."
     done = []
     partial = []
-    for p in shards(out):
-        t = MappedTable(p).table
-        for f, note in zip(t['file'].to_pylist(), t['note'].to_pylist(), strict=True):
-            if note:
-                partial.append(dict(file=f, reason=note))
-            else:
-                done.append(f)
+    for id, stored, _, _, note in stored_files(out):
+        file = printable(todo[id]) if id in todo else stored   # it may have been moved
+        if note:
+            partial.append(dict(file=file, reason=note))
+        else:
+            done.append(file)
     skipped = report['skipped']
     whole = dict(
         done=sorted(done),
         partial=sorted(partial, key=_by_file),
         skipped=sorted(skipped, key=_by_file),
+        replaced=report['replaced'],
         no_video=report['no_video'],
         frames=decoded,
         seconds=round(seconds, 2),

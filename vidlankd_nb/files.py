@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['UserError', 'make_folder', 'nearest', 'flat', 'unknown_key', 'unknown_option', 'plain_words', 'Progress',
-           'write_aside', 'write_json']
+           'write_aside', 'write_json', 'composed', 'printable', 'files_under']
 
 # %% ../nbs/00_files.ipynb #fl000004
 import difflib
@@ -13,6 +13,7 @@ import os
 import re
 import sys
 import time
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -210,3 +211,45 @@ def write_json(
 ) -> None:
     "Write data for people and programs, indented, whole or not at all."
     write_aside(path, json.dumps(value, indent=1, ensure_ascii=False))
+
+# %% ../nbs/00_files.ipynb #fl000019
+def composed(
+    name: str,      # of a file or a video
+) -> str:
+    "A name in Unicode's composed form (NFC), so that one that was typed meets one that was stored."
+    return unicodedata.normalize('NFC', name)
+
+def printable(
+    path: str | Path,
+) -> str:            # with / between its parts
+    "A path as text that can be written as UTF-8: bytes that are none come as \\xe9."
+    return os.fsencode(Path(path).as_posix()).decode('utf-8', 'backslashreplace')
+
+# %% ../nbs/00_files.ipynb #fl000023
+def files_under(
+    folder: str | Path,
+    leave: Iterable = (),   # folders that are left out
+) -> list[Path]:            # sorted
+    "All files of a folder and of the folders in it, linked ones too; a folder that cannot be read stands for its files."
+    read = {Path(p).resolve() for p in leave}
+    waiting = [Path(folder)]
+    linked = []
+    found = []
+    while waiting or linked:
+        at = waiting.pop() if waiting else linked.pop(0)
+        if at.resolve() in read:
+            continue
+        read.add(at.resolve())
+        try:
+            inside = sorted(at.iterdir())
+        except OSError:
+            found.append(at)
+            continue
+        for p in inside:
+            if not os.path.isdir(p):
+                found.append(p)
+            elif p.is_symlink():
+                linked.append(p)
+            else:
+                waiting.append(p)
+    return sorted(found)

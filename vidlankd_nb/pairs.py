@@ -19,6 +19,7 @@ from matplotlib.axes import Axes
 from .captions import Span, check, merged, read_captions, without_overlap
 from .config import Pairs
 from .features import is_finite
+from .features import fits_float16
 from .files import UserError, make_folder, write_json
 from .store import READS, Aligned, MappedTable, id_hash, open_features
 from .video import decode, even, film_strip, video_file
@@ -53,7 +54,7 @@ def make_pairs(
     report = log.report(tables)
     train = PairSet.load(out, 'train', store)
     valid = PairSet.load(out, 'valid', store)
-    if not len(train) + len(valid): raise _no_pairs(report, out)
+    if not len(train) + len(valid): raise _no_pairs(report, out, store)
     return train, valid, report
 
 # %% ../nbs/03_pairs.ipynb #d85c6c61
@@ -63,12 +64,15 @@ def _place(source, out):
         return None
     return os.path.relpath(getattr(source, 'folder', source), out)
 
-def _no_pairs(report, out):
+def _no_pairs(report, out, store):
     "The error of captions and features that do not come together."
     reasons = [f'{n:,} {reason}' for reason, n in report['skipped_counts'].items()]
     said = ', '.join(reasons) or 'there are no captions'
+    without = [x['video'] for x in report['skipped'] if x['reason'] == 'no features']
+    asked = f" such as {without[0]!r}" if without else ''
+    known = f" (the features' ids are such as {store.ids[0]!r})" if without and store.ids else ''
     return UserError(f"No video-text pairs came out: {said}. Captions and features belong together "
-                     f"by video id; {out/'report.json'} names each case.")
+                     f"by video id{asked}{known}; {out/'report.json'} names each case.")
 
 # %% ../nbs/03_pairs.ipynb #pajoined
 def _joined(captions, store, cfg, out, strict, limit):
@@ -419,7 +423,8 @@ def assemble(
     B = len(got)
     ids = np.full((B, cfg.max_tokens), tokenizer.pad_token_id, np.int64)
     tokens = np.zeros(B, np.int64)
-    video = np.zeros((B, cfg.max_frames, pairs.store.width), np.float16)
+    dtype = np.float16 if all(fits_float16(p.values) for p in got) else np.float32
+    video = np.zeros((B, cfg.max_frames, pairs.store.width), dtype)
     rows = np.zeros(B, np.int64)
     for b, pair in enumerate(got):
         tokens[b] = len(encoded[b])

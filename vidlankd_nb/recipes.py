@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from .files import UserError
+from .files import UserError, files_under
 
 # %% ../nbs/00a_recipes.ipynb #rc000006
 def _pieces(part: bytes | Path, size: int = 2**22) -> Iterator[bytes]:
@@ -62,7 +62,7 @@ def contents(
 def _listing(folder: Path) -> str:
     "Names, sizes and times of the files in a folder, as a hash."
     found = []
-    for f in folder.rglob('*'):
+    for f in files_under(folder):
         if f.is_file():
             about = f.stat()
             found.append([str(f.relative_to(folder)), about.st_size, about.st_mtime_ns])
