@@ -7,7 +7,6 @@ __all__ = ['NO_CAPTIONS', 'VIDEO_ENDINGS', 'extract_folder', 'video_file', 'sett
 
 # %% ../nbs/02d_extraction.ipynb #ex000004
 import glob
-import json
 import math
 import time
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from .backbones import load_backbone
 from .config import Features
 from .features import as_rows, reader, windows
 from .files import Progress, UserError, write_json
+from .layouts import Sieve
 from .store import FeatureStore, MappedTable, StoreWriter, shards
 from .video import no_frame
 
@@ -137,7 +137,7 @@ def extract_folder(
     videos: str | Path,         # folder of video files, also in folders inside it; a file's name without its ending is the video's id
     out: str | Path,            # folder of the store
     cfg: Features | None = None, # which backbone, how many rows at a time, how many processes; None: pixels
-    captions=None,              # captions (file or dict): only videos that have some are extracted
+    captions=None,              # captions (file or folder in any layout, or a dict): only videos that have some are extracted
     strict: bool = False,       # raise `UserError` at the first file that is not whole
     progress: bool = True,      # show files done, rate and time left
 ) -> dict:                      # the report, also in out/report.json
@@ -148,7 +148,10 @@ def extract_folder(
     if not videos.is_dir(): raise UserError(f"There is no folder {videos}.")
     _sensible(cfg)
     backbone = load_backbone(cfg)
-    todo, report = _plan(videos, out, _wanted(captions))
+    wanted, heard = _wanted(captions)
+    todo, report = _plan(videos, out, wanted)
+    if heard:
+        report['captions'] = heard
     writer = StoreWriter(out, settings(cfg, backbone))
     files = _missing(todo, out)
     if strict:
@@ -214,19 +217,13 @@ def _sensible(cfg):
         raise UserError(f"features.fps must be above 0, not {cfg.fps}.")
 
 def _wanted(captions):
-    "Ids that have captions, or None for all."
+    "(ids that have captions, what was found in them), or None for both: all videos."
     if captions is None:
-        return None
-    if isinstance(captions, (str, Path)):
-        try:   # 1.2 million videos' words are let go as they are read
-            captions = json.loads(Path(captions).read_text(encoding='utf-8-sig'),
-                                  object_pairs_hook=lambda pairs: dict.fromkeys(k for k, _ in pairs))
-        except (OSError, ValueError) as e:
-            raise UserError(f"{captions} cannot be read as captions ({e}).") from None
-    if not isinstance(captions, dict):
-        raise UserError('The captions are not a JSON object of videos, {"id": {"start": …, "end": '
-                        '…, "text": …}}.')
-    return set(captions)
+        return None, None
+    sieve = Sieve(captions)
+    wanted = {video for video, _ in sieve}
+    counts = dict(sieve.source.faults)
+    return wanted, dict(found=sieve.said(), skipped_counts=counts, skipped=sieve.source.cases)
 
 # %% ../nbs/02d_extraction.ipynb #vdplan02
 def _plan(videos, out, wanted):
@@ -304,6 +301,8 @@ def _reported(out, report, decoded, seconds, videos):
         frames=decoded,
         seconds=round(seconds, 2),
         frames_per_second=round(decoded/max(seconds, 1e-9), 1))
+    if 'captions' in report:
+        whole['captions'] = report['captions']
     write_json(Path(out)/'report.json', whole)
     FeatureStore(out)   # makes its index
     if not done and not partial: raise _nothing_came_out(out, whole['skipped'], videos)
