@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STRICT', 'OUT', 'CAPTIONS', 'FILES', 'BENCHMARKS', 'COMMANDS', 'MENDABLE', 'quiet', 'run_command', 'features_command',
            'pairs_command', 'corpus_command', 'vocabulary_command', 'ground_command', 'evaluate_command',
-           'stage_command', 'demo', 'ablate', 'bench', 'usage', 'main']
+           'stage_command', 'demo', 'ablate', 'bench', 'captions_command', 'usage', 'main']
 
 # %% ../nbs/13_cli.ipynb #1358b1ea
 import argparse
@@ -18,12 +18,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from dataclasses import fields, replace
 from pathlib import Path
 
 from . import __version__
 from .arguments import (FileUse, command_parser, configs_named, file_words, means_files,
     named_models, run_words, split_words)
 from .config import Corpus, Features, FineTuning, Pairs, Run, parse_run, presets, run_parser
+from .config import field_docs
 from .files import UserError, nearest
 
 # %% ../nbs/13_cli.ipynb #b69497d5
@@ -63,6 +65,8 @@ def features_command(
     from vidlankd_nb.extraction import extract_folder
     if len(words) > 1: raise UserError("'vidlankd features' reads one folder of videos.")
     report = extract_folder(words[0], given.out, cfg, captions=given.captions, strict=given.strict)
+    if 'captions' in report:
+        print(f"captions: {report['captions']['found']}")
     done, partial, skipped = (len(report[k]) for k in ('done', 'partial', 'skipped'))
     print(f"{done} videos done, {partial} in part, {skipped} skipped; "
           f"{Path(given.out)/'report.json'} names each")
@@ -78,8 +82,10 @@ def pairs_command(
     if len(words) > 1:
         raise UserError("'vidlankd pairs' reads one folder of features; "
                         "a second, of clips, is named by --features_3d.")
-    train, valid, _ = make_pairs(words[0], given.captions, cfg, given.out,
+    train, valid, report = make_pairs(words[0], given.captions, cfg, given.out,
                                  features_3d=given.features_3d, strict=given.strict)
+    for note in report['notes']:
+        print(f'captions: {note}')
     print(f"{len(train):,} training and {len(valid):,} validation pairs; "
           f"{Path(given.out)/'report.json'} names what was skipped")
 
@@ -405,12 +411,34 @@ def bench(
     file = name.removeprefix('bench_') + '.json'
     print(f"written: {Path(space.out)/file}")
 
+# %% ../nbs/13_cli.ipynb #clicapt1
+def captions_command(
+    args: list[str],   # the words behind `vidlankd captions`
+) -> None:
+    "Captions of any layout to one file; raises `UserError`."
+    from vidlankd_nb.captions import write_captions
+    from vidlankd_nb.layouts import Reading
+    parser = argparse.ArgumentParser(prog='vidlankd captions', description=f"{COMMANDS['captions'][1]}.")
+    parser.add_argument('sources', nargs='+', metavar='IN',
+                        help='files and folders (WebVTT, SRT, JSON, JSON lines, CSV, Parquet, also packed), '
+                             'or names of data sets on the Hugging Face hub')
+    parser.add_argument('--out', required=True, help="JSON file to write, in HowTo100M's layout")
+    docs = field_docs(Reading)
+    for f in fields(Reading):
+        parser.add_argument(f'--{f.name}', help=docs[f.name])
+    space = vars(parser.parse_args(args))
+    sources, out = space.pop('sources'), space.pop('out')
+    for note in write_captions(sources, out, Reading(**space)):
+        print(note)
+    print(f'written: {out}')
+
 # %% ../nbs/13_cli.ipynb #1fa27168
 COMMANDS = {
     'demo': (demo, 'the whole road in minutes on a toy world'),
     'run': (run_command, 'all stages of a configuration'),
     'world': (stage_command('world'), 'make the toy world'),
     'features': (stage_command('features'), 'videos to feature rows'),
+    'captions': (captions_command, 'captions of any layout to one file'),
     'pairs': (stage_command('pairs'), 'captions and features to video-text pairs'),
     'corpus': (stage_command('corpus'), 'text to a vocabulary and training examples'),
     'teacher': (stage_command('teacher'), 'train the video-language teacher'),

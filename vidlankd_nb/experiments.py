@@ -45,14 +45,14 @@ from .batches import PairBatches
 from .teacher import TeacherTask, VideoTeacher, make_teacher
 from .encoders import encoder_flops, load_text, text_encoder
 
-from .captions import read_captions
 from .cards import student_card, teacher_card
 from .config import Distillation, Run, Student, differences, load_run, to_yaml
 from .examine import evaluate_model
 from .extraction import extract_folder
-from .files import UserError, make_folder, write_aside
+from .files import UserError, make_folder, write_aside, write_json
 from .hours import make_world
 from .jobs import Unit, lock_folder, record_work
+from .layouts import Sieve
 from .looks import draw_looks
 from .masking import TextBatches
 from .pairs import PairSet, make_pairs
@@ -164,6 +164,8 @@ def _features(places: Places) -> None:
         return
     r = extract_folder(files['videos'], places.path('features'), places.run.features,
                        captions=files['captions'], progress=places.show)
+    if 'captions' in r:
+        places.say(f"captions: {r['captions']['found']}")
     places.say(f"features: {len(r['done']):,} videos, {len(r['partial']):,} in part, "
                f"{len(r['skipped']):,} files skipped; {places.path('features', 'report.json')} names each")
 
@@ -174,6 +176,8 @@ def _pairs(places: Places) -> None:
     ready = (data.features_2d, data.features_3d) if data.features_2d else (places.path('features'), None)
     train_set, _, report = make_pairs(ready[0], captions, places.run.pairs, places.path('pairs'),
                                       features_3d=ready[1])
+    for note in report['notes']:
+        places.say(f'captions: {note}')
     names_each = f"{places.path('pairs', 'report.json')} names each"
     skipped = report['skipped_counts']
     if not len(train_set):
@@ -189,10 +193,13 @@ def _corpus(places: Places) -> None:
     folder = places.path('corpus')
     captions = folder/'captions.txt'
     captions.parent.mkdir(exist_ok=True)
+    sieve = Sieve(sources(places)['captions'])
     lines = []
-    for _, video in read_captions(sources(places)['captions']):
-        lines += [' '.join(str(text).split()) for text in video['text']]
+    for _, usable in sieve:
+        lines += [text for _, _, text in usable]
     write_aside(captions, '\n'.join(lines) + '\n')
+    write_json(folder/'captions_skipped.json', {'counts': sieve.source.faults, 'skipped': sieve.source.cases})
+    places.say(f'captions: {sieve.said()}')
     texts = sources(places)['text'] + [captions] * cfg.captions
     counts = build_corpus(texts, folder, cfg, extra_text=[captions], processes=cores())['counts']
     places.say(f"corpus: {counts['train_examples']:,} examples, {counts.get('valid_examples', 0):,} held out")

@@ -6,7 +6,6 @@
 __all__ = ['NO_CAPTIONS', 'extract_folder', 'store_settings']
 
 # %% ../nbs/02d_extraction.ipynb #ex000004
-import json
 import math
 import os
 import time
@@ -27,6 +26,7 @@ from .video import no_frame, videos_first
 from .files import composed, files_under, printable
 from .store import remove_videos, stored_files
 from .video import VIDEO_ENDINGS, NoVideo, set_aside, video_id, why_no_video
+from .layouts import Sieve
 
 # %% ../nbs/02d_extraction.ipynb #72e614c1
 @dataclass
@@ -141,7 +141,7 @@ def extract_folder(
     videos: str | Path,         # folder of video files, also in folders inside it; a file's name without its ending is the video's id
     out: str | Path,            # folder of the store
     cfg: Features | None = None, # which backbone, how many rows at a time, how many processes; None: pixels
-    captions=None,              # captions (file or dict): only videos that have some are extracted
+    captions=None,              # captions (file or folder in any layout, or a dict): only videos that have some are extracted
     strict: bool = False,       # raise `UserError` at the first file that is not whole
     progress: bool = True,      # show files done, rate and time left
 ) -> dict:                      # the report, also in out/report.json
@@ -152,7 +152,7 @@ def extract_folder(
     if not videos.is_dir(): raise UserError(f"There is no folder {videos}.")
     _sensible(cfg)
     backbone = load_backbone(cfg)
-    wanted = _wanted(captions)
+    wanted, heard = _wanted(captions)
     todo, skipped = _plan(videos, out, wanted)
     writer = StoreWriter(out, store_settings(cfg, backbone))
     versions = {id: _version(videos/f) for id, f in todo.items()}
@@ -186,6 +186,8 @@ def extract_folder(
     bar.close()
     writer.flush()
     report = dict(skipped=skipped, replaced=sorted(replaced), no_video=sorted(no_video))
+    if heard:
+        report['captions'] = heard
     return _reported(out, report, decoded, time.monotonic() - began, videos, todo)
 
 # %% ../nbs/02d_extraction.ipynb #18a897a5
@@ -263,19 +265,13 @@ def _sensible(cfg):
         raise UserError(f"features.fps must be above 0, not {cfg.fps}.")
 
 def _wanted(captions):
-    "Ids that have captions, or None for all."
+    "(ids that have captions, what was found in them), or None for both: all videos."
     if captions is None:
-        return None
-    if isinstance(captions, (str, Path)):
-        try:   # 1.2 million videos' words are let go as they are read
-            captions = json.loads(Path(captions).read_text(encoding='utf-8-sig'),
-                                  object_pairs_hook=lambda pairs: dict.fromkeys(k for k, _ in pairs))
-        except (OSError, ValueError) as e:
-            raise UserError(f"{captions} cannot be read as captions ({e}).") from None
-    if not isinstance(captions, dict):
-        raise UserError('The captions are not a JSON object of videos, {"id": {"start": …, "end": '
-                        '…, "text": …}}.')
-    return set(map(composed, captions))
+        return None, None
+    sieve = Sieve(captions)
+    wanted = {composed(video) for video, _ in sieve}
+    counts = dict(sieve.source.faults)
+    return wanted, dict(found=sieve.said(), skipped_counts=counts, skipped=sieve.source.cases)
 
 # %% ../nbs/02d_extraction.ipynb #vdplan02
 def _plan(videos, out, wanted):
@@ -373,6 +369,8 @@ def _reported(out, report, decoded, seconds, videos, todo):
         frames=decoded,
         seconds=round(seconds, 2),
         frames_per_second=round(decoded/max(seconds, 1e-9), 1))
+    if 'captions' in report:
+        whole['captions'] = report['captions']
     write_json(Path(out)/'report.json', whole)
     FeatureStore(out)   # makes its index
     if not done and not partial: raise _nothing_came_out(out, whole['skipped'], videos)

@@ -16,18 +16,19 @@ import pyarrow as pa
 import torch
 from matplotlib.axes import Axes
 
-from .captions import Span, check, merged, read_captions, without_overlap
+from .captions import Span, check, count_rolling, merged, rolling_note, without_overlap
 from .config import Pairs
 from .features import is_finite
 from .features import fits_float16
 from .files import UserError, make_folder, write_json
+from .layouts import THREE_LISTS, Captions, found_in, has_three_lists, left_out, open_captions
 from .store import READS, Aligned, MappedTable, id_hash, open_features
 from .video import decode, even, film_strip, video_file
 
 # %% ../nbs/03_pairs.ipynb #24864f3d
 def make_pairs(
     features,                  # store or folder: made by `extract_folder`, or HowTo100M's 2D .npy files
-    captions,                  # JSON file in HowTo100M's layout, or a dict of that shape
+    captions,                  # file or folder in any layout, or a dict of HowTo100M's shape
     cfg: Pairs,                # how captions become windows
     out: str | Path,           # folder to write into
     features_3d=None,          # clip features beside `features`, if they are apart
@@ -43,15 +44,16 @@ def make_pairs(
     if features_3d is not None:
         store = Aligned(store, open_features(features_3d, rates[1]))
     make_folder(out)
-    log, tables, least = _joined(captions, store, cfg, out, strict, limit=int(cfg.valid_share*2**63))
+    source = open_captions(captions)
+    log, tables, least = _joined(source, store, cfg, out, strict, limit=int(cfg.valid_share*2**63))
     if cfg.valid_share and not (tables['train'].n and tables['valid'].n):
         videos = tables['train'].videos + tables['valid'].videos
         limit = least + 1 if videos > 1 else 0   # the video with the smallest hash, but never the only one
-        log, tables, _ = _joined(captions, store, cfg, out, strict, limit)
+        log, tables, _ = _joined(source, store, cfg, out, strict, limit)
     where = dict(features=_place(features, out), features_3d=_place(features_3d, out), rates=list(rates),
                  width=store.width, cfg=asdict(cfg))
     write_json(out/'pairs.json', where)
-    report = log.report(tables)
+    report = log.report(tables, source)
     train = PairSet.load(out, 'train', store)
     valid = PairSet.load(out, 'valid', store)
     if not len(train) + len(valid): raise _no_pairs(report, out, store)
@@ -75,14 +77,16 @@ def _no_pairs(report, out, store):
                      f"by video id{asked}{known}; {out/'report.json'} names each case.")
 
 # %% ../nbs/03_pairs.ipynb #pajoined
-def _joined(captions, store, cfg, out, strict, limit):
+def _joined(source: Captions, store, cfg, out, strict, limit):
     "One pass over the captions, videos with hashes below `limit` held out: (log, tables, smallest hash of a video that gave pairs)."
     log = _Log(out, strict)
     cutter = _Cutter(store, cfg, log)
+    def broken(case, kind): log.skip(case['video'], case.get('caption'), case['reason'], kind)
+    source.told = broken
     tables = {split: _TableWriter(out/f'{split}.arrow') for split in ('train', 'valid')}
     seen = set()
     least = 2**63
-    for video, c in read_captions(captions):
+    for video, c in source:
         log.videos += 1
         h = id_hash(video)
         if h in seen:
@@ -98,19 +102,8 @@ def _joined(captions, store, cfg, out, strict, limit):
     for table in tables.values():
         table.close()
     log.file.close()
+    source.told = None
     return log, tables, least
-
-# %% ../nbs/03_pairs.ipynb #pa03thr0
-def _has_three_lists(c) -> bool:
-    "Is this a dict of three lists of one length?"
-    if not isinstance(c, dict):
-        return False
-    lengths = set()
-    for name in ('start', 'end', 'text'):
-        if not isinstance(c.get(name), list):
-            return False
-        lengths.add(len(c[name]))
-    return len(lengths) == 1
 
 # %% ../nbs/03_pairs.ipynb #e774b208
 class _Cutter:
@@ -125,8 +118,8 @@ class _Cutter:
         rows = self.rows(video)
         if rows is None:
             return []
-        if not _has_three_lists(c):
-            self.log.skip(video, None, 'start, end and text are not three lists of one length')
+        if not has_three_lists(c):
+            self.log.skip(video, None, THREE_LISTS)
             return []
         spans = self.spans(video, c, rows)
         if self.cfg.windows == 'one':
@@ -154,11 +147,16 @@ class _Cutter:
             else:
                 self.log.skip(video, i, reason)
         good.sort(key=lambda s: (s.start, s.end))
+        self.log.checked += len(good)
+        if good and self.log.example is None:
+            self.log.example = (video, good[0].start, good[0].end, good[0].text)
         if self.cfg.remove_overlap:
             good, words, empty = without_overlap(good)
             self.log.words_removed += words
             for _ in empty:
                 self.log.skip(video, None, 'only words of the caption before')
+        else:
+            self.log.rolling += count_rolling([s.text for s in good])
         if self.cfg.merge_words:
             good = merged(good, self.cfg.merge_words, self.cfg.merge_gap)
         return good
@@ -200,6 +198,9 @@ class _Log:
         self.first = []          # the first thousand cases
         self.videos = 0
         self.captions = 0
+        self.checked = 0         # captions that nothing is wrong with
+        self.rolling = 0         # captions that begin with the end of the one before
+        self.example = None      # (video, start, end, text) of the first good caption
         self.words_removed = 0
         self.cut = 0             # windows cut at their video's end
         self.file = open(out/'skipped.jsonl', 'w', encoding='utf-8')
@@ -222,7 +223,13 @@ class _Log:
         if n:
             self.counts[kind] = self.counts.get(kind, 0) + n
 
-    def report(self, tables) -> dict:
+    def notes(self, source: Captions) -> list[str]:
+        "What was found, and what might be set otherwise."
+        found = f'{found_in(source, self.videos, self.captions, self.example)}{left_out(source)}'
+        roll = rolling_note(self.rolling, self.checked)
+        return [found, roll] if roll else [found]
+
+    def report(self, tables, source: Captions) -> dict:
         "Counts and first cases, also in report.json."
         report = dict(
             videos=self.videos,
@@ -231,6 +238,7 @@ class _Log:
             videos_used={k: t.videos for k, t in tables.items()},
             words_removed=self.words_removed,
             cut_at_the_end=self.cut,
+            notes=self.notes(source),
             skipped_counts=self.counts,
             skipped=self.first)
         write_json(self.out/'report.json', report)

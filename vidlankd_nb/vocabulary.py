@@ -22,11 +22,11 @@ from matplotlib.figure import Figure
 from torch.nn import functional as F
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-from .captions import read_captions
 from .corpus import is_held_out, read_lines
 from .encoders import most_tokens, vocabulary_logits
 from .files import UserError, write_json
 from .pictures import INK
+from .layouts import is_unicode, open_captions
 from .states import pieces_of_words, text_states
 
 # %% ../nbs/11a_vocabulary.ipynb #vc000007
@@ -49,19 +49,23 @@ def count_words(
 
 # %% ../nbs/11a_vocabulary.ipynb #vc000010
 def caption_words(
-    captions,              # JSON file in HowTo100M's layout, or a dict of that shape
+    captions,              # file or folder in any layout, or a dict of HowTo100M's shape
 ) -> tuple[dict, np.ndarray, np.ndarray, int, dict]:   # (word -> number, (P,) word and (P,) caption of each occurrence, captions, {reason: how many were left out})
     "Words of captions, each once a caption; raises `UserError` when there are none."
     number = {}
     pairs = []      # (word, caption)
     n = 0
     left_out = Counter()
-    for _, c in read_captions(captions):
+    source = open_captions(captions)
+    for _, c in source:
         texts = c.get('text') if isinstance(c, dict) else None
         if not isinstance(texts, list):
             left_out['videos without a list of texts'] += 1
             continue
         for text in texts:
+            if isinstance(text, str) and not is_unicode(text):
+                left_out['captions with half a character'] += 1
+                continue
             found = sorted(set(words(text))) if isinstance(text, str) else []
             if not found:
                 left_out['captions without words'] += 1
@@ -69,6 +73,7 @@ def caption_words(
             for word in found:
                 pairs.append((number.setdefault(word, len(number)), n))
             n += 1
+    left_out.update(source.faults)
     if not pairs:
         place = captions if isinstance(captions, (str, Path)) else 'the captions'
         raise UserError(f"No captions with words in {place}.")
@@ -102,7 +107,7 @@ def _band(values: np.ndarray) -> dict:
 
 # %% ../nbs/11a_vocabulary.ipynb #vccover0
 def coverage(
-    captions,              # JSON file in HowTo100M's layout, or a dict of that shape
+    captions,              # file or folder in any layout, or a dict of HowTo100M's shape
     text: Counter,         # tokens of each type of the text
     orders: int = 20,      # random orders
     seed: int = 0,
