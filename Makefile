@@ -44,9 +44,11 @@ sync: setup              ## notebooks -> package and README
 	$(BIN)/python scripts/house.py
 	$(BIN)/python scripts/architecture.py
 
-check: setup             ## are notebooks, package and README in step?
+check: setup             ## are notebooks, package and README in step? do lint and types hold?
 	$(BIN)/python scripts/in_step.py
 	$(BIN)/python scripts/lines.py
+	$(BIN)/ruff check .
+	$(BIN)/pyright
 
 notebooks: setup         ## run every notebook
 	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2
