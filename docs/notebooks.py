@@ -25,7 +25,7 @@ def without_directives(source: str) -> str:
 
 def prepare(app, docname: str, source: list):
     "Change what Sphinx has read of a notebook, before it is parsed."
-    if not app.env.doc2path(docname).suffix == '.ipynb': return
+    if app.env.doc2path(docname).suffix != '.ipynb': return
     nb = json.loads(source[0])
     module = re.search(r'#\| default_exp (\S+)"', source[0])
     nb['metadata']['language_info'] = {'name': 'python', 'pygments_lexer': 'ipython3'}   # some cells start a shell

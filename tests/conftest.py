@@ -1,7 +1,6 @@
 import pytest
 from support.trainings import CLI, SMALL, STAGES, call
 
-
 def pytest_addoption(parser):
     parser.addoption('--every-page', action='store_true', help="run every page of the course in JupyterLab, cell by cell (about a quarter of an hour)")
     parser.addoption('--photographs', metavar='FOLDER', help="keep the pages' screenshots and the seconds of their cells here")

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +13,6 @@ from vidlankd_nb import cli
 from vidlankd_nb.ablation import clear, prepare, run_cell
 from vidlankd_nb.cells import CellRun, artifacts_of, cell_file, state_of
 from vidlankd_nb.config import load_run, to_yaml
-from vidlankd_nb.files import UserError
 from vidlankd_nb.grids import read_grid
 from vidlankd_nb.jobs import changed, next_job, record_of
 

@@ -13,7 +13,19 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 
 from vidlankd_nb.config import Corpus, Distillation, Encoder, Teacher, Training
 from vidlankd_nb.corpus import Examples, build_corpus, load_tokenizer
-from vidlankd_nb.encoders import dropout_of, encoder_config, encoder_flops, load_text, mlm_sum, most_tokens, size_of, states_of, text_encoder, unfit, vocabulary_logits
+from vidlankd_nb.encoders import (
+    dropout_of,
+    encoder_config,
+    encoder_flops,
+    load_text,
+    mlm_sum,
+    most_tokens,
+    size_of,
+    states_of,
+    text_encoder,
+    unfit,
+    vocabulary_logits,
+)
 from vidlankd_nb.files import UserError
 from vidlankd_nb.masking import TextBatches
 from vidlankd_nb.student import StudentTask, save_student

@@ -5,10 +5,9 @@ import random
 import numpy as np
 import pytest
 
-from vidlankd_nb.files import UserError
 from vidlankd_nb.evaluation.benchmarks import GROUPS, TASKS, tasks
 from vidlankd_nb.evaluation.suite import FORMS, Form, form_of, load, score
-
+from vidlankd_nb.files import UserError
 
 def put(folder, name, text, encoding='utf-8'):
     path = folder/name
@@ -48,7 +47,7 @@ def test_folders(tmp_path, place):
 
 @pytest.mark.parametrize('task, name', [('stsb', 'SST-B'), ('stsb', 'STS-B'), ('sst2', 'SST-2'), ('sst2', 'sst_2'), ('sst2', 'SST')])
 def test_names_of_folders(tmp_path, task, name):
-    put(tmp_path, f'{name}/train.tsv', 'sentence\tlabel\nfine .\t1\n' if task == 'sst2' else '\t'.join(TASKS['stsb'].layout) + '\n' + '\t'.join('0 g f y 0 n n A B 3.75'.split()) + '\n')
+    put(tmp_path, f'{name}/train.tsv', 'sentence\tlabel\nfine .\t1\n' if task == 'sst2' else '\t'.join(TASKS['stsb'].layout) + '\n' + '\t'.join(['0', 'g', 'f', 'y', '0', 'n', 'n', 'A', 'B', '3.75']) + '\n')
     assert load(task, tmp_path)[0]['label'] == (1 if task == 'sst2' else 3.75)
 
 
@@ -82,7 +81,7 @@ def test_with_and_without_header(tmp_path, task):
     if t.layout:
         put(tmp_path, 'without.tsv', file(lines) + b'\n\n')
         assert [r['a'] for r in load(task, tmp_path/'without.tsv', 'dev')] == [r['a'] for r in want]
-    bare = [[c for c, name in zip(r, layout) if name != t.columns['label']] for r in [list(layout), *lines]]
+    bare = [[c for c, name in zip(r, layout, strict=True) if name != t.columns['label']] for r in [list(layout), *lines]]
     put(tmp_path, 'test.tsv', file(bare))
     assert [r['label'] for r in load(task, tmp_path/'test.tsv', 'test')] == [None] * 3
     with pytest.raises(UserError, match="no column 'label'|no column 'is_duplicate'|no column 'quality'|no column 'score'"): load(task, tmp_path/'test.tsv', 'dev')
@@ -99,12 +98,12 @@ def test_broken_rows_are_named(tmp_path):
     rows = load('rte', tmp_path, 'dev')
     assert [r['id'] for r in rows] == ['0', '1', '8']
     assert [s['line'] for s in rows.skipped] == [4, 5, 6, 7, 8, 9] and {s['file'] for s in rows.skipped} == {str(path)}
-    for s, word in zip(rows.skipped, ('into 3', 'into 5', 'empty', "'maybe'", 'not UTF-8', 'missing')): assert word in s['reason']
+    for s, word in zip(rows.skipped, ('into 3', 'into 5', 'empty', "'maybe'", 'not UTF-8', 'missing'), strict=True): assert word in s['reason']
     with pytest.raises(UserError, match='line 4: tabs cut the line into 3'): load('rte', tmp_path, 'dev', strict=True)
     assert rows.report()['skipped'] == 6 and json.dumps(rows.report())
 
 
-@pytest.mark.parametrize('text, word', [(b'', 'empty'), (b'\n\n', 'empty'), (b'index\tsentence1\tsentence2\tlabel\n', 'empty'), ('a b c'.encode(), 'into 1,'), (RTE.encode('utf-16'), 'UTF-16'),
+@pytest.mark.parametrize('text, word', [(b'', 'empty'), (b'\n\n', 'empty'), (b'index\tsentence1\tsentence2\tlabel\n', 'empty'), (b'a b c', 'into 1,'), (RTE.encode('utf-16'), 'UTF-16'),
                                         (RTE.replace('entailment', 'x').encode(), '2 were skipped, the first at line 2'), (RTE.replace('sentence2', 'text').encode(), "no column 'sentence2'"), (b'\x89PNG\r\n\x1a\n\0\0', 'tabs cut|skipped')])
 def test_files_without_rows(tmp_path, text, word):
     put(tmp_path, 'RTE/dev.tsv', text)
@@ -167,7 +166,7 @@ def test_piqa(tmp_path):
 
 def test_tracie_forms_agree(tmp_path):
     story = 'Ann sowed beans. It rained for a week. The beans came up.'
-    queries = [('the rain ended {} the beans came up'.format(w), l) for w, l in (('starts before', 'positive'), ('starts after', 'negative'), ('ends after', 'negative'), ('happens near', 'positive'))]
+    queries = [(f'the rain ended {w} the beans came up', l) for w, l in (('starts before', 'positive'), ('starts after', 'negative'), ('ends after', 'negative'), ('happens near', 'positive'))]
     put(tmp_path, 'text/tracie_test.txt', ''.join(f'event: {q} story: {story}\tanswer: {l}\r\n' for q, l in queries) + 'no event here\n')
     for key in ('label', 'gold_label'):
         put(tmp_path, f'{key}/tracie/test.jsonl', ''.join(json.dumps({'query': f'event: {q}', 'story': story, key: {'positive': 'entailment', 'negative': 'contradiction'}[l]}) + '\n' for q, l in queries))
@@ -267,7 +266,7 @@ def test_hub_out_of_reach(monkeypatch):
 def mcc_by_hand(gold, given, classes):
     "Gorodkin's R_K from the table of counts."
     table = np.zeros((classes, classes))
-    for g, p in zip(gold, given): table[g, p] += 1
+    for g, p in zip(gold, given, strict=True): table[g, p] += 1
     t, p, n = table.sum(1), table.sum(0), table.sum()
     below = np.sqrt((n**2 - p @ p) * (n**2 - t @ t))
     return (np.trace(table) * n - t @ p) / below if below else 0.

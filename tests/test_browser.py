@@ -24,10 +24,10 @@ from selenium.webdriver.support.ui import WebDriverWait
 from vidlankd_nb.config import Encoder, Features, Pairs, Teacher, samples
 from vidlankd_nb.corpus import train_tokenizer
 from vidlankd_nb.explorer import looks_page
+from vidlankd_nb.extraction import extract_folder
 from vidlankd_nb.grounding import Grounding
 from vidlankd_nb.pairs import PairSet, make_pairs
 from vidlankd_nb.teacher import VideoTeacher, make_teacher
-from vidlankd_nb.extraction import extract_folder
 
 NBS = Path(__file__).parents[1]/'nbs'
 
@@ -138,7 +138,7 @@ def test_page_cell_by_cell_in_jupyterlab(lab, browser, page, tmp_path, request):
     stored = json.loads((NBS/f'{page}.ipynb').read_text(encoding='utf-8'))
     photographs = Path(request.config.getoption('--photographs') or tmp_path)/page
     photographs.mkdir(parents=True, exist_ok=True)                           # for people: the page as it looks, and what each cell takes
-    cells = sorted(zip(seconds, now['cells']), key=lambda x: -x[0])
+    cells = sorted(zip(seconds, now['cells'], strict=True), key=lambda x: -x[0])
     (photographs/'seconds.json').write_text(json.dumps({'all': round(sum(seconds), 1), 'cells': {''.join(c['source'])[:80]: round(s, 1) for s, c in cells[:8]}}, indent=1))
     panel = "document.querySelector('.jp-WindowedPanel-outer')"
     for k in range(-(-browser.execute_script(f'return {panel}.scrollHeight') // 1200)):

@@ -141,9 +141,9 @@ TABLES = [
     ('HowTo100M JSON', 'c.json', TWO, TWO),
     ('HowTo100M JSON', 'c.jsonl', lines({k: v} for k, v in TWO.items()), TWO),
     ('HowTo100M JSON', 'lines.json', lines({k: v} for k, v in TWO.items()), TWO),
-    ('records with named columns', 'r.json', lines(dict(video_id=v, start=s, end=e, text=t) for v, c in TWO.items() for s, e, t in zip(c['start'], c['end'], c['text'])), TWO),
+    ('records with named columns', 'r.json', lines(dict(video_id=v, start=s, end=e, text=t) for v, c in TWO.items() for s, e, t in zip(c['start'], c['end'], c['text'], strict=True)), TWO),
     ('records with named columns', 'r.ndjson', lines(dict(id=v, starts=c['start'], ends=c['end'], captions=c['text']) for v, c in TWO.items()), TWO),
-    ('records with named columns', 'l.json', [dict(vid=v, segment=[s, e], sentence=t) for v, c in TWO.items() for s, e, t in zip(c['start'], c['end'], c['text'])], TWO),
+    ('records with named columns', 'l.json', [dict(vid=v, segment=[s, e], sentence=t) for v, c in TWO.items() for s, e, t in zip(c['start'], c['end'], c['text'], strict=True)], TWO),
     ('ActivityNet JSON', 'val_1.json', ACTIVITYNET, {'v_QOl': {'start': [.83, 17.37], 'end': [19.86, 60.81], 'text': ['A woman is seen', ' She moves']}, 'v_x': None}),
     ('YouCook2 JSON', 'y.json', YOUCOOK2, {'v1': {'start': [90, 114], 'end': [102, 127], 'text': ['spread margarine', 'place cheese']}}),
     ('MSR-VTT JSON', 'm.json', MSRVTT, {'video0': {'start': [0., 0.], 'end': [pytest.approx(11.72)]*2, 'text': ['a car is shown', 'in a drag race']}, 'video1': {'start': [0.], 'end': [10], 'text': ['a man sings']}}),
@@ -171,7 +171,7 @@ def test_layouts(tmp_path, name, file, content, want, packed):
 def test_parquet_and_saved_data_sets(tmp_path):
     import datasets
     import pandas as pd
-    rows = [dict(video_id=v, start=s, end=e, text=t) for v, c in TWO.items() for s, e, t in zip(c['start'], c['end'], c['text'])]
+    rows = [dict(video_id=v, start=s, end=e, text=t) for v, c in TWO.items() for s, e, t in zip(c['start'], c['end'], c['text'], strict=True)]
     (tmp_path/'p').mkdir()
     pd.DataFrame(rows[:1]).to_parquet(tmp_path/'p'/'train-0.parquet')     # one video over two files
     pd.DataFrame(rows[1:]).to_parquet(tmp_path/'p'/'train-1.parquet')
@@ -271,9 +271,10 @@ def test_rolling_captions_are_noticed(tmp_path):
 
 def test_every_stage_counts_and_names_alike(tmp_path):
     "One broken caption of each kind: features, pairs and corpus give the same counts; no word of them is in the vocabulary."
+    import shutil
+
     from vidlankd_nb.config import load_run, samples
     from vidlankd_nb.experiments import Experiment
-    import shutil
     toy = samples()/'toyworld'
     caps = json.loads((toy/'caption.json').read_text())
     caps = {v: caps[v] for v in sorted(caps)[:4]}
@@ -303,6 +304,7 @@ def test_every_stage_counts_and_names_alike(tmp_path):
 
 def test_a_caption_of_a_whole_video(tmp_path):
     from test_pairs import make_store
+
     from vidlankd_nb.config import Pairs
     from vidlankd_nb.pairs import make_pairs
     make_store(tmp_path/'f', 2, seconds=30)

@@ -11,7 +11,6 @@ import pytest
 import yaml
 from support.trainings import CLI, ENV, SMALL, python, start
 
-
 def vidlankd(*args): return python(*CLI[1:], *args)
 
 

@@ -12,7 +12,7 @@ STUDENT = {'objective': 'none', 'weight': 1.0, 'head': 'mlp', 'options': {}, 'te
 
 def made_cell(name, per_seed, model='student', settings=None):
     "A finished cell as `collect_grid` would write it, with nothing reckoned yet."
-    metrics = {metric: {'per_seed': dict(zip('012', values))} for metric, values in per_seed.items()}
+    metrics = {metric: {'per_seed': dict(zip('012', values, strict=True))} for metric, values in per_seed.items()}
     seeds = list(range(len(next(iter(per_seed.values())))))
     return {'name': name, 'table': 'objectives', 'about': '', 'model': model, 'student': STUDENT,
             'settings': settings or {}, 'seeds': seeds, 'status': 'done', 'failed': {}, 'metrics': metrics,
@@ -63,7 +63,7 @@ def test_what_an_older_report_stored_is_not_trusted(grid):
 def test_the_committed_reports_hold_what_their_seeds_give():
     for file in sorted((root/'benchmarks'/'ablation').glob('*.json')):
         report = json.loads(file.read_text(encoding='utf-8'))
-        for before, now in zip(report['cells'], reckoned(report)['cells']):
+        for before, now in zip(report['cells'], reckoned(report)['cells'], strict=True):
             for metric, m in now['metrics'].items():
                 if metric in before['metrics']: assert m['mean'] == pytest.approx(before['metrics'][metric]['mean'])
 

@@ -1,15 +1,24 @@
 "Other people's files: which are videos, in which version, and what their rows show. Files are made here with PyAV, and read by PyAV or FFmpeg alone for comparison."
-import json, os, shutil, subprocess, unicodedata
+import json
+import os
+import shutil
+import subprocess
+import unicodedata
 from fractions import Fraction
 
-import av, numpy as np, pytest
+import av
+import numpy as np
+import pytest
 
-from vidlankd_nb import extraction as E, features as F, pairs as P, store as S, video as V
+from vidlankd_nb import extraction as E
+from vidlankd_nb import features as F
+from vidlankd_nb import pairs as P
+from vidlankd_nb import store as S
+from vidlankd_nb import video as V
 from vidlankd_nb.config import Features, Pairs
 from vidlankd_nb.corpus import text_files
 from vidlankd_nb.files import UserError, files_under
 from vidlankd_nb.recipes import contents
-
 
 def picture(k, h=48, w=64):
     "A picture that says its number: a grey level, with a white square in the top left corner."
@@ -369,7 +378,7 @@ def test_a_circle_stays_a_circle(tmp_path, sar):
 def test_ffmpegs_best_stream_is_read_not_the_first(tmp_path, name, first):
     with av.open(str(tmp_path/name), 'w') as out:
         streams = [(out.add_stream('mjpeg' if first == 1 else 'libx264', rate=10), (32, 48), first), (out.add_stream('libx264', rate=10), (96, 128), 9)]
-        for s, (h, w), n in streams:
+        for s, (h, w), _ in streams:
             s.height, s.width, s.pix_fmt = h, w, 'yuvj420p' if s.codec_context.name == 'mjpeg' else 'yuv420p'
         for s, (h, w), n in streams:
             for k in range(n): out.mux(s.encode(av.VideoFrame.from_ndarray(picture(k, h, w), 'rgb24')))

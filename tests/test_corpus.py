@@ -8,8 +8,15 @@ import pytest
 from support.trainings import CLI, call, here, refused
 
 from vidlankd_nb.config import Corpus
+from vidlankd_nb.corpus import (
+    Examples,
+    build_corpus,
+    load_tokenizer,
+    read_lines,
+    special_ids,
+    train_tokenizer,
+)
 from vidlankd_nb.files import UserError
-from vidlankd_nb.corpus import Examples, build_corpus, load_tokenizer, read_lines, special_ids, train_tokenizer
 from vidlankd_nb.masking import Masker, TextBatches
 
 LINES = [f'the {a} {b} rolls to the {c} number {i}' for i, (a, b, c) in enumerate((a, b, c) for a in ('red', 'big', 'small') for b in ('ball', 'box', 'nader') for c in ('left', 'right')) for _ in range(3)]
@@ -159,7 +166,7 @@ def test_masks_do_not_depend_on_batches(text):
     order = np.random.default_rng(1).permutation(12)
     for part in np.array_split(order, 5):
         some = m(ids[part], special[part], part, 2)
-        for a, b in zip(some, whole): assert (a == b[part]).all()
+        for a, b in zip(some, whole, strict=True): assert (a == b[part]).all()
     assert (m(ids, special, np.arange(12), 1)[1] != whole[1]).any() and (Masker(tok, seed=4)(ids, special, np.arange(12), 2)[1] != whole[1]).any()
 
 

@@ -1,4 +1,5 @@
 "Loss curves that grow in place: without a display, under a stand-in for one, and in a real kernel."
+import contextlib
 import subprocess
 import sys
 
@@ -10,10 +11,9 @@ from vidlankd_nb.config import Distillation, Encoder, Training
 from vidlankd_nb.corpus import Examples, load_tokenizer
 from vidlankd_nb.encoders import text_encoder
 from vidlankd_nb.masking import TextBatches
-from vidlankd_nb.student import StudentTask
 from vidlankd_nb.monitoring import Curves, plot_losses, read_log
+from vidlankd_nb.student import StudentTask
 from vidlankd_nb.training import train
-
 
 def new_task(tokenizer): return StudentTask(text_encoder(Encoder(layers=1, width=16, heads=2), tokenizer), Distillation('none'))
 
@@ -27,8 +27,7 @@ def test_records_come_as_they_are_logged_and_those_of_before_a_resume_first(prep
     def watch(record):
         first(record)
         if record['step'] == 6: raise Enough
-    try: train(new_task(tokenizer), data, cfg, tmp_path, valid=valid, show=watch)
-    except Enough: pass
+    with contextlib.suppress(Enough): train(new_task(tokenizer), data, cfg, tmp_path, valid=valid, show=watch)
     train(new_task(tokenizer), data, cfg, tmp_path, valid=valid, show=told.append)
     assert told == read_log(tmp_path/'log.jsonl') and [r['step'] for r in told] == [1, 2, 4, 4, 6, 8, 8]   # the first has the pushes
     assert [r['step'] for r in first.records] == [1, 2, 4, 4, 6] and first.place is None

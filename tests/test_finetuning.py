@@ -10,19 +10,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from support.trainings import start
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, PreTrainedTokenizerFast
 
 from vidlankd_nb.config import FineTuning
-from vidlankd_nb.files import UserError
 from vidlankd_nb.evaluation.benchmarks import TASKS
-from vidlankd_nb.evaluation.suite import load, score
 from vidlankd_nb.evaluation.encoders import PlainHead, candidate, hushed, with_head
-from vidlankd_nb.evaluation.finetuning import FineTuneTask, TaskBatches, bucketed_order, collapse, padding_share, predict
+from vidlankd_nb.evaluation.finetuning import (
+    FineTuneTask,
+    TaskBatches,
+    bucketed_order,
+    collapse,
+    padding_share,
+    predict,
+)
 from vidlankd_nb.evaluation.grid import Grid, draw, evaluate, left_out, results_in
+from vidlankd_nb.evaluation.suite import load, score
+from vidlankd_nb.files import UserError
 
-WORDS = 'a the dog cat sleeps runs eats not is here there yes no good bad film one two what where'.split()
+WORDS = ['a', 'the', 'dog', 'cat', 'sleeps', 'runs', 'eats', 'not', 'is', 'here', 'there', 'yes', 'no', 'good', 'bad', 'film', 'one', 'two', 'what', 'where']
 TEXT = {'good': 'the film is good', 'bad': 'the film is bad'}
 
 
@@ -122,7 +129,7 @@ def test_teacher_is_read_through_its_text_encoder(tmp_path, models_):
     teacher.save_pretrained(tmp_path/'teacher')
     for p in Path(models_['one']).glob('*token*'): shutil.copy(p, tmp_path/'teacher')
     a, b = with_head(candidate(tmp_path/'teacher'), TASKS['rte'], 7), with_head(candidate(models_['one']), TASKS['rte'], 7)
-    for (n, x), (m, y) in zip(a.named_parameters(), b.named_parameters()): assert n == m and torch.equal(x, y), n
+    for (n, x), (m, y) in zip(a.named_parameters(), b.named_parameters(), strict=True): assert n == m and torch.equal(x, y), n
 
 
 def test_models_that_cannot_be_used_are_named(tmp_path, models_):
@@ -244,8 +251,8 @@ def test_every_kind_of_task_gives_results(models_, data, tmp_path):
 
 
 def test_seeds_differ_and_repeat(models_, data, tmp_path):
-    a = evaluate(grid({'one': models_['one']}, data, tmp_path/'a', seeds=2), show=False)
-    b = evaluate(grid({'one': models_['one']}, data, tmp_path/'b', seeds=2), show=False)
+    evaluate(grid({'one': models_['one']}, data, tmp_path/'a', seeds=2), show=False)
+    evaluate(grid({'one': models_['one']}, data, tmp_path/'b', seeds=2), show=False)
     assert files(tmp_path/'a') == files(tmp_path/'b')
     logits = [c.read_text() for c in sorted((tmp_path/'a').rglob('log.jsonl'))]
     assert json.loads(logits[0].splitlines()[-1])['loss'] != json.loads(logits[1].splitlines()[-1])['loss']
@@ -394,7 +401,7 @@ def test_a_forced_collapse_is_flagged_in_its_result(models_, data, tmp_path):
 
 def test_spans_through_the_same_door(models_, tmp_path):
     def file(version, n): return {'version': version, 'data': [{'title': 't', 'paragraphs': [{'context': f'the dog sleeps here . the cat runs there . {" ".join(WORDS[:i % 9])}', 'qas': [
-        {'id': f'{i}-{j}', 'question': q, 'answers': [{'text': a, 'answer_start': f'the dog sleeps here . the cat runs there .'.index(a)}] if a else [], 'is_impossible': not a} for j, (q, a) in enumerate([('where dog', 'here'), ('where cat', 'there'), ('where film', '')][:3 if version > 'v1.9' else 2])]}]} for i in range(n)]}
+        {'id': f'{i}-{j}', 'question': q, 'answers': [{'text': a, 'answer_start': 'the dog sleeps here . the cat runs there .'.index(a)}] if a else [], 'is_impossible': not a} for j, (q, a) in enumerate([('where dog', 'here'), ('where cat', 'there'), ('where film', '')][:3 if version > 'v1.9' else 2])]}]} for i in range(n)]}
     for split, n in (('train', 16), ('dev', 4)):
         for version, name in (('v2.0', 'v2.0'), ('1.1', 'v1.1')):
             (tmp_path/'squad').mkdir(exist_ok=True)

@@ -11,7 +11,6 @@ from vidlankd_nb.pictures import STYLE
 from vidlankd_nb.retrieval import nearest_neighbours, recall, search
 from vidlankd_nb.states import check_sentence, join_pieces, text_states, word_states
 
-
 def test_similarity_is_cosine():
     g = torch.Generator().manual_seed(0)
     h, v = torch.randn(5, 7, generator=g), torch.randn(3, 7, generator=g)
@@ -146,7 +145,7 @@ def test_any_clip_of_the_same_label_is_right_and_chance_knows_it():
     t, of = rng.standard_normal((40, 6)), rng.integers(0, 12, 40)
     q, mine = rng.standard_normal((9, 6)), rng.permutation(of)[:9]
     unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)
-    ranks = [min(r for r, j in enumerate(np.argsort(-row), 1) if of[j] == m) for row, m in zip(unit(q) @ unit(t).T, mine)]
+    ranks = [min(r for r, j in enumerate(np.argsort(-row), 1) if of[j] == m) for row, m in zip(unit(q) @ unit(t).T, mine, strict=True)]
     found = recall(q, t, ks=(1, 5), chunk=2, labels=(mine, of))
     assert (found['r1'], found['r5'], found['median_rank']) == (np.mean(np.array(ranks) <= 1), np.mean(np.array(ranks) <= 5), np.median(ranks))
     draws = np.array([[min(r for r, j in enumerate(rng.permutation(40), 1) if of[j] == m) for m in mine] for _ in range(2000)])
@@ -183,8 +182,7 @@ def test_neighbours_do_not_depend_on_the_pieces_of_the_targets():
 def test_faiss_agrees_or_is_named():
     rng = np.random.default_rng(0)
     q, t = rng.standard_normal((3, 8)).astype(np.float32), rng.standard_normal((200, 8)).astype(np.float32)
-    try: import faiss
-    except ImportError:
+    if importlib.util.find_spec('faiss') is None:
         with pytest.raises(UserError, match='pip install faiss-cpu'): search(q, t, by='faiss')
         pytest.skip('faiss is not installed')
     assert (search(q, t, 4, by='faiss')[1] == search(q, t, 4)[1]).all()
@@ -205,7 +203,7 @@ def test_heat_maps_share_one_scale(frames):
     axes = heat_maps(look, limit=.8)
     assert [a.child_axes[0].get_title(loc='left') for a in axes] == list(look.rows)
     assert [a.images[0].get_clim() for a in axes] == [(-.8, .8)] * 2 and len(axes[0].figure.axes) == 3      # two maps, one colour bar
-    for a, sim in zip(axes, look.rows.values()): assert np.array_equal(a.images[0].get_array(), sim)
+    for a, sim in zip(axes, look.rows.values(), strict=True): assert np.array_equal(a.images[0].get_array(), sim)
     assert look.figures()['cosine']['word vectors'][1][2] == round(look.rows['word vectors'][1, 2], 4)
 
 
@@ -235,6 +233,7 @@ def command(*words):
     "Exit code and last line of standard error of a `vidlankd ground`."
     import contextlib
     import io
+
     from vidlankd_nb.cli import main
     err, code = io.StringIO(), 0
     with contextlib.redirect_stderr(err):
@@ -244,12 +243,13 @@ def command(*words):
 
 
 def test_ground_a_sentence_beside_the_clip_it_finds_and_beside_a_given_one(run, tmp_path, capsys):
-    import json
+    import importlib.util
+import json
     assert json.loads((run/'figures'/'grounding-0.json').read_text())['cosine'].keys() == {'word vectors', 'words in context'}
     assert command(run, '--text', 'the red ball jumps', '--out', tmp_path/'a') == (0, '')
     assert {p.name for p in (tmp_path/'a').iterdir()} == {'look.png', 'look.svg', 'look.html', 'look.json', 'clips.png'}
     found = json.loads((tmp_path/'a'/'look.json').read_text())
-    assert found['clips'][0]['words'] == 'the red ball jumps'.split() and list(found['clips'][0]['cosine']) == ['word vectors', 'words in context', 'student l2']
+    assert found['clips'][0]['words'] == ['the', 'red', 'ball', 'jumps'] and list(found['clips'][0]['cosine']) == ['word vectors', 'words in context', 'student l2']
     scores = [c['score'] for c in found['clips']]
     assert len(scores) == 5 and scores == sorted(scores, reverse=True) and all(-1 <= v <= 1 for c in found['clips'] for rows in c['cosine'].values() for row in rows for v in row)
     for clip in ('toy0000:3', 'toy0000:3.4'):     # in training or held out, by its start or any second of it
@@ -272,7 +272,7 @@ def test_what_ground_is_given_wrongly_is_named(run, tmp_path):
 
 def test_models_that_do_not_fit_or_are_not_there_are_named(run, tmp_path):
     import shutil
-    from transformers import AutoModelForMaskedLM
+
     from vidlankd_nb.config import Encoder
     from vidlankd_nb.corpus import load_tokenizer
     from vidlankd_nb.encoders import text_encoder

@@ -82,6 +82,7 @@ def test_thousands_of_names():
 def test_probes_of_thousands_of_names():
     "In pieces or at once, the same accuracies."
     import torch
+
     from vidlankd_nb.evaluation import probes
     rng = np.random.default_rng(0)
     kernel, y = probes.kernel_of(rng.standard_normal((1800, 24))), rng.integers(0, 2, 1800)

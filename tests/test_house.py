@@ -94,7 +94,7 @@ def test_a_lesson_has_an_aim_and_exercises_and_leads_on(page):
     source = [''.join(c['source']) for c in cells]
     assert any('**Afterwards you can**' in s and '**You need**' in s for s in source[:4])
     turn = max(i for i, s in enumerate(source) if re.search(r'^## Your turn$', s, re.M))
-    code = [(c, s) for c, s in zip(cells[turn:], source[turn:]) if c['cell_type'] == 'code']
+    code = [(c, s) for c, s in zip(cells[turn:], source[turn:], strict=True) if c['cell_type'] == 'code']
     hidden = '\n'.join(s for _, s in code if s.startswith('#| hide'))
     asked = {name: c for c, s in code if not s.startswith('#| hide') for name in re.findall(r'^def (check_\w+)\(', s, re.M)}
     assert len(asked) >= 2

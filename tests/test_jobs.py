@@ -15,7 +15,6 @@ from vidlankd_nb import jobs
 from vidlankd_nb.files import UserError
 from vidlankd_nb.jobs import Job, Runner, Unit, changed, held, lock_folder, make_unit, record_of, take
 
-
 def wait_for(path, seconds=60):
     until = time.monotonic() + seconds
     while not path.exists():
@@ -63,8 +62,7 @@ def test_a_disk_without_locks_is_told_of_once(answer, tmp_path, monkeypatch, cap
     def flock(fd, how): raise OSError(answer, os.strerror(answer))
     monkeypatch.setattr(fcntl, 'flock', flock)
     for _ in range(2):
-        with held(tmp_path/'.lock'):
-            with pytest.raises(UserError, match='not now'): take(tmp_path/'.lock', 'not now')
+        with held(tmp_path/'.lock'), pytest.raises(UserError, match='not now'): take(tmp_path/'.lock', 'not now')
     said = capfd.readouterr().err
     assert said.count('on a disk without file locks') == 1 and len(said.strip().splitlines()) == 1
     assert not [w for w in recwarn if 'SoftFileLock' in str(w.message)]

@@ -4,7 +4,6 @@ import pytest
 from vidlankd_nb.config import Distillation, Run, dotted, parse_run, run_parser
 from vidlankd_nb.files import UserError
 
-
 def said(call, *args):
     with pytest.raises(UserError) as e: call(*args)
     return str(e.value)

@@ -463,9 +463,9 @@ def test_a_sum_of_parts_that_read_different_things():
 def test_a_recipe_knows_what_its_parts_need(text, teacher, vokens, aligned):
     "Weights before a name hide nothing."
     from vidlankd_nb.config import Distillation
+    from vidlankd_nb.objectives import reads_vokens
     from vidlankd_nb.plan import reads_teacher
     from vidlankd_nb.readers import aligns
-    from vidlankd_nb.objectives import reads_vokens
     recipe = parse_objective(text)
     assert (recipe.needs_teacher, recipe.needs_vokens, recipe.aligned) == (teacher, vokens, aligned)
     assert (reads_teacher(Distillation(text)), reads_vokens(text), aligns(text)) == (teacher, vokens, aligned)

@@ -106,13 +106,14 @@ def test_names_of_the_package_are_the_objects_of_their_modules():
     import vidlankd_nb
     homes = names_for_type_checkers()
     assert sorted([*homes, '__version__']) == sorted(vidlankd_nb.__all__) and len(homes) > 19
-    assert vidlankd_nb._HOMES == homes
+    assert homes == vidlankd_nb._HOMES
     for name, module in homes.items():
         home = importlib.import_module(f'vidlankd_nb.{module}')
         assert name in home.__all__ and getattr(vidlankd_nb, name) is getattr(home, name)
     assert set(vidlankd_nb.__all__) <= set(dir(vidlankd_nb))
-    with pytest.raises(AttributeError, match="'vidlankd_nb' has no attribute 'VidoeTeacher'"): vidlankd_nb.VidoeTeacher
-    with pytest.raises(ImportError): from vidlankd_nb import VidoeTeacher  # noqa: F401
+    with pytest.raises(AttributeError, match="'vidlankd_nb' has no attribute 'VidoeTeacher'"): _ = vidlankd_nb.VidoeTeacher
+    with pytest.raises(ImportError):
+        from vidlankd_nb import VidoeTeacher  # noqa: F401
 
 
 def test_importing_the_package_imports_nothing_heavy(installed):

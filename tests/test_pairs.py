@@ -1,14 +1,21 @@
 "Captions, alignment, splits, bad input, batches."
-import json, os, shutil, subprocess, sys
+import json
+import os
+import shutil
+import subprocess
+import sys
 
-import numpy as np, pytest, torch
+import numpy as np
+import pytest
+import torch
 
-from vidlankd_nb import captions as C, pairs as P, store as S
+from vidlankd_nb import captions as C
+from vidlankd_nb import pairs as P
+from vidlankd_nb import store as S
 from vidlankd_nb.config import Pairs, load_run
 from vidlankd_nb.files import UserError
 from vidlankd_nb.masking import Masker
 from vidlankd_nb.store import FeatureStore, StoreWriter, id_hash
-
 
 def make_store(folder, n=12, seconds=30, width=4, rate=1., start=0., difference=0):
     rng = np.random.default_rng(0)
@@ -129,7 +136,7 @@ def test_unknown_windows_are_refused(tmp_path):
 def test_duplicate_ids_of_a_file_are_seen(tmp_path):
     make_store(tmp_path/'f')
     one = json.dumps(caption((1, 2, 'first')))
-    (tmp_path/'c.json').write_text('{"v000": %s, "v001": %s, "v000": %s}' % (one, one, json.dumps(caption((1, 2, 'second')))))
+    (tmp_path/'c.json').write_text('{{"v000": {}, "v001": {}, "v000": {}}}'.format(one, one, json.dumps(caption((1, 2, 'second')))))
     train, _, r = P.make_pairs(tmp_path/'f', tmp_path/'c.json', Pairs(valid_share=0), tmp_path/'p')
     assert r['skipped'] == [dict(video='v000', reason='duplicate id')] and [train[i].text for i in range(2)] == ['first', 'first']
 

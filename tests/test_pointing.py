@@ -7,8 +7,8 @@ import pytest
 
 from vidlankd_nb.config import Pairs, World
 from vidlankd_nb.files import UserError
-from vidlankd_nb.pointing import aims, auc, bootstrap, hit_rates, pointing_scores, show_scores, word_rows
 from vidlankd_nb.filming import generate
+from vidlankd_nb.pointing import aims, auc, bootstrap, hit_rates, pointing_scores, show_scores, word_rows
 
 WORLD = World(noun_clips=192, generic_clips=10, two_event_clips=200, sentences=20, size=16)
 
@@ -21,7 +21,7 @@ def world(tmp_path_factory): return generate(tmp_path_factory.mktemp('w')/'world
 def data(world):
     "All clips as pairs: their times and words, without features."
     captions = json.loads((world/'caption.json').read_text())
-    pairs = [SimpleNamespace(video=v, start=s, text=t, times=s + np.arange(round((e - s)*8))/8) for v, c in captions.items() for s, e, t in zip(c['start'], c['end'], c['text'])]
+    pairs = [SimpleNamespace(video=v, start=s, text=t, times=s + np.arange(round((e - s)*8))/8) for v, c in captions.items() for s, e, t in zip(c['start'], c['end'], c['text'], strict=True)]
     class Data:
         def __len__(self): return len(pairs)
     d = Data(); d.pairs, d.cfg = pairs, Pairs(max_frames=16)

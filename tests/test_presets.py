@@ -58,7 +58,7 @@ def test_base_teaches_and_distils(tmp_path):
     config = json.loads((run/'teachers'/'video'/'config.json').read_text())
     assert (config['text']['num_hidden_layers'], config['text']['hidden_size'], config['video_layers']) == (12, 768, 12)
     with safe_open(run/'students'/'nst+crd'/'model.safetensors', 'pt') as f:   # layers 0 to 11, width 768
-        assert f.get_slice('bert.encoder.layer.11.output.dense.weight').get_shape() == [768, 3072] and 'bert.encoder.layer.12.output.dense.weight' not in f.keys()
+        assert f.get_slice('bert.encoder.layer.11.output.dense.weight').get_shape() == [768, 3072] and 'bert.encoder.layer.12.output.dense.weight' not in f
 
 
 # --- what the presets promise

@@ -11,8 +11,19 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
 from vidlankd_nb.config import Evaluation
+from vidlankd_nb.evaluation.probes import (
+    halves,
+    kernel_of,
+    name_states,
+    pair_accuracy,
+    physical_probe,
+    plot_probes,
+    probe,
+    probe_table,
+    property_probe,
+    ridge_accuracy,
+)
 from vidlankd_nb.files import UserError
-from vidlankd_nb.evaluation.probes import halves, kernel_of, name_states, pair_accuracy, physical_probe, plot_probes, probe, probe_table, property_probe, ridge_accuracy
 
 PROBES = json.loads((Path(__file__).parents[1]/'data_samples'/'toyworld'/'probes.json').read_text())
 NAMES = list(PROBES['names'])
@@ -42,13 +53,13 @@ def test_dual_is_ridge():
     train, test = halves(y, 5, rng)
     fast = ridge_accuracy(kernel_of(z), y, train, test, alpha=.3)
     s = (z - z.mean(0)) / z.std(0)
-    slow = [(Ridge(.3 * 40).fit(s[a], np.eye(4)[y[a]]).predict(s[b]).argmax(1) == y[b]).mean() for a, b in zip(train, test)]
+    slow = [(Ridge(.3 * 40).fit(s[a], np.eye(4)[y[a]]).predict(s[b]).argmax(1) == y[b]).mean() for a, b in zip(train, test, strict=True)]
     assert fast.tolist() == pytest.approx(slow)
 
 
 def test_halves_are_stratified_and_disjoint():
     y = np.array([0] * 7 + [1] * 8 + [2] * 9)
-    for a, b in zip(*halves(y, 6, np.random.default_rng(0))):
+    for a, b in zip(*halves(y, 6, np.random.default_rng(0)), strict=True):
         assert sorted([*a, *b]) == list(range(24)) and np.bincount(y[a]).tolist() == [3, 4, 4]
     with pytest.raises(UserError, match='two names'): halves(np.array([0, 1, 1]), 1, np.random.default_rng(0))
 
@@ -80,7 +91,7 @@ def test_name_states_are_the_names_own(setting):
     model, tokenizer = setting
     got = name_states(model, tokenizer, NAMES[:3], ['we saw the {x}', '{x} is here'], batch=4)
     with torch.no_grad():
-        for x, row in zip(NAMES, got):
+        for x, row in zip(NAMES, got, strict=True):
             hs = []
             for t, place in (('we saw the {x}', 4), ('{x} is here', 1)):
                 enc = tokenizer(t.format(x=x), return_tensors='pt')
@@ -122,7 +133,7 @@ def test_a_diverged_model_is_an_error_and_not_chance(setting):
 def test_pair_accuracy_counts_pairs():
     rng = np.random.default_rng(0)
     scores, has = torch.tensor(rng.integers(0, 4, (3, 10))), torch.tensor(rng.random((3, 10)) < .5)
-    for s, h, got in zip(scores, has, pair_accuracy(scores, has)):
+    for s, h, got in zip(scores, has, pair_accuracy(scores, has), strict=True):
         pairs = [(a > b) + .5 * (a == b) for a in s[h].tolist() for b in s[~h].tolist()]
         assert got.item() == pytest.approx(np.mean(pairs))
 

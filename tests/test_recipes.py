@@ -7,13 +7,12 @@ import pytest
 
 from vidlankd_nb.config import Corpus
 from vidlankd_nb.corpus import Examples, build_corpus, load_tokenizer
-from vidlankd_nb.evaluation.encoders import fingerprint
 from vidlankd_nb.evaluation import encoders, grid
+from vidlankd_nb.evaluation.encoders import fingerprint
 from vidlankd_nb.files import UserError
 from vidlankd_nb.recipes import hashed
 from vidlankd_nb.store import same_settings
 from vidlankd_nb.vokenization import corpus_digest
-
 
 def sixteen(*parts):
     "The hash as `hashlib` alone gives it."

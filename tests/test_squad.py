@@ -8,10 +8,24 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from vidlankd_nb.files import UserError
 from vidlankd_nb.corpus import train_tokenizer
+from vidlankd_nb.evaluation.squad import (
+    answers,
+    best_of,
+    best_threshold,
+    em,
+    f1,
+    golds,
+    normalised,
+    positions,
+    score_spans,
+    spans,
+    threshold_curve,
+    windows,
+    write_predictions,
+)
 from vidlankd_nb.evaluation.suite import load, score
-from vidlankd_nb.evaluation.squad import answers, best_of, best_threshold, em, f1, golds, normalised, positions, score_spans, spans, threshold_curve, windows, write_predictions
+from vidlankd_nb.files import UserError
 
 CONTEXT = 'The ferry, which is old, leaves at 9. Its captain, Mo, sings.'
 
@@ -131,7 +145,7 @@ def test_thresholds(seed):
     assert best == pytest.approx(brute.max()) and where == pytest.approx(at[int(np.argmax(np.isclose(brute, brute.max())))])
     if seed % 2: assert best == pytest.approx(official_best(np.argsort(z), value, ~impossible, np.ones(n, bool)))
     rows = [row(str(i)) if no else row(str(i), 'cat') for i, no in enumerate(impossible)]
-    texts, odds = {str(i): 'cat' if v == 1 or no else 'dog' for i, (v, no) in enumerate(zip(value, impossible))}, {str(i): float(v) for i, v in enumerate(z)}
+    texts, odds = {str(i): 'cat' if v == 1 or no else 'dog' for i, (v, no) in enumerate(zip(value, impossible, strict=True))}, {str(i): float(v) for i, v in enumerate(z)}
     found = score('squad2', rows, texts, odds)
     fixed = score_spans(rows, texts, odds, threshold=found['best_em_threshold'])
     assert fixed['em'] == pytest.approx(found['best_em']) and found['best_em'] >= max(found['em'], impossible.mean()) - 1e-12
@@ -217,15 +231,15 @@ def test_answers_over_windows(tokenizer):
     right = [w for w in found if w['start'] != w['cls']]
     assert len([w for w in found if w['row'] == 0]) > 1 and right
     logits = [(np.zeros(64), np.zeros(64)) for _ in found]                   # longer than the windows, as padded batches are
-    for (s, e), w in zip(logits, found):
+    for (s, e), w in zip(logits, found, strict=True):
         s[len(w['offsets']):] = e[len(w['offsets']):] = 99
         s[w['cls']] = 3. if w['start'] == w['cls'] else -3.
         if w['start'] != w['cls']: s[w['start']] = e[w['end']] = 5.
-    texts, odds, listed = answers(rows, found, *zip(*logits))
+    texts, odds, listed = answers(rows, found, *zip(*logits, strict=True))
     assert texts['a'] == 'Mo' and odds['a'] == -3 - 10 and odds['b'] == 3. and listed['a'][0] == {'text': 'Mo', 'start': 51, 'end': 53, 'score': 10.}
     assert len({(x['start'], x['end']) for x in listed['a']}) == len(listed['a']) <= 20
     logits[0][0][1] = np.nan
-    with pytest.raises(UserError, match='diverged'): answers(rows, found, *zip(*logits))
+    with pytest.raises(UserError, match='diverged'): answers(rows, found, *zip(*logits, strict=True))
     with pytest.raises(ValueError): answers(rows, found, [], [])
 
 

@@ -7,7 +7,6 @@ from scipy import stats
 
 from vidlankd_nb.statistics import holm, interval, interval_words, paired, sign_flip
 
-
 def share_held(intervals, truth):
     return np.mean([i['low'] <= truth <= i['high'] for i in intervals])
 
@@ -155,7 +154,7 @@ BY_HAND = 100 * (.5 + .9 + (.82 + .88) / 2 + (.9 + .86) / 2 + (.86 + .85) / 2 + 
 
 def test_a_glue_average_by_hand():
     from vidlankd_nb.evaluation.results import Table
-    assert BY_HAND == pytest.approx(75.9444, abs=1e-4)
+    assert pytest.approx(75.9444, abs=1e-4) == BY_HAND
     table = Table(glue_runs())
     head, rows = table.grid()
     assert head[-1] == 'GLUE average' and rows[0][-1] == '75.9'

@@ -10,8 +10,18 @@ import pytest
 from vidlankd_nb.config import World
 from vidlankd_nb.files import UserError
 from vidlankd_nb.filming import SAMPLE, generate, make_samples, render, write_video
-from vidlankd_nb.toyworld import (ATTRIBUTES, TELLING, Event, balanced_attributes, corpus_lines, make_names,
-                                  make_probes, noun_clips, telling_lines, two_event_clips)
+from vidlankd_nb.toyworld import (
+    ATTRIBUTES,
+    TELLING,
+    Event,
+    balanced_attributes,
+    corpus_lines,
+    make_names,
+    make_probes,
+    noun_clips,
+    telling_lines,
+    two_event_clips,
+)
 
 TINY = World(names=64, noun_clips=192, generic_clips=33, two_event_clips=24, sentences=200, clips_per_video=20)
 
@@ -33,8 +43,8 @@ def test_layout(world):
     assert sum(len(c['text']) for c in captions.values()) == 249
     for video, c in captions.items():
         assert set(c) == {'start', 'end', 'text'} and len(c['start']) == len(c['end']) == len(c['text']) == len(events[video])
-        assert all(s < e for s, e in zip(c['start'], c['end']))
-        for s, e, happenings in zip(c['start'], c['end'], events[video]):
+        assert all(s < e for s, e in zip(c['start'], c['end'], strict=True))
+        for s, e, happenings in zip(c['start'], c['end'], events[video], strict=True):
             assert happenings and all(s <= h['seen'][0] <= h['start'] < h['end'] <= h['seen'][1] <= e for h in happenings)
             assert len({tuple(h['seen']) for h in happenings}) == round(e - s)
     assert len((world/'text'/'corpus.txt').read_text().splitlines()) == 200
@@ -103,7 +113,7 @@ def test_generic_captions_describe_what_is_shown():
     from vidlankd_nb.toyworld import generic_clips
     for c in generic_clips(200, np.random.default_rng(0)):
         event = c.events[0]
-        words, seen = set(c.caption.split()), dict(zip(ATTRIBUTES, (v[i] for v, i in zip(ATTRIBUTES.values(), event.values))))
+        words, seen = set(c.caption.split()), dict(zip(ATTRIBUTES, (v[i] for v, i in zip(ATTRIBUTES.values(), event.values, strict=True)), strict=True))
         assert not words & set(ATTRIBUTES['colour']) - {seen['colour']} and not words & set(ATTRIBUTES['size']) - {seen['size']}
         assert not words & {'heavy', 'light'} - {seen['weight']}
         assert ('ball' in words) == (seen['shape'] == 'round') and ('rolls' in words) <= (seen['shape'] == 'round')
@@ -117,7 +127,7 @@ def test_two_event_clips():
     in_order = []
     for i, c in enumerate(clips):
         (a, b), words = c.events, c.caption.split()
-        assert all(1 <= e.start and e.start + e.length <= 7 and e.word in words for e in c.events)
+        assert all(e.start >= 1 and e.start + e.length <= 7 and e.word in words for e in c.events)
         assert (a.noun in names) == (b.noun in names) == (i % 2 == 0)
         if a.noun in names: assert a.noun != b.noun and {a.noun, b.noun} <= set(words)
         else: assert a.values[0] != b.values[0] and all(ATTRIBUTES['colour'][e.values[0]] in words for e in c.events)

@@ -1,6 +1,4 @@
 """What the training engine promises, through the real command line."""
-import json
-import os
 import shutil
 import signal
 import sys
@@ -130,7 +128,7 @@ def same_training(one, other, name, what):
     "Weights, optimizer state and held-out losses of two trainings of one student, to rounding."
     for file in ('model.safetensors', f'{LAST}/weights.safetensors', f'{LAST}/moments.safetensors'): agree(weights(one/name, file), weights(other/name, file), f'{what}, {name}, {file}')
     a, b = ([r['valid'] for r in log(f/name) if 'valid' in r] for f in (one, other))
-    assert len(a) == 3 and all(x[k] == pytest.approx(y[k], abs=1e-5) for x, y in zip(a, b) for k in x), (a, b)
+    assert len(a) == 3 and all(x[k] == pytest.approx(y[k], abs=1e-5) for x, y in zip(a, b, strict=True) for k in x), (a, b)
 
 
 @pytest.mark.parametrize('name', ['text_only', 'l2', 'nst', 'infonce', 'crd', 'soft'])
@@ -178,7 +176,7 @@ def test_two_processes_train_the_same_teacher(prepared, tmp_path):
         together(2, *CLI[1:], 'teacher', *SMALL, '--teacher.sharding', kind, '--out', folder)
         agree(weights(prepared/'teachers'/'video'), weights(folder/'teachers'/'video'), f'teacher, {kind}')
         a, b = ([r['valid'] for r in log(f/'teachers'/'video') if 'valid' in r] for f in (prepared, folder))
-        assert all(x[k] == pytest.approx(y[k], abs=1e-5) for x, y in zip(a, b) for k in x), (a, b)
+        assert all(x[k] == pytest.approx(y[k], abs=1e-5) for x, y in zip(a, b, strict=True) for k in x), (a, b)
 
 
 def test_what_does_not_go_together_is_refused(run):
@@ -191,6 +189,7 @@ def test_what_does_not_go_together_is_refused(run):
 
 def test_shares_are_not_compiled():
     from types import SimpleNamespace
+
     from vidlankd_nb.config import Training
     from vidlankd_nb.files import UserError
     from vidlankd_nb.training import place

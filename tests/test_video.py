@@ -1,13 +1,25 @@
 "Odd files, decoding by the clock, backbones and the store."
-import json, math, os, signal, subprocess, sys, time
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
 from fractions import Fraction
 
-import av, datasets, numpy as np, pyarrow as pa, pytest, torch
+import av
+import datasets
+import numpy as np
+import pytest
+import torch
 
-from vidlankd_nb import backbones as B, extraction as E, features as F, store as S, video as V
+from vidlankd_nb import backbones as B
+from vidlankd_nb import extraction as E
+from vidlankd_nb import features as F
+from vidlankd_nb import store as S
+from vidlankd_nb import video as V
 from vidlankd_nb.config import Features
 from vidlankd_nb.files import UserError
-
 
 def picture(k, h=48, w=64):
     "A picture that says its number: a grey level, with a white square in the top left corner."
@@ -30,7 +42,7 @@ def write(path, frames, times, codec='libx264', fmt='yuv420p', base=Fraction(1, 
             sound = av.AudioFrame.from_ndarray(np.zeros((1, 16000), np.float32), 'fltp', 'mono')
             sound.sample_rate, sound.pts, sound.time_base = 16000, 0, Fraction(1, 16000)
             out.mux(a.encode(sound)); out.mux(a.encode())
-        for f, t in zip(frames, times):
+        for f, t in zip(frames, times, strict=True):
             v = av.VideoFrame.from_ndarray(f, 'rgb24')
             v.pts, v.time_base = round(t/base), base
             out.mux(s.encode(v))
@@ -361,7 +373,16 @@ def test_scaled_colours_are_true_whether_the_width_is_even_or_odd(tmp_path):
 
 def small(kind, folder):
     "A small model of the class behind a known name, saved with the preprocessor file of the published one, scaled down to 32 pixels."
-    from transformers import CLIPConfig, CLIPModel, ResNetConfig, ResNetModel, VideoMAEConfig, VideoMAEModel, VJEPA2Config, VJEPA2Model
+    from transformers import (
+        CLIPConfig,
+        CLIPModel,
+        ResNetConfig,
+        ResNetModel,
+        VideoMAEConfig,
+        VideoMAEModel,
+        VJEPA2Config,
+        VJEPA2Model,
+    )
     torch.manual_seed(0)
     part = dict(hidden_size=24, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
     usual, imagenet = dict(do_resize=True, do_center_crop=True, do_normalize=True), dict(image_mean=[.485, .456, .406], image_std=[.229, .224, .225])
@@ -631,7 +652,7 @@ def test_id_hash_is_the_same_everywhere():
 @pytest.mark.parametrize('n,most', [(5, 8), (8, 8), (9, 8), (100, 8), (7, 3), (1000, 384)])
 def test_even_is_even(n, most):
     k = V.even(n, most)
-    assert len(k) == min(n, most) and len(set(k)) == len(k) and 0 <= k[0] and k[-1] < n
+    assert len(k) == min(n, most) and len(set(k)) == len(k) and k[0] >= 0 and k[-1] < n
     if n > most: assert np.diff(k).max() - np.diff(k).min() <= 1
 
 

@@ -12,7 +12,6 @@ from vidlankd_nb.corpus import load_tokenizer, train_tokenizer
 from vidlankd_nb.files import UserError
 from vidlankd_nb.teacher import TeacherTask, VideoTeacher, make_teacher
 
-
 @pytest.fixture(scope='module')
 def tok(tmp_path_factory):
     file = tmp_path_factory.mktemp('tok')/'text.txt'
@@ -74,7 +73,7 @@ def test_each_word_once_is_every_word(tok):
     fast = t.word_contrast(b['input_ids'], real, out.local, b['video_mask'])
     torch.testing.assert_close(slow, fast)
     used = [t.model.word.weight, t.model.text.get_input_embeddings().weight, t.model.video.near.weight]
-    for x, y in zip(torch.autograd.grad(slow, used, retain_graph=True), torch.autograd.grad(fast, used)): torch.testing.assert_close(x, y)
+    for x, y in zip(torch.autograd.grad(slow, used, retain_graph=True), torch.autograd.grad(fast, used), strict=True): torch.testing.assert_close(x, y)
 
 
 def test_padding_does_not_leak(tok):

@@ -21,6 +21,7 @@ from typing import cast
 
 import yaml
 
+from . import __version__
 from vidlankd_nb.cells import (
     Artifact,
     CellRun,
@@ -30,6 +31,11 @@ from vidlankd_nb.cells import (
     elapsed_seconds,
     state_of,
 )
+from .config import Run, differences, load_run, to_yaml
+from .examine import evaluate_model
+from .experiments import WORK, train_student, train_teacher
+from .files import UserError, make_folder, write_aside
+from .grids import Cell, keys_of
 from vidlankd_nb.jobs import (
     Job,
     Runner,
@@ -44,13 +50,6 @@ from vidlankd_nb.jobs import (
     record_of,
     write_failure,
 )
-
-from . import __version__
-from .config import Run, differences, load_run, to_yaml
-from .examine import evaluate_model
-from .experiments import WORK, train_student, train_teacher
-from .files import UserError, make_folder, write_aside
-from .grids import Cell, keys_of
 from .objectives import make_objective
 from .plan import STAGES
 from .recipes import check_free, check_recipe

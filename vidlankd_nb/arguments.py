@@ -19,13 +19,12 @@ from vidlankd_nb.config import (
     current_name,
     explain,
     field_docs,
+    named_keys,
     parse_run,
     presets,
     run_parser,
 )
-from .files import UserError
-from .config import named_keys
-from .files import unknown_option
+from .files import UserError, unknown_option
 
 # %% ../nbs/13_arguments.ipynb #argsplit
 def split_words(

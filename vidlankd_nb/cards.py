@@ -13,8 +13,8 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from . import __version__
 from .config import Distillation, to_yaml
-from .plan import Places, sources
 from .monitoring import read_log
+from .plan import Places, sources
 
 # %% ../nbs/11c_cards.ipynb #cd000006
 def last_losses(

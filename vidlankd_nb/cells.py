@@ -12,6 +12,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from . import __version__
+from .config import Run
+from .grids import Cell
+from .jobs import changed, record_of
 from vidlankd_nb.plan import (
     OWN_TEACHERS,
     STAGES,
@@ -21,11 +25,6 @@ from vidlankd_nb.plan import (
     student_key,
     teacher_key,
 )
-
-from . import __version__
-from .config import Run
-from .grids import Cell
-from .jobs import changed, record_of
 from .recipes import digest
 
 # %% ../nbs/12a_cells.ipynb #ab000015

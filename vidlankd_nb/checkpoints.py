@@ -25,8 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from .files import flat
-from .files import UserError
+from .files import UserError, flat
 from .recipes import check_recipe, differing
 
 # %% ../nbs/07a_checkpoints.ipynb #0dbe0899

@@ -16,16 +16,32 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 
 from . import __version__
-from .arguments import (FileUse, command_parser, configs_named, file_words, means_files,
-    named_models, run_words, split_words)
-from .config import Corpus, Features, FineTuning, Pairs, Run, parse_run, presets, run_parser
-from .config import field_docs
+from vidlankd_nb.arguments import (
+    FileUse,
+    command_parser,
+    configs_named,
+    file_words,
+    means_files,
+    named_models,
+    run_words,
+    split_words,
+)
+from vidlankd_nb.config import (
+    Corpus,
+    Features,
+    FineTuning,
+    Pairs,
+    Run,
+    field_docs,
+    parse_run,
+    presets,
+    run_parser,
+)
 from .files import UserError, nearest
 
 # %% ../nbs/13_cli.ipynb #b69497d5

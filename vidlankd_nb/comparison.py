@@ -19,14 +19,13 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from . import __version__
-from .grids import Cell
-from .cells import state_of
-from .cells import elapsed_seconds
+from .cells import elapsed_seconds, state_of
 from .config import Run
 from .corpus import cores
 from .evaluation.records import column
 from .evaluation.results import numbers
 from .files import write_aside, write_json
+from .grids import Cell
 from .pictures import figure_tag
 from .report import mean, rendered
 from .statistics import holm, interval, interval_words, paired

@@ -15,9 +15,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from .files import UserError
-from .matching import Objective, positive, projection
+from .matching import Objective, positive, projection, unit_length
 from .processes import all_reduce, gather, rank
-from .matching import unit_length
 
 # %% ../nbs/06a_contrast.ipynb #adb33997
 def mix(x: torch.Tensor) -> torch.Tensor:   # int64 → int64 from 0 to 2⁶²-1

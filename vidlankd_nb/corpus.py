@@ -33,9 +33,8 @@ from transformers import (
 )
 
 from .config import Corpus
-from .files import UserError, make_folder, write_aside, write_json
+from .files import UserError, files_under, make_folder, write_aside, write_json
 from .recipes import check_recipe, differing, hashed
-from .files import files_under
 
 # %% ../nbs/04_corpus.ipynb #3ddeac9e
 def is_markup(

@@ -16,12 +16,12 @@ from .config import Run
 from .corpus import load_tokenizer
 from .encoders import load_text
 from .evaluation.probes import probe
+from .monitoring import read_log
 from .pairs import PairSet
 from .plan import Places
 from .pointing import READERS, aims, pointing_scores
 from .retrieval import recall
 from .teacher import VideoTeacher, embed_pairs
-from .monitoring import read_log
 
 # %% ../nbs/11d_examine.ipynb #be5245d6
 def validation_loss(

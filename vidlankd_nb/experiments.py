@@ -19,6 +19,9 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from .batches import PairBatches
+from .cards import student_card, teacher_card
+from .config import Distillation, Run, Student, differences, load_run, to_yaml
 from vidlankd_nb.corpus import (
     Examples,
     build_corpus,
@@ -27,6 +30,16 @@ from vidlankd_nb.corpus import (
     load_tokenizer,
     tokenizer_fingerprint,
 )
+from .encoders import encoder_flops, load_text, text_encoder
+from .examine import evaluate_model
+from .extraction import extract_folder
+from .files import UserError, make_folder, write_aside, write_json
+from .hours import make_world
+from .jobs import Unit, lock_folder, record_work
+from .layouts import Sieve
+from .looks import draw_looks
+from .masking import TextBatches
+from .pairs import PairSet, make_pairs
 from vidlankd_nb.plan import (
     HOW,
     OWN_TEACHERS,
@@ -41,25 +54,11 @@ from vidlankd_nb.plan import (
     teacher_config,
     teacher_key,
 )
-from .batches import PairBatches
-from .teacher import TeacherTask, VideoTeacher, make_teacher
-from .encoders import encoder_flops, load_text, text_encoder
-
-from .cards import student_card, teacher_card
-from .config import Distillation, Run, Student, differences, load_run, to_yaml
-from .examine import evaluate_model
-from .extraction import extract_folder
-from .files import UserError, make_folder, write_aside, write_json
-from .hours import make_world
-from .jobs import Unit, lock_folder, record_work
-from .layouts import Sieve
-from .looks import draw_looks
-from .masking import TextBatches
-from .pairs import PairSet, make_pairs
 from .recipes import check_free, check_recipe
 from .report import make_report
-from .student import StudentTask, budget_steps, save_student
 from .schedule import hash_seed, total_steps
+from .student import StudentTask, budget_steps, save_student
+from .teacher import TeacherTask, VideoTeacher, make_teacher
 from .training import train
 from .vocabulary import gap_lines, vocabulary_of_run
 from .vokenization import labels_for, make_vokens

@@ -20,13 +20,18 @@ import torch
 from .backbones import load_backbone
 from .config import Features
 from .features import as_rows, picture_rows, reader
-from .files import Progress, UserError, write_json
-from .store import FeatureStore, StoreWriter
-from .video import no_frame, videos_first
-from .files import composed, files_under, printable
-from .store import remove_videos, stored_files
-from .video import VIDEO_ENDINGS, NoVideo, set_aside, video_id, why_no_video
+from .files import Progress, UserError, composed, files_under, printable, write_json
 from .layouts import Sieve
+from .store import FeatureStore, StoreWriter, remove_videos, stored_files
+from vidlankd_nb.video import (
+    VIDEO_ENDINGS,
+    NoVideo,
+    no_frame,
+    set_aside,
+    video_id,
+    videos_first,
+    why_no_video,
+)
 
 # %% ../nbs/02d_extraction.ipynb #72e614c1
 @dataclass

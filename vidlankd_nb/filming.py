@@ -16,6 +16,9 @@ from pathlib import Path
 import av
 import numpy as np
 
+from .config import World
+from .files import UserError, flat, make_folder
+from .recipes import check_recipe, differing
 from vidlankd_nb.toyworld import (
     ATTRIBUTES,
     KINDS,
@@ -30,10 +33,6 @@ from vidlankd_nb.toyworld import (
     true_answers,
     two_event_clips,
 )
-
-from .config import World
-from .files import UserError, flat, make_folder
-from .recipes import check_recipe, differing
 
 # %% ../nbs/01a_filming.ipynb #9ac1ac5e
 def _column(events: list[Event], name: str) -> np.ndarray:   # (N, 1)

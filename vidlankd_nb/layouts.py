@@ -27,7 +27,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .files import UserError
-from .subtitles import TORN, decoded, ending_of, open_bytes, open_text, plain_stem, read_subtitles
+from vidlankd_nb.subtitles import (
+    TORN,
+    decoded,
+    ending_of,
+    open_bytes,
+    open_text,
+    plain_stem,
+    read_subtitles,
+)
 
 # %% ../nbs/02cb_layouts.ipynb #la000007
 TO_END = 'end'      # the end of a caption that is about a whole video of unknown length

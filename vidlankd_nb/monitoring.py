@@ -21,8 +21,7 @@ import numpy as np
 import torch
 
 from .config import Training
-from .files import flat
-from .files import UserError, nearest, write_aside
+from .files import UserError, flat, nearest, write_aside
 
 # %% ../nbs/07b_monitoring.ipynb #25e762f3
 def read_log(

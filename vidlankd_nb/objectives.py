@@ -21,8 +21,17 @@ from torch import nn
 
 from .contrast import CRD, CRDBank, InfoNCE, NTXent
 from .files import UserError, nearest
-from .matching import L2, NST, OBJECTIVES, ModelOutputs
-from .matching import Objective, SoftLabel, Tokens, Voken, projection
+from vidlankd_nb.matching import (
+    L2,
+    NST,
+    OBJECTIVES,
+    ModelOutputs,
+    Objective,
+    SoftLabel,
+    Tokens,
+    Voken,
+    projection,
+)
 from .processes import all_reduce
 
 # %% ../nbs/06b_objectives.ipynb #97215a0b

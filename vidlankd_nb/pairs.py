@@ -18,8 +18,7 @@ from matplotlib.axes import Axes
 
 from .captions import Span, check, count_rolling, merged, rolling_note, without_overlap
 from .config import Pairs
-from .features import is_finite
-from .features import fits_float16
+from .features import fits_float16, is_finite
 from .files import UserError, make_folder, write_json
 from .layouts import THREE_LISTS, Captions, found_in, has_three_lists, left_out, open_captions
 from .store import READS, Aligned, MappedTable, id_hash, open_features

@@ -18,13 +18,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from .features import FeatureRows
-from .files import UserError, make_folder, write_json
+from .features import FeatureRows, fits_float16
+from .files import UserError, composed, make_folder, write_json
 from .recipes import check_recipe, differing
-from .video import even
-from .features import fits_float16
-from .files import composed
-from .video import VIDEO_ENDINGS
+from .video import VIDEO_ENDINGS, even
 
 # %% ../nbs/02c_store.ipynb #172ea60a
 SCHEMA = pa.schema([

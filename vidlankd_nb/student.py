@@ -19,8 +19,7 @@ from .config import Distillation
 from .encoders import encoder_flops, gradient_norms, mlm_sum, states_of, take, vocabulary_logits
 from .files import UserError, nearest, write_aside
 from .matching import ModelOutputs, Objective
-from .objectives import Tokens, parse_objective
-from .objectives import build_terms
+from .objectives import Tokens, build_terms, parse_objective
 
 # %% ../nbs/07_student.ipynb #b214c220
 HEAD_KINDS = ('none', 'linear', 'mlp')

@@ -17,8 +17,17 @@ from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, Pretrained
 from transformers.utils.generic import ModelOutput
 
 from .config import Teacher
-from .encoders import (TEXT_SIDE, dropout_of, encoder_flops, gradient_norms, matmul_parameters,
-    mlm_sum, size_of, states_of, text_encoder)
+from vidlankd_nb.encoders import (
+    TEXT_SIDE,
+    dropout_of,
+    encoder_flops,
+    gradient_norms,
+    matmul_parameters,
+    mlm_sum,
+    size_of,
+    states_of,
+    text_encoder,
+)
 from .files import UserError, nearest
 from .processes import gather
 

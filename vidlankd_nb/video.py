@@ -27,9 +27,8 @@ from av.video.reformatter import VideoReformatter
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .files import UserError
+from .files import UserError, composed, files_under
 from .pictures import image_tag
-from .files import composed, files_under
 
 # %% ../nbs/02_video.ipynb #vidfil02
 _KNOWN = '3gp avi flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts vob webm wmv'

@@ -25,8 +25,8 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 from .corpus import is_held_out, read_lines
 from .encoders import most_tokens, vocabulary_logits
 from .files import UserError, write_json
-from .pictures import INK
 from .layouts import is_unicode, open_captions
+from .pictures import INK
 from .states import pieces_of_words, text_states
 
 # %% ../nbs/11a_vocabulary.ipynb #vc000007

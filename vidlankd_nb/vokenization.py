@@ -25,11 +25,10 @@ from torch.nn import functional as F
 from .config import Pairs, Vokens
 from .corpus import Examples, load_tokenizer
 from .files import Progress, UserError, nearest, write_aside, write_json
-from .pictures import INK
-from .pairs import PairSet
-from .recipes import check_free, hashed
 from .objectives import reads_vokens
-from .pairs import unit_rows
+from .pairs import PairSet, unit_rows
+from .pictures import INK
+from .recipes import check_free, hashed
 from .retrieval import nearest_neighbours
 from .states import text_states
 from .teacher import VideoTeacher

@@ -1,7 +1,6 @@
 "Objectives as NumPy loops, written from their formulas and sharing no code with the package."
 import numpy as np
 
-
 def tokens(mask):
     return [(b, l) for b in range(mask.shape[0]) for l in range(mask.shape[1]) if mask[b, l]]
 

@@ -29,7 +29,7 @@ warm.set_forkserver_preload(['vidlankd_nb.cli', 'vidlankd_nb.experiments', 'vidl
 
 
 def _program(words, said, env, cwd):
-    for fd, file in zip((1, 2), said): os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), fd)
+    for fd, file in zip((1, 2), said, strict=True): os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), fd)
     os.environ.clear(); os.environ.update(env)
     if cwd: os.chdir(cwd)
     if words[:2] == ['-m', 'vidlankd_nb.cli']: from vidlankd_nb.cli import main; sys.argv = ['vidlankd', *words[2:]]; main()
@@ -52,7 +52,7 @@ def python(*words, timeout=300, **kwargs):
         p = start(*words, said=said, **kwargs)
         p.join(timeout)
         if p.exitcode is None: p.kill(); p.join(); raise subprocess.TimeoutExpired(words, timeout)
-        return SimpleNamespace(returncode=p.exitcode, **dict(zip(('stdout', 'stderr'), (open(f).read() for f in said))))
+        return SimpleNamespace(returncode=p.exitcode, **dict(zip(('stdout', 'stderr'), (open(f).read() for f in said), strict=True)))
 
 
 def call(*args, code=0, env=ENV, cwd=None, **kwargs):

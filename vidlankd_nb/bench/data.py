@@ -24,12 +24,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModel
 
 from ..backbones import HUB, ResNeXt3D
+from .objectives import machine
 from ..config import Pairs
 from ..files import UserError, write_json
 from ..pairs import PairSet, make_pairs
 from ..store import FeatureStore, StoreWriter
 from ..video import VideoReader
-from .objectives import machine
 
 # %% ../../nbs/bench/data.ipynb #587b6205
 def invent(

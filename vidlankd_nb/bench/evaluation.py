@@ -14,17 +14,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..monitoring import Watch
-from ..schedule import total_steps
-from ..training import make_accelerator, make_optimizer, optimizer_step, to_device
-
+from .objectives import machine
 from ..config import FineTuning
 from ..evaluation.benchmarks import TASKS
 from ..evaluation.encoders import candidate, with_head
 from ..evaluation.finetuning import FineTuneTask, TaskBatches, padding_share, predict
 from ..evaluation.suite import load
 from ..files import UserError
-from .objectives import machine
+from ..monitoring import Watch
+from ..schedule import total_steps
+from ..training import make_accelerator, make_optimizer, optimizer_step, to_device
 
 # %% ../../nbs/bench/evaluation.ipynb #0cc9a4c1
 def spread_steps(

@@ -15,6 +15,7 @@ import torch
 import transformers
 
 from ..batches import PairBatches
+from .objectives import machine
 from ..config import Run, load_run
 from ..corpus import load_tokenizer
 from ..examine import probe_folder
@@ -23,7 +24,6 @@ from ..files import UserError
 from ..pairs import PairSet
 from ..pointing import pointing_scores, untrained
 from ..teacher import VideoTeacher
-from .objectives import machine
 
 # %% ../../nbs/bench/grounding.ipynb #bground6
 def examine(

@@ -18,13 +18,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
+from .objectives import machine
 from ..config import load_run
 from ..encoders import states_of
 from ..heatmaps import Look, heat_maps, similarity
-from ..states import frame_states
 from ..retrieval import recall, search
+from ..states import frame_states
 from ..teacher import make_teacher
-from .objectives import machine
 
 # %% ../../nbs/bench/grounding_speed.ipynb #542951cd
 def timed(

@@ -13,6 +13,7 @@ from typing import cast
 import numpy as np
 import torch
 
+from .objectives import machine
 from ..config import Corpus, Distillation, Encoder, samples
 from ..corpus import Examples, build_corpus, load_tokenizer
 from ..encoders import text_encoder
@@ -20,7 +21,6 @@ from ..files import write_json
 from ..masking import TextBatches
 from ..matching import OBJECTIVES, Objective
 from ..student import StudentTask
-from .objectives import machine
 
 # %% ../../nbs/bench/pushes.ipynb #bp000005
 def sample_batch(

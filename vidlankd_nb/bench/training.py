@@ -23,15 +23,14 @@ from matplotlib.figure import Figure
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from ..monitoring import Watch, matmul_peak
-from ..training import make_accelerator, make_optimizer, optimizer_step, to_device
-
+from .objectives import machine, nst_loop
 from ..config import Distillation, Encoder, Training, load_run
 from ..encoders import text_encoder
 from ..masking import Masker, masked_batch, most_masked
 from ..matching import ModelOutputs, Objective
+from ..monitoring import Watch, matmul_peak
 from ..student import StudentTask, teacher_outputs, tokens_of
-from .objectives import machine, nst_loop
+from ..training import make_accelerator, make_optimizer, optimizer_step, to_device
 
 # %% ../../nbs/bench/training.ipynb #64c94354
 def numbered_words(

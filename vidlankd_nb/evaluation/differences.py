@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ..files import UserError
 from .benchmarks import measures
+from ..files import UserError
 
 # %% ../../nbs/09db_differences.ipynb #78d9c74d
 def run_rows(

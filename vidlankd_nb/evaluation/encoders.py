@@ -30,11 +30,11 @@ from transformers import (
 from transformers.modeling_outputs import QuestionAnsweringModelOutput, SequenceClassifierOutput
 from transformers.utils import logging
 
+from .benchmarks import Task
 from ..files import UserError
 from ..recipes import hashed
-from ..teacher import VideoTeacher
 from ..schedule import hash_seed
-from .benchmarks import Task
+from ..teacher import VideoTeacher
 
 # %% ../../nbs/09d_encoders.ipynb #5c37fc91
 @dataclass

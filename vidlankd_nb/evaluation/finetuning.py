@@ -22,14 +22,14 @@ from torch.nn import functional as F
 
 from ..config import FineTuning
 from ..encoders import encoder_flops, most_tokens
-from ..schedule import epoch_order
-from ..training import make_accelerator, to_device, train
 from . import squad
 from .benchmarks import Task
 from .encoders import Candidate, hushed, with_head
 from .probes import in_eval_mode
 from .records import column
 from .suite import score
+from ..schedule import epoch_order
+from ..training import make_accelerator, to_device, train
 
 # %% ../../nbs/09d_finetuning.ipynb #a30ae9fe
 def texts_of(task: Task, rows: list[dict]) -> tuple[list[str], list[str] | None]:

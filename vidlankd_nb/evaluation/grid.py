@@ -24,6 +24,10 @@ from typing import cast
 import torch
 from transformers import AutoModel
 
+from ..config import FineTuning, in_old_names, samples
+from . import squad
+from .benchmarks import GROUPS, TASKS, Task, tasks
+from .encoders import Candidate, candidate, pretrained
 from vidlankd_nb.evaluation.finetuning import (
     FineTuneTask,
     TaskBatches,
@@ -32,18 +36,13 @@ from vidlankd_nb.evaluation.finetuning import (
     majority,
     predict,
 )
-
-from ..config import FineTuning, in_old_names, samples
-from ..files import UserError, nearest, write_aside, write_json
-from ..schedule import epoch_order
-from ..jobs import Job, Runner, Unit, failure_of, failures, leave_with_parent, make_all
-from ..recipes import check_recipe, differing, digest, hashed
-from . import squad
-from .benchmarks import GROUPS, TASKS, Task, tasks
-from .encoders import Candidate, candidate, pretrained
 from .probes import probe
 from .records import Rows, column
 from .suite import load, score
+from ..files import UserError, nearest, write_aside, write_json
+from ..jobs import Job, Runner, Unit, failure_of, failures, leave_with_parent, make_all
+from ..recipes import check_recipe, differing, digest, hashed
+from ..schedule import epoch_order
 
 # %% ../../nbs/09d_grid.ipynb #811771ac
 TOY = Task('toy', 'probe', "What do the toy world's invented names mean? (property, "

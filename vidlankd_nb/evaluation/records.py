@@ -16,8 +16,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from ..files import UserError
 from .benchmarks import Task
+from ..files import UserError
 
 # %% ../../nbs/09b_records.ipynb #e5d9764c
 class Rows(list):

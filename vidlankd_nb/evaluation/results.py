@@ -24,10 +24,10 @@ from jinja2 import Environment, PackageLoader
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..files import UserError, flat, nearest, write_aside
 from .benchmarks import GROUPS, TASKS
 from .differences import difference, difference_lines
 from .grid import results_in
+from ..files import UserError, flat, nearest, write_aside
 
 # %% ../../nbs/09e_results.ipynb #20aeb51f
 def percent(

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import UserError, write_json
 from .benchmarks import Task
 from .records import Rows, full
+from ..files import UserError, write_json
 
 # %% ../../nbs/09c_squad.ipynb #90d0b4e9
 def _document(task: Task, path: Path) -> tuple[str, dict]:

@@ -41,9 +41,8 @@ from vidlankd_nb.evaluation.records import (
     swag_row,
     tracie_row,
 )
-
-from ..files import UserError, nearest
 from .squad import read_squad, score_spans, span_row
+from ..files import UserError, nearest
 
 # %% ../../nbs/09c_suite.ipynb #su09tab2
 @dataclass(frozen=True)
