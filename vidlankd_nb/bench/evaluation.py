@@ -10,14 +10,9 @@ import json
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
-
-from ..monitoring import Watch
-from ..schedule import total_steps
-from ..training import make_accelerator, make_optimizer, optimizer_step, to_device
 
 from ..config import FineTuning
 from ..evaluation.benchmarks import TASKS
@@ -25,6 +20,9 @@ from ..evaluation.encoders import candidate, with_head
 from ..evaluation.finetuning import FineTuneTask, TaskBatches, padding_share, predict
 from ..evaluation.suite import load
 from ..files import UserError
+from ..monitoring import Watch
+from ..schedule import total_steps
+from ..training import make_accelerator, make_optimizer, optimizer_step, to_device
 from .objectives import machine
 
 # %% ../../nbs/bench/evaluation.ipynb #0cc9a4c1

@@ -23,14 +23,13 @@ from matplotlib.figure import Figure
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from ..monitoring import Watch, matmul_peak
-from ..training import make_accelerator, make_optimizer, optimizer_step, to_device
-
 from ..config import Distillation, Encoder, Training, load_run
 from ..masking import Masker, masked_batch, most_masked
+from ..monitoring import Watch, matmul_peak
 from ..objectives import ModelOutputs, Objective
 from ..student import StudentTask, teacher_outputs, tokens_of
 from ..teacher import text_encoder
+from ..training import make_accelerator, make_optimizer, optimizer_step, to_device
 from .objectives import machine, nst_loop
 
 # %% ../../nbs/bench/training.ipynb #64c94354
