@@ -1,4 +1,6 @@
 "Similarity, words from pieces, states of many texts, the picture, and exact retrieval."
+import importlib.util
+
 import numpy as np
 import pytest
 import torch
@@ -243,8 +245,7 @@ def command(*words):
 
 
 def test_ground_a_sentence_beside_the_clip_it_finds_and_beside_a_given_one(run, tmp_path, capsys):
-    import importlib.util
-import json
+    import json
     assert json.loads((run/'figures'/'grounding-0.json').read_text())['cosine'].keys() == {'word vectors', 'words in context'}
     assert command(run, '--text', 'the red ball jumps', '--out', tmp_path/'a') == (0, '')
     assert {p.name for p in (tmp_path/'a').iterdir()} == {'look.png', 'look.svg', 'look.html', 'look.json', 'clips.png'}
