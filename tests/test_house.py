@@ -25,6 +25,37 @@ def test_imports_point_to_earlier_pages():
     assert not later, f'imports of later pages: {later}'
 
 
+def test_the_house_has_at_most_ten_floors():
+    "A module stands one floor above the highest that it imports, be it inside a function."
+    floors = house.floors()
+    assert max(floors.values()) <= 10, sorted(floors.items(), key=lambda room: room[1])[-5:]
+
+
+def test_a_module_fits_a_reading():
+    "No module of the package has more than five hundred lines."
+    long = {str(p.relative_to(root)): n for p in sorted((root/'vidlankd_nb').rglob('*.py'))
+            if p.name != '_modidx.py' and (n := len(p.read_text(encoding='utf-8').splitlines())) > 500}
+    assert not long, long
+
+
+def public_names():
+    "Public name -> modules that define it."
+    found = {}
+    for module in house.notebooks():
+        tree = ast.parse((root/'vidlankd_nb'/(module.replace('.', '/') + '.py')).read_text(encoding='utf-8'))
+        for n in tree.body:
+            if not isinstance(n, ast.Assign) or ast.unparse(n.targets[0]) != '__all__': continue
+            for name in ast.literal_eval(n.value): found.setdefault(name, []).append(module)
+    return found
+
+
+def test_a_public_name_is_defined_in_one_module():
+    "But for `summary`, by which the command line shows what each page of measurements found."
+    twice = {name: modules for name, modules in public_names().items() if len(modules) > 1}
+    assert all(m.startswith('bench.') for m in twice.pop('summary'))
+    assert not twice, twice
+
+
 def test_the_drawing_of_the_house_is_of_today():
     text = (root/'CONTRIBUTING.md').read_text(encoding='utf-8')
     assert text == house.in_step(text), "CONTRIBUTING.md draws other imports: run 'make sync'"

@@ -428,7 +428,7 @@ def test_import_paths(tmp_path):
 
 
 def test_names_options_and_sums():
-    def read(text): return [(p.name, p.weight) for p in parse_objective(text).parts]
+    def read(text): return [(p.name, p.weight) for p in parse_objective(text).terms]
     assert read('100*nst + 0.3*crd') == [('nst', 100.), ('crd', .3)] and read('1e+2*nst+1e-3*l2+.5 * crd') == [('nst', 100.), ('l2', .001), ('crd', .5)]
     assert read('nst') == [('nst', None)] and read('none') == []
     both = make_objective('100*nst+.3*crd', 8, 8, {'nst': {'over': 'sequence'}, 'crd': {'queue': 7}})
