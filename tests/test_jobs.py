@@ -9,7 +9,7 @@ import threading
 import time
 
 import pytest
-from trainings import ENV, python, start
+from support.trainings import ENV, python, start
 
 from vidlankd_nb import jobs
 from vidlankd_nb.files import UserError

@@ -3,7 +3,7 @@ import json
 
 import pytest
 import torch
-from trainings import CLI, SMALL, call, copy_of
+from support.trainings import CLI, SMALL, call, copy_of
 from vidlankd_nb.config import Distillation, Encoder, Training
 from vidlankd_nb.corpus import Examples, load_tokenizer
 from vidlankd_nb.masking import TextBatches
