@@ -77,10 +77,10 @@ def test_another_corpus_is_refused_and_says_where_it_differs(corpus, tmp_path):
     before = {p: p.read_bytes() for p in (corpus/'made').rglob('*') if p.is_file()}
     build_corpus([corpus/'text.txt'], corpus/'made', Corpus(vocab_size=80, block=12, valid_share=.2, mask_share=.3))   # masks are drawn later
     with pytest.raises(UserError) as e: build_corpus([corpus/'text.txt'], corpus/'made', Corpus(vocab_size=90, block=16, valid_share=.2))
-    assert str(e.value) == (f"{corpus/'made'} holds a corpus made from something else (vocab_size is 80 there, 90 now; "
-                            "block is 12 there, 16 now): choose another folder. Nothing was written.")
+    assert str(e.value) == (f"{corpus/'made'} holds a corpus made with another vocab_size (80, not 90): "
+                            "choose another folder. Nothing was written.")
     (tmp_path/'more.txt').write_text('the ball glows\n')
-    with pytest.raises(UserError, match=r"made from something else \(its text is not that of text.txt, more.txt\): choose another folder"):
+    with pytest.raises(UserError, match=r"made with another text \(it is not that of text.txt, more.txt\): choose another folder"):
         build_corpus([corpus/'text.txt', tmp_path/'more.txt'], corpus/'made', Corpus(vocab_size=80, block=12, valid_share=.2))
     assert {p: p.read_bytes() for p in (corpus/'made').rglob('*') if p.is_file() and p in before and p.name != 'source.json'} == {
         p: text for p, text in before.items() if p.name != 'source.json'}

@@ -468,7 +468,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'vidlankd_nb.corpus._lines_of': ('corpus.html#_lines_of', 'vidlankd_nb/corpus.py'),
                                     'vidlankd_nb.corpus._manifest': ('corpus.html#_manifest', 'vidlankd_nb/corpus.py'),
                                     'vidlankd_nb.corpus._mapped': ('corpus.html#_mapped', 'vidlankd_nb/corpus.py'),
-                                    'vidlankd_nb.corpus._other_recipe': ('corpus.html#_other_recipe', 'vidlankd_nb/corpus.py'),
                                     'vidlankd_nb.corpus._parts': ('corpus.html#_parts', 'vidlankd_nb/corpus.py'),
                                     'vidlankd_nb.corpus.build_corpus': ('corpus.html#build_corpus', 'vidlankd_nb/corpus.py'),
                                     'vidlankd_nb.corpus.check_vocabulary': ('corpus.html#check_vocabulary', 'vidlankd_nb/corpus.py'),

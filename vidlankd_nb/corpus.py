@@ -282,16 +282,6 @@ def _known_by(file: Path) -> list:
         f.seek(max(0, size - 2**16))
         return [file.name, size, hashed(first, f.read())]
 
-def _other_recipe(theirs: dict, mine: dict) -> list[str]:
-    "Where a corpus differs from the one that is asked for; of files of text, which ones."
-    there = {k: theirs.get(k) for k in mine}
-    odd = []
-    if there['text'] != mine['text']:
-        names = dict.fromkeys(name for name, *_ in mine['text'])
-        odd.append(f"its text is not that of {', '.join(names)}")
-    settings = [k for k in mine if k != 'text']
-    return differing({k: there[k] for k in settings}, {k: mine[k] for k in settings}) + odd
-
 def claim(
     out: Path,
     settings: dict,
@@ -302,8 +292,13 @@ def claim(
     mine['text'] = [_known_by(f) for f in files]
     if (out/'source.json').exists() and (out/'tokenizer').is_dir():
         theirs = json.loads((out/'source.json').read_text(encoding='utf-8'))
-        check_recipe(out, 'a corpus made from something else', _other_recipe(theirs, mine),
-                     'choose another folder. Nothing was written.')
+        for what, now in mine.items():
+            odd = differing({what: theirs.get(what)}, {what: now}, '{1}, not {2}')
+            if odd and what == 'text':
+                names = dict.fromkeys(name for name, *_ in now)
+                odd = [f"it is not that of {', '.join(names)}"]
+            check_recipe(out, f'a corpus made with another {what}', odd,
+                         'choose another folder. Nothing was written.')
     make_folder(out)
     write_aside(out/'source.json', json.dumps(mine))
 
