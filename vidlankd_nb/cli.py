@@ -31,18 +31,9 @@ from vidlankd_nb.arguments import (
     run_words,
     split_words,
 )
-from vidlankd_nb.config import (
-    Corpus,
-    Features,
-    FineTuning,
-    Pairs,
-    Run,
-    field_docs,
-    parse_run,
-    presets,
-    run_parser,
-)
+from .config import Corpus, Features, FineTuning, Pairs, Run
 from .files import UserError, nearest
+from .presets import field_docs, parse_run, presets, run_parser
 
 # %% ../nbs/13_cli.ipynb #b69497d5
 def quiet(
