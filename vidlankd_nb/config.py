@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable
 from dataclasses import Field, dataclass, field, fields
 from functools import lru_cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
