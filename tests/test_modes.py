@@ -96,7 +96,7 @@ def test_killed_and_resumed_from_a_folder_with_dropout(prepared, weights, tmp_pa
     words = [*FROM_FOLDER, '--student.text.pretrained', str(weights)]
     whole, cut = (copy_of(prepared, tmp_path/name, words) for name in ('whole', 'cut'))
     call(*CLI, 'student', *words, '--out', whole)
-    for step in (3, 7): call(sys.executable, here/'dies_at.py', 'vidlankd_nb.training:optimizer_step', step, 'student', *words, '--out', cut, code=-signal.SIGKILL)
+    for step in (3, 7): call(sys.executable, here/'support'/'dies_at.py', 'vidlankd_nb.training:optimizer_step', step, 'student', *words, '--out', cut, code=-signal.SIGKILL)
     call(*CLI, 'student', *words, '--out', cut)
     a, b = (f/'students'/'l2' for f in (whole, cut))
     assert (a/'model.safetensors').read_bytes() == (b/'model.safetensors').read_bytes() and log(a) == log(b)
