@@ -18,17 +18,8 @@ from matplotlib.axes import Axes
 
 from .features import FeatureRows
 from .files import UserError, make_folder
-from vidlankd_nb.layouts import (
-    TO_END,
-    Captions,
-    Reading,
-    Sieve,
-    fault,
-    found_in,
-    left_out,
-    open_captions,
-    read_captions,
-)
+from .layouts import TO_END, Captions, Reading, Sieve, fault
+from .layouts import read_captions as read_captions
 
 # %% ../nbs/02e_captions.ipynb #42f14f88
 def repeated(

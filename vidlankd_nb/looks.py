@@ -24,6 +24,7 @@ from .plan import Places, RunFolder, sources
 from .readers import aligns, read_student
 from .states import check_sentence
 from .teacher import VideoTeacher
+from .texts import text_files
 
 # %% ../nbs/11e_looks.ipynb #lk000008
 def models_of(places: Places) -> dict:   # name -> ('students' or 'controls', `Distillation`)
@@ -34,8 +35,8 @@ def models_of(places: Places) -> dict:   # name -> ('students' or 'controls', `D
 def first_lines(places: Places, n: int = 2000) -> list[str]:
     "The first lines of a run's text, over all its files."
     found = []
-    for file in sources(places)['text']:
-        found += islice(read_lines(file), n - len(found))
+    for file in text_files(sources(places)['text']):
+        found += islice(read_lines(file, cfg=places.run.corpus), n - len(found))
     return found
 
 # %% ../nbs/11e_looks.ipynb #9ec22cb6
