@@ -104,8 +104,8 @@ def decode_line(
     except UnicodeDecodeError as e:
         place = f'{where} at byte {at + e.start:,}'
         if errors == 'strict':
-            raise UserError(f"{where} is not UTF-8 text at byte {at + e.start:,}: convert it, for example with "
-                            "iconv; or set errors (corpus.errors) to 'replace' or 'skip'.") from None
+            raise UserError(f"{where} is not UTF-8 text at byte {at + e.start:,}: "
+                            "convert it, for example with iconv; or set errors (corpus.errors) to 'replace' or 'skip'.") from None
     left.add('replaced' if errors == 'replace' else 'skipped', place)
     return raw.decode('utf-8', 'replace') if errors == 'replace' else None
 
@@ -261,8 +261,8 @@ def _json_records(
                 record = json.loads(line)
             except ValueError as e:
                 if cfg.errors == 'strict':
-                    raise UserError(f"{where} is no line of JSON ({e}): mend it, or set errors (corpus.errors) "
-                                    "to 'skip'.") from None
+                    raise UserError(f"{where} is no line of JSON ({e}): mend it, "
+                                    "or set errors (corpus.errors) to 'skip'.") from None
                 left.add('no_json', where)
                 continue
             if isinstance(record, dict) and wanted not in record and not left.counts.get('records'):
