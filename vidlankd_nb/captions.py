@@ -19,6 +19,7 @@ from matplotlib.axes import Axes
 from .features import FeatureRows
 from .files import UserError, make_folder
 from .layouts import TO_END, Captions, Reading, Sieve, fault
+from .layouts import read_captions as read_captions
 
 # %% ../nbs/02e_captions.ipynb #42f14f88
 def repeated(
