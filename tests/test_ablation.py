@@ -12,9 +12,9 @@ import pytest
 from vidlankd_nb import cli
 from vidlankd_nb.ablation import clear, prepare, run_cell
 from vidlankd_nb.cells import CellRun, artifacts_of, cell_file, state_of
-from vidlankd_nb.config import load_run, to_yaml
 from vidlankd_nb.grids import read_grid
 from vidlankd_nb.jobs import changed, next_job, record_of
+from vidlankd_nb.presets import load_run, to_yaml
 
 BASE = [sys.executable, '-m', 'vidlankd_nb.cli', 'ablate']
 ENV = os.environ | {'OMP_NUM_THREADS': '1', 'HF_HUB_OFFLINE': '1'}

@@ -274,8 +274,9 @@ def test_every_stage_counts_and_names_alike(tmp_path):
     "One broken caption of each kind: features, pairs and corpus give the same counts; no word of them is in the vocabulary."
     import shutil
 
-    from vidlankd_nb.config import load_run, samples
+    from vidlankd_nb.config import samples
     from vidlankd_nb.experiments import Experiment
+    from vidlankd_nb.presets import load_run
     toy = samples()/'toyworld'
     caps = json.loads((toy/'caption.json').read_text())
     caps = {v: caps[v] for v in sorted(caps)[:4]}

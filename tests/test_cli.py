@@ -197,8 +197,8 @@ def test_a_run_without_anything_held_out(tmp_path):
 def test_files_are_looked_at_once(tmp_path, monkeypatch):
     "A folder of a hundred thousand videos takes seconds to look through, and every stage after `features` rests on it."
     from vidlankd_nb import plan
-    from vidlankd_nb.config import load_run
     from vidlankd_nb.experiments import Experiment
+    from vidlankd_nb.presets import load_run
     for name in ('videos', 'c.json', 't.txt'): (tmp_path/name).mkdir() if name == 'videos' else (tmp_path/name).write_text('{}')
     x = Experiment(load_run('quick', data__videos=str(tmp_path/'videos'), data__captions=str(tmp_path/'c.json'), data__text=[str(tmp_path/'t.txt')]), tmp_path/'run', show=False)
     looked = []
@@ -279,8 +279,8 @@ def test_killed_at_any_moment_it_goes_on(finished, tmp_path):
 
 
 def test_two_processes_on_one_folder(tmp_path):
-    from vidlankd_nb.config import load_run
     from vidlankd_nb.experiments import Experiment
+    from vidlankd_nb.presets import load_run
     x = Experiment(load_run('quick'), tmp_path/'run', show=False)
     assert 'in use' in refused('world', '--config', 'quick', '--out', tmp_path/'run')
     x.close()

@@ -221,8 +221,8 @@ def test_clips_are_shown_with_scores_and_captions_and_style_stays_inside():
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
     "A finished run, too short to learn anything."
-    from vidlankd_nb.config import load_run
     from vidlankd_nb.experiments import Experiment
+    from vidlankd_nb.presets import load_run
     folder = tmp_path_factory.mktemp('run')/'quick'
     cfg = load_run('quick', teacher__word_weight=1)
     cfg.controls, cfg.students = {}, {k: cfg.students[k] for k in ('l2', 'nst')}

@@ -1,8 +1,9 @@
 "Keys that are not there, in files and on the command line: the sentence names what was written, and the nearest valid key."
 import pytest
 
-from vidlankd_nb.config import Distillation, Run, dotted, parse_run, run_parser
+from vidlankd_nb.config import Distillation, Run
 from vidlankd_nb.files import UserError
+from vidlankd_nb.presets import dotted, parse_run, run_parser
 
 def said(call, *args):
     with pytest.raises(UserError) as e: call(*args)

@@ -12,9 +12,10 @@ import torch
 from vidlankd_nb import captions as C
 from vidlankd_nb import pairs as P
 from vidlankd_nb import store as S
-from vidlankd_nb.config import Pairs, load_run
+from vidlankd_nb.config import Pairs
 from vidlankd_nb.files import UserError
 from vidlankd_nb.masking import Masker
+from vidlankd_nb.presets import load_run
 from vidlankd_nb.store import FeatureStore, StoreWriter, id_hash
 
 def make_store(folder, n=12, seconds=30, width=4, rate=1., start=0., difference=0):

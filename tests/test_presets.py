@@ -8,7 +8,7 @@ from safetensors import safe_open
 from support.trainings import CLI, call
 from transformers import AutoModelForMaskedLM
 
-from vidlankd_nb.config import load_run
+from vidlankd_nb.presets import load_run
 from vidlankd_nb.teacher import VideoTeacher
 
 root = Path(__file__).parent.parent
@@ -123,7 +123,7 @@ def test_an_old_name_in_a_file_is_read_with_one_sentence(tmp_path, capsys):
 
 @pytest.mark.parametrize('words', [['--config', 'tiny', '--student.clip', '3'], ['--config=tiny', '--student.clip=3']])
 def test_an_old_name_on_the_command_line_is_read_with_one_sentence(words, capsys):
-    from vidlankd_nb.config import parse_run
+    from vidlankd_nb.presets import parse_run
     run, _ = parse_run(words)
     assert run.student.max_grad_norm == 3 and run.teacher.max_grad_norm == 1
     assert capsys.readouterr().err == NOW.format('student.')
@@ -142,8 +142,8 @@ def test_an_old_name_is_read_where_a_fine_tuning_is_told(capsys):
 
 @pytest.mark.parametrize('wrong', ['teacher.clips', 'pairs.clip', 'clip'])
 def test_no_other_name_is_read_as_the_old_one(wrong):
-    from vidlankd_nb.config import parse_run
     from vidlankd_nb.files import UserError
+    from vidlankd_nb.presets import parse_run
     with pytest.raises(UserError, match=f"--{wrong}'"): parse_run(['--config', 'tiny', f'--{wrong}', '2'])
 
 

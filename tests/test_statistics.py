@@ -113,7 +113,7 @@ def scored(rng, spread, questions=150):
 
 @pytest.mark.parametrize('spread', [0, .1, .4])
 def test_a_difference_of_two_models_is_covered_for_other_seeds_and_questions(spread, monkeypatch):
-    from vidlankd_nb.config import differences
+    from vidlankd_nb.presets import differences
     monkeypatch.setattr(differences, "run_rows", lambda run: run['rows'])
     rng, scale = np.random.default_rng(11), np.sqrt(2 + spread**2)
     truth = 100 * (stats.norm.cdf(.9 / scale) - stats.norm.cdf(.5 / scale))

@@ -11,7 +11,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:   # what an editor and a type checker read
-    from .config import Run, load_run
+    from .config import Run
     from .corpus import build_corpus, load_tokenizer
     from .evaluation.grid import Grid, evaluate
     from .evaluation.probes import probe
@@ -23,6 +23,7 @@ if TYPE_CHECKING:   # what an editor and a type checker read
     from .matching import Objective
     from .objectives import make_objective
     from .pairs import PairSet, make_pairs
+    from .presets import load_run
     from .store import FeatureStore
     from .student import StudentTask
     from .teacher import TeacherTask, VideoTeacher, make_teacher
@@ -32,7 +33,7 @@ else:   # what Python does: a name comes from its module when it is first asked 
     from importlib import import_module
 
     _NAMES = {
-        'config': ('Run', 'load_run'),
+        'config': ('Run',),
         'corpus': ('build_corpus', 'load_tokenizer'),
         'evaluation.grid': ('Grid', 'evaluate'),
         'evaluation.probes': ('probe',),
@@ -44,6 +45,7 @@ else:   # what Python does: a name comes from its module when it is first asked 
         'matching': ('Objective',),
         'objectives': ('make_objective',),
         'pairs': ('PairSet', 'make_pairs'),
+        'presets': ('load_run',),
         'store': ('FeatureStore',),
         'student': ('StudentTask',),
         'teacher': ('TeacherTask', 'VideoTeacher', 'make_teacher'),

@@ -31,7 +31,7 @@ from vidlankd_nb.cells import (
     elapsed_seconds,
     state_of,
 )
-from .config import Run, differences, load_run, to_yaml
+from .config import Run
 from .examine import evaluate_model
 from .experiments import WORK, train_student, train_teacher
 from .files import UserError, make_folder, write_aside
@@ -52,6 +52,7 @@ from vidlankd_nb.jobs import (
 )
 from .objectives import make_objective
 from .plan import STAGES
+from .presets import differences, load_run, to_yaml
 from .recipes import check_free, check_recipe
 
 # %% ../nbs/12b_ablation.ipynb #ab00016c

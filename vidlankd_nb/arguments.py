@@ -13,9 +13,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_type_hints
 
-from vidlankd_nb.config import (
-    Run,
-    Training,
+from .config import Run, Training
+from .files import UserError, unknown_option
+from vidlankd_nb.presets import (
     current_name,
     explain,
     field_docs,
@@ -24,7 +24,6 @@ from vidlankd_nb.config import (
     presets,
     run_parser,
 )
-from .files import UserError, unknown_option
 
 # %% ../nbs/13_arguments.ipynb #argsplit
 def split_words(

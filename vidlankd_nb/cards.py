@@ -12,9 +12,10 @@ from pathlib import Path
 from huggingface_hub import ModelCard, ModelCardData
 
 from . import __version__
-from .config import Distillation, to_yaml
+from .config import Distillation
 from .monitoring import read_log
 from .plan import Places, sources
+from .presets import to_yaml
 
 # %% ../nbs/11c_cards.ipynb #cd000006
 def last_losses(

@@ -8,8 +8,10 @@ __all__ = ['validation_loss', 'probe_folder', 'held_out_pairs', 'retrieval', 'po
 # %% ../nbs/11d_examine.ipynb #ex000004
 import json
 from pathlib import Path
+from typing import cast
 
 import numpy as np
+from transformers import PreTrainedModel
 
 from .batches import PairBatches
 from .config import Run
@@ -38,7 +40,7 @@ def probe_folder(
     run: Run,
 ) -> dict:            # 'property', 'physical', 'order' …: shares of right answers
     "The toy world's probes on a saved model."
-    encoder = load_text(folder).base_model
+    encoder = cast(PreTrainedModel, load_text(folder).base_model)
     found = probe(encoder, load_tokenizer(folder), probes, run.evaluation, run.seed)
     scores = {'property': found['property']['mean'], 'per_attribute': found['property']['per_attribute'],
               'permutation': found['property']['permutation'], 'physical': found['physical']['accuracy'],

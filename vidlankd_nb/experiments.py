@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 
 from .batches import PairBatches
 from .cards import student_card, teacher_card
-from .config import Distillation, Run, Student, differences, load_run, to_yaml
+from .config import Distillation, Run, Student
 from vidlankd_nb.corpus import (
     Examples,
     build_corpus,
@@ -54,6 +54,7 @@ from vidlankd_nb.plan import (
     teacher_config,
     teacher_key,
 )
+from .presets import differences, load_run, to_yaml
 from .recipes import check_free, check_recipe
 from .report import make_report
 from .schedule import hash_seed, total_steps

@@ -190,7 +190,7 @@ def extract_folder(
         bar.advance(note=f"{rate:.0f} frames/s")
     bar.close()
     writer.flush()
-    report = dict(skipped=skipped, replaced=sorted(replaced), no_video=sorted(no_video))
+    report: dict = dict(skipped=skipped, replaced=sorted(replaced), no_video=sorted(no_video))
     if heard:
         report['captions'] = heard
     return _reported(out, report, decoded, time.monotonic() - began, videos, todo)

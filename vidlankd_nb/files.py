@@ -144,7 +144,7 @@ def _about_value(message: str, where: str, named: dict[str, list[str]]) -> str:
     if m := re.match(r"Namespace\((\w+)=", value):
         return (f"{where} has no key '{m[1]}' on the command line: give its value whole"
                 + (f", as '{{{m[1]}: …}}'." if 'dict' in kinds else '.'))
-    wanted = ' or '.join(_EXPECTED.get(k, k) for k in kinds)
+    wanted = ' or '.join(str(_EXPECTED.get(k, k)) for k in kinds)
     return f"{where} is {value}; {wanted} is expected."
 
 # %% ../nbs/00_files.ipynb #451dcf83

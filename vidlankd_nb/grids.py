@@ -14,8 +14,9 @@ from typing import Any
 
 import yaml
 
-from .config import Distillation, Run, dotted
+from .config import Distillation, Run
 from .files import UserError, nearest
+from .presets import dotted
 
 # %% ../nbs/11f_grids.ipynb #ab000007
 @dataclass(eq=False)

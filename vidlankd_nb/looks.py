@@ -15,7 +15,6 @@ from pathlib import Path
 from matplotlib import pyplot as plt
 from transformers import PreTrainedTokenizerBase
 
-from .config import load_run
 from .corpus import load_tokenizer, read_lines
 from .explorer import looks_page
 from .files import UserError, nearest, write_aside, write_json
@@ -23,6 +22,7 @@ from .grounding import Grounding, find_clips
 from .heatmaps import heat_maps, show_clips
 from .pairs import PairSet
 from .plan import Places, RunFolder, sources
+from .presets import load_run
 from .readers import aligns, read_student
 from .states import check_sentence
 from .teacher import VideoTeacher

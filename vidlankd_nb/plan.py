@@ -12,9 +12,10 @@ from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from .config import Distillation, Run, Teacher, Training, in_old_names, marked
+from .config import Distillation, Run, Teacher, Training, marked
 from .files import UserError
 from .objectives import parse_objective, reads_vokens
+from .presets import in_old_names
 from .recipes import contents, digest
 
 # %% ../nbs/11b_plan.ipynb #5f3c2356

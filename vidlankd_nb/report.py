@@ -21,11 +21,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from . import __version__
-from .config import load_run
 from .evaluation.records import column
 from .files import write_aside, write_json
 from .monitoring import read_log
 from .pictures import INK, figure_tag, image_tag
+from .presets import load_run
 from .vokenization import plot_quantisation
 
 # %% ../nbs/11g_report.ipynb #8a433ec9

@@ -72,7 +72,7 @@ def refused(*args):
 
 
 def yaml_of(words):
-    from vidlankd_nb.config import parse_run, to_yaml
+    from vidlankd_nb.presets import parse_run, to_yaml
     return to_yaml(parse_run(list(map(str, words)))[0])
 
 

@@ -16,13 +16,14 @@ import transformers
 
 from ..batches import PairBatches
 from .objectives import machine
-from ..config import Run, load_run
+from ..config import Run
 from ..corpus import load_tokenizer
 from ..examine import probe_folder
 from ..experiments import Experiment, train_teacher
 from ..files import UserError
 from ..pairs import PairSet
 from ..pointing import pointing_scores, untrained
+from ..presets import load_run
 from ..teacher import VideoTeacher
 
 # %% ../../nbs/bench/grounding.ipynb #bground6

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 
 from .objectives import machine
-from ..config import load_run
 from ..encoders import states_of
 from ..heatmaps import Look, heat_maps, similarity
+from ..presets import load_run
 from ..retrieval import recall, search
 from ..states import frame_states
 from ..teacher import make_teacher

@@ -24,11 +24,12 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from .objectives import machine, nst_loop
-from ..config import Distillation, Encoder, Training, load_run
+from ..config import Distillation, Encoder, Training
 from ..encoders import text_encoder
 from ..masking import Masker, masked_batch, most_masked
 from ..matching import ModelOutputs, Objective
 from ..monitoring import Watch, matmul_peak
+from ..presets import load_run
 from ..student import StudentTask, teacher_outputs, tokens_of
 from ..training import make_accelerator, make_optimizer, optimizer_step, to_device
 

@@ -24,7 +24,7 @@ from typing import cast
 import torch
 from transformers import AutoModel
 
-from ..config import FineTuning, in_old_names, samples
+from ..config import FineTuning, samples
 from . import squad
 from .benchmarks import GROUPS, TASKS, Task, tasks
 from .encoders import Candidate, candidate, pretrained
@@ -41,6 +41,7 @@ from .records import Rows, column
 from .suite import load, score
 from ..files import UserError, nearest, write_aside, write_json
 from ..jobs import Job, Runner, Unit, failure_of, failures, leave_with_parent, make_all
+from ..presets import in_old_names
 from ..recipes import check_recipe, differing, digest, hashed
 from ..schedule import epoch_order
 
