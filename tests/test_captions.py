@@ -5,11 +5,12 @@ import json
 import pytest
 import srt
 import webvtt
-from trainings import CLI, call, refused
+from support.trainings import CLI, call, refused
 
 from vidlankd_nb.captions import write_captions
 from vidlankd_nb.files import UserError
-from vidlankd_nb.layouts import Captions, Reading, Sieve, by_video, read_captions
+from vidlankd_nb.layouts import Captions, Sieve, read_captions
+from vidlankd_nb.tables import Reading, by_video
 
 TWO = {'a': {'start': [0.5, 2.0], 'end': [2.0, 3.5], 'text': ['wash the rice', 'boil it']}, 'b': {'start': [1.0], 'end': [4.0], 'text': ['cut an onion']}}
 

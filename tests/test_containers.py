@@ -16,8 +16,9 @@ from vidlankd_nb import pairs as P
 from vidlankd_nb import store as S
 from vidlankd_nb import video as V
 from vidlankd_nb.config import Features, Pairs
-from vidlankd_nb.corpus import text_files
+from vidlankd_nb.texts import text_files
 from vidlankd_nb.files import UserError, files_under
+from vidlankd_nb.frames import FrameClock
 from vidlankd_nb.recipes import contents
 
 def picture(k, h=48, w=64):
@@ -431,7 +432,7 @@ def test_a_slide_stays_as_long_as_the_file_says(tmp_path):
 def test_the_last_slide_does_not_stay_beyond_the_end(tmp_path):
     p = browser(tmp_path/'a.webm', [0, 40, 80, 5080])
     assert V.decode(p, fps=1).times[-1] <= 10
-    clock = V._Clock(step=.04, shift=0, whole=0)
+    clock = FrameClock(step=.04, shift=0, whole=0)
     assert [clock.read(t) for t in (0, .04, 5000)] == [0, .04, .08] and clock.jumps == 1       # no length, no still of an hour
 
 

@@ -16,10 +16,12 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
+from .entries import TO_END, fault
 from .features import FeatureRows
 from .files import UserError, make_folder
-from .layouts import TO_END, Captions, Reading, Sieve, fault
+from .layouts import Captions, Sieve
 from .layouts import read_captions as read_captions
+from .tables import Reading
 
 # %% ../nbs/02e_captions.ipynb #42f14f88
 def repeated(

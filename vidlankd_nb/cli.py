@@ -385,7 +385,7 @@ def captions_command(
 ) -> None:
     "Captions of any layout to one file; raises `UserError`."
     from vidlankd_nb.captions import write_captions
-    from vidlankd_nb.layouts import Reading
+    from vidlankd_nb.tables import Reading
     parser = argparse.ArgumentParser(prog='vidlankd captions', description=f"{COMMANDS['captions'][1]}.")
     parser.add_argument('sources', nargs='+', metavar='IN',
                         help='files and folders (WebVTT, SRT, JSON, JSON lines, CSV, Parquet, also packed), '

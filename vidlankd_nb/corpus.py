@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SPECIAL_TOKENS', 'BATCH_TEXT', 'ROWS_AT_ONCE', 'is_markup', 'doc_title', 'read_lines', 'train_tokenizer',
            'special_ids', 'load_tokenizer', 'tokenizer_fingerprint', 'is_held_out', 'pack', 'encoder', 'encode_part',
-           'RowWriter', 'row_schema', 'write_rows', 'text_files', 'claim', 'build_corpus', 'save_tokenizer', 'cores',
-           'run_parts', 'Examples', 'check_vocabulary']
+           'RowWriter', 'row_schema', 'write_rows', 'claim', 'build_corpus', 'save_tokenizer', 'cores', 'run_parts',
+           'Examples', 'check_vocabulary']
 
 # %% ../nbs/04_corpus.ipynb #9d12095c
 import hashlib
@@ -35,7 +35,7 @@ from transformers import (
 )
 
 from .config import Corpus
-from .files import UserError, files_under, make_folder, write_aside, write_json
+from .files import UserError, make_folder, write_aside, write_json
 from .recipes import check_recipe, differing, hashed
 from .texts import LeftOut, first_line, known_by, part_digest, text_files, text_parts, text_pieces
 
@@ -344,22 +344,6 @@ def write_rows(
     lengths = np.array([len(r) + 2 for r in rows], np.int32)
     arrays = [pa.FixedSizeListArray.from_arrays(pa.array(ids.ravel()), block), pa.array(lengths)]
     stream.write_batch(pa.record_batch(arrays, schema=row_schema(block)))
-
-# %% ../nbs/04_corpus.ipynb #052c1b5d
-def text_files(
-    paths: Iterable,     # files, and folders of files
-) -> list[Path]:
-    "All files, in a fixed order; raises `UserError` where there is none."
-    found = []
-    for p in dict.fromkeys(map(Path, paths)):
-        if p.is_dir():
-            files = [f for f in files_under(p) if f.is_file() and not f.name.startswith('.')]
-            if not files: raise UserError(f"The folder '{p}' holds no files of text.")
-        else:
-            files = [p]
-            if not p.is_file(): raise UserError(f"No text file '{p}'.")
-        found += files
-    return found
 
 # %% ../nbs/04_corpus.ipynb #2fdf3415
 def claim(

@@ -18,9 +18,10 @@ from matplotlib.axes import Axes
 
 from .captions import Span, check, count_rolling, merged, rolling_note, without_overlap
 from .config import Pairs
+from .entries import THREE_LISTS, broken_in, found_in, has_three_lists
 from .features import fits_float16, is_finite
 from .files import UserError, make_folder, write_json
-from .layouts import THREE_LISTS, Captions, found_in, has_three_lists, left_out, open_captions
+from .layouts import Captions, open_captions
 from .store import READS, Aligned, MappedTable, id_hash, open_features
 from .video import decode, even, film_strip, video_file
 
@@ -224,7 +225,7 @@ class _Log:
 
     def notes(self, source: Captions) -> list[str]:
         "What was found, and what might be set otherwise."
-        found = f'{found_in(source, self.videos, self.captions, self.example)}{left_out(source)}'
+        found = f'{found_in(source, self.videos, self.captions, self.example)}{broken_in(source)}'
         roll = rolling_note(self.rolling, self.checked)
         return [found, roll] if roll else [found]
 

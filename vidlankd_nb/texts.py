@@ -20,9 +20,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .config import Corpus
+from .entries import is_unicode
 from .files import UserError
-from .layouts import is_hub_name, is_unicode, load_hub
+from .layouts import is_hub_name
 from .subtitles import TORN, ZIPPED, ending_of, open_bytes
+from .tables import load_hub
 
 # %% ../nbs/03a_texts.ipynb #tx000007
 LONGEST = 1 << 20     # bytes of a line that are read at once

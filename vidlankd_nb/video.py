@@ -4,15 +4,13 @@
 
 # %% auto #0
 __all__ = ['VIDEO_ENDINGS', 'videos_first', 'video_id', 'set_aside', 'video_file', 'NoVideo', 'open_video', 'why_no_video',
-           'on_screen', 'picture_size', 'middle_square', 'on_its_side', 'upright', 'stream_length', 'declared_length',
-           'last_packet', 'nominal_rate', 'native_rate', 'agreed_rate', 'VideoReader', 'Clip', 'decode', 'no_frame',
-           'film_strip', 'even']
+           'declared_length', 'last_packet', 'native_rate', 'VideoReader', 'Clip', 'decode', 'no_frame', 'film_strip',
+           'even']
 
 # %% ../nbs/02_video.ipynb #f0d6aae1
 import io
 import math
-from bisect import insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -28,6 +26,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .files import UserError, composed, files_under
+from vidlankd_nb.frames import (
+    FrameClock,
+    StorageOrder,
+    agreed_rate,
+    display_matrix,
+    middle_square,
+    nominal_rate,
+    on_its_side,
+    on_screen,
+    picture_size,
+    pixel_width,
+    scaled_rgb,
+    stream_length,
+    upright,
+)
 from .pictures import image_tag
 
 # %% ../nbs/02_video.ipynb #vidfil02
@@ -169,162 +182,7 @@ def why_no_video(
     container.close()
     return None
 
-# %% ../nbs/02_video.ipynb #039b78b6
-@dataclass
-class _Clock:
-    "Times that increase, whatever the file's own clock does; counts what it had to mend."
-    step: float                 # from one frame to the next, as the last two had it, s
-    shift: float                # from the file's clock to ours, s
-    whole: float = 0.           # length the file declares, s; 0: none
-    last: float | None = None   # time of the frame before, s
-    untimed: int = 0            # frames without a time
-    backwards: int = 0          # frames that are not after the one before
-    jumps: int = 0              # leaps of the clock
-
-    def read(self,
-        stamp: float | None,    # the file's time of a frame, s
-    ) -> float | None:          # s from the start of the video; None: leave the frame out
-        "The time of the next frame."
-        expected = 0. if self.last is None else self.last + self.step
-        if stamp is None:
-            self.untimed += 1
-            t = expected
-        else:
-            t = stamp + self.shift
-        if self.last is not None:
-            stays = self.last < t < self.whole   # a slide may be on the screen for an hour
-            if not -1 <= t - self.last <= 600 and not stays:
-                self.jumps += 1
-                self.shift += expected - t
-                t = expected
-            elif t <= self.last:
-                self.backwards += 1
-                return None
-            self.step = t - self.last
-        self.last = t
-        return t
-
-# %% ../nbs/02_video.ipynb #vdorder1
-class _InOrder:
-    "Times for pictures that have none of their own: in the order of the packets' times."
-    def __init__(self, depth: int):
-        self.depth = depth     # pictures the decoder may hold back
-        self.behind = None     # … and does
-        self.waiting = []      # times of packets whose picture is still to come, sorted
-
-    def fed(self, time: int | None) -> None:
-        "A packet goes into the decoder."
-        if time is not None:
-            insort(self.waiting, time)
-
-    def next(self) -> int | None:
-        "The time of the picture that came out."
-        if self.behind is None:
-            self.behind = min(len(self.waiting) - 1, self.depth)
-        while len(self.waiting) > self.behind + 1:   # a packet that gave no picture
-            self.waiting.pop(0)
-        return self.waiting.pop(0) if self.waiting else None
-
-# %% ../nbs/02_video.ipynb #ea94c396
-def on_screen(
-    frames: Iterable,      # (time, end, frame) in order, s
-    fps: float,            # moments per second
-    slack: float = 0.,     # how much too late a frame may come, s
-) -> Iterator[tuple]:      # (moment, frame) at the first frame's time + k/fps
-    "What is on the screen at each moment: the last frame whose time is not after it."
-    start = shown = until = None
-    k = 0
-    for t, end, frame in frames:
-        if start is None:
-            start = t
-        while start + k/fps < t - slack:
-            yield start + k/fps, shown
-            k += 1
-        shown = frame
-        until = end
-    if start is None or until is None:
-        return
-    while k == 0 or start + k/fps < until - slack - 1e-6:
-        yield start + k/fps, shown
-        k += 1
-
-# %% ../nbs/02_video.ipynb #6f31db66
-def picture_size(
-    height: int,                          # of the file's picture, upright
-    width: int,                           # of the file's picture, upright
-    size: int | tuple[int, int] | None,   # shorter side, or (height, width); None: as in the file
-) -> tuple[int, int]:                     # (height, width)
-    "The size that is asked for."
-    if size is None:
-        return height, width
-    if not isinstance(size, int):
-        return size[0], size[1]
-    scale = size/min(height, width)
-    return max(1, round(height*scale)), max(1, round(width*scale))
-
-def middle_square(
-    x: np.ndarray,   # (h, w, 3)
-    side: int,
-) -> np.ndarray:     # (side, side, 3)
-    "The square in the middle of a picture."
-    top = (x.shape[0] - side)//2
-    left = (x.shape[1] - side)//2
-    return x[top:top + side, left:left + side]
-
-def on_its_side(
-    matrix: np.ndarray,   # (3, 3) display matrix
-) -> bool:
-    "Do rows of the file become columns on the screen?"
-    return bool(abs(matrix[0, 0]) + abs(matrix[1, 1]) < abs(matrix[0, 1]) + abs(matrix[1, 0]))
-
-def upright(
-    x: np.ndarray,        # (h, w, 3), as it lies in the file
-    matrix: np.ndarray,   # (3, 3) display matrix; its first two rows say where a step right and a step down lead
-) -> np.ndarray:
-    "A picture turned and mirrored as its file says, to the nearest right angle."
-    right, down = matrix[0, :2], matrix[1, :2]      # each (to the right, down)
-    across, along = right[0], down[1]
-    if on_its_side(matrix):
-        x = x.swapaxes(0, 1)
-        across, along = down[0], right[1]
-    return x[::-1 if along < 0 else 1, ::-1 if across < 0 else 1]
-
-def _matrix(frame):
-    "(3, 3) display matrix of a PyAV frame, or None."
-    data = frame.side_data.get('DISPLAYMATRIX')
-    return None if data is None else np.frombuffer(data, np.int32).astype(np.int64).reshape(3, 3)
-
-def _pixel_width(stream):
-    "Width of a pixel for a height of 1, where the file states one that can be meant."
-    stated = float(stream.sample_aspect_ratio or 1)
-    return stated if 1/16 <= stated <= 16 else 1.
-
-_ONE_THREAD = {'threads': 1} if 'threads' in (VideoReformatter.reformat.__doc__ or '') else {}
-
-def _as_rgb(converter, frame, shape, interpolation) -> np.ndarray:
-    "(h, w, 3) uint8 of a PyAV frame scaled to `shape`, as it lies in the file."
-    height, width = shape
-    planes = 'rgb24' if shape == (frame.height, frame.width) else 'gbrp'
-    scaled = converter.reformat(frame, width, height, planes, interpolation=interpolation, **_ONE_THREAD)
-    return scaled.to_ndarray()
-
 # %% ../nbs/02_video.ipynb #c8e9b576
-def stream_length(
-    stream,              # a PyAV video stream
-) -> float | None:       # s
-    "Length the file declares for its video stream, or None."
-    if stream.duration:
-        return float(stream.duration*stream.time_base)
-    for name, tag in stream.metadata.items():
-        if not name.upper().startswith('DURATION'):
-            continue
-        parts = reversed(tag.split(':'))   # seconds first
-        try:
-            return sum(float(x)*60**i for i, x in enumerate(parts))
-        except ValueError:
-            continue
-    return None
-
 def declared_length(
     container,           # an opened PyAV container
     stream,              # its video stream
@@ -349,19 +207,6 @@ def last_packet(
             pass   # what comes after a break does not count
     return end
 
-def nominal_rate(
-    stream,              # a PyAV video stream
-) -> float:              # frames per second
-    "The rate the file claims; 25 where it claims none that can be meant."
-    average = stream.average_rate
-    base = stream.base_rate
-    near = average and base and abs(base/average - 1) < .05
-    likely = base if near else average   # where the rate is constant, the average suffers from the last frame
-    for rate in (likely, stream.guessed_rate, base):
-        if rate and 0 < rate <= 240:
-            return float(rate)
-    return 25.
-
 # %% ../nbs/02_video.ipynb #vdrate01
 def native_rate(
     path: str | Path,    # a video file
@@ -378,17 +223,6 @@ def native_rate(
         except FFmpegError:
             pass   # the rate of what comes before the break
     return agreed_rate(decoded, nominal)
-
-def agreed_rate(
-    times: list[float],  # of pictures, s, as they are stored
-    nominal: float,      # claimed, pictures per second
-) -> float:              # pictures per second
-    "The claimed rate, or another where the times do not agree with it."
-    gaps = np.diff(times)
-    gaps = gaps[(gaps > 0) & (gaps <= 600)]   # without leaps of the clock
-    if abs(nominal*gaps.sum() - len(gaps)) <= max(1, .05*len(gaps)):
-        return nominal
-    return max(1., round(float(len(gaps)/gaps.sum()), 6))
 
 # %% ../nbs/02_video.ipynb #vdreader1
 def _lacks_times(kind, depth, packets):
@@ -432,8 +266,8 @@ class VideoReader:
         self.tick = float(self.stream.time_base or 0)        # the clock's resolution, s
         self.own_length = stream_length(self.stream)         # declared for the pictures alone, s
         self.whole = declared_length(self.container, self.stream) or 0.   # s
-        self.clock = _Clock(1/self.nominal, -self.offset, _room(self.container, self.whole))
-        self.pixel = _pixel_width(self.stream)               # how wide a pixel is, for a height of 1
+        self.clock = FrameClock(1/self.nominal, -self.offset, _room(self.container, self.whole))
+        self.pixel = pixel_width(self.stream)               # how wide a pixel is, for a height of 1
         self.frames = 0        # decoded
         self.damaged = 0       # of these, left out
         self.end = 0.          # of the last frame, s
@@ -458,7 +292,7 @@ class VideoReader:
         try:
             first = list(islice(packets, 32))
             if _lacks_times(self.kind, depth, first):
-                order = _InOrder(depth)
+                order = StorageOrder(depth)
             for packet in chain(first, packets):
                 if order:
                     order.fed(packet.dts)
@@ -495,11 +329,11 @@ class VideoReader:
         "A frame as (h, w, 3) uint8, upright, all of one size even where the stream changes it."
         if self._first is None:
             self._first = (frame.height, max(1, round(frame.width*self.pixel)))
-        matrix = _matrix(frame)
+        matrix = display_matrix(frame)
         turn = -1 if matrix is not None and on_its_side(matrix) else 1   # a picture on its side has its height for its width
         height, width = self._first[::turn]
         shape = picture_size(height, width, self.size)[::turn]
-        x = _as_rgb(self._convert, frame, shape, self.interpolation)
+        x = scaled_rgb(self._convert, frame, shape, self.interpolation)
         if matrix is not None:
             x = upright(x, matrix)
         if self.crop:

@@ -24,8 +24,9 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from .corpus import is_held_out, read_lines
 from .encoders import most_tokens, vocabulary_logits
+from .entries import is_unicode
 from .files import UserError, write_json
-from .layouts import is_unicode, open_captions
+from .layouts import open_captions
 from .pictures import INK
 from .states import pieces_of_words, text_states
 from .texts import text_files
