@@ -12,9 +12,10 @@ from tokenizers import Tokenizer
 from trainings import CLI, call, refused
 
 from vidlankd_nb.config import Corpus
-from vidlankd_nb.corpus import Examples, build_corpus, encoder, load_tokenizer, read_lines, train_tokenizer
+from vidlankd_nb.corpus import Examples, build_corpus, encoder, read_lines, train_tokenizer
 from vidlankd_nb.evaluation.encoders import fingerprint
 from vidlankd_nb.files import UserError
+from vidlankd_nb.tokenizer import load_tokenizer
 
 LINES = [f'the {a} {b} rolls to the {c}' for a in ('red', 'big', 'small') for b in ('ball', 'box', 'nader') for c in ('left', 'right')]
 TEXT = '\n'.join(LINES) + '\n'
@@ -49,7 +50,7 @@ def test_kinds_of_files_give_the_same_examples(tmp_path, tok, name, data, packed
     stream = [i for line in ids for i in line]
     want = [stream[i:i+10] for i in range(0, len(stream) - 9, 10)] if packed else ids
     got, lengths = rows(tmp_path/'c')
-    assert [r[1:n - 1] for r, n in zip(got, lengths)] == want and m['counts']['text'] == len(LINES)
+    assert [r[1:n - 1] for r, n in zip(got, lengths, strict=True)] == want and m['counts']['text'] == len(LINES)
 
 
 def test_parquet_and_data_sets(tmp_path, tok, monkeypatch):
@@ -183,7 +184,7 @@ def test_special_tokens_spelled_in_a_text_are_text(tmp_path, packed):
     build_corpus([tmp_path/'t.txt'], tmp_path/'c', Corpus(block=24, packed=packed, valid_share=0, vocab_size=200))
     tok = load_tokenizer(tmp_path/'c'/'tokenizer')
     ids, lengths = rows(tmp_path/'c')
-    inner = [r[1:n - 1] for r, n in zip(ids, lengths)]
+    inner = [r[1:n - 1] for r, n in zip(ids, lengths, strict=True)]
     assert not {i for r in inner for i in r} & set(tok.all_special_ids)
     text = ' '.join(tok.convert_ids_to_tokens(inner[1])).replace(' ##', '') if not packed else ''
     assert packed or text == 'the [ mask ] ball [ sep ] rolls [ pad ] left'
@@ -192,6 +193,7 @@ def test_special_tokens_spelled_in_a_text_are_text(tmp_path, packed):
 
 def test_special_tokens_spelled_in_a_caption_are_text(tmp_path, tok):
     from test_pairs import caption, make_store
+
     from vidlankd_nb.config import Pairs
     from vidlankd_nb.pairs import assemble, make_pairs
     make_store(tmp_path/'f', 1)
@@ -219,7 +221,7 @@ def test_a_slow_tokenizer_works(tmp_path, tok):
     (tmp_path/'t.txt').write_text('red ball\n'*5)
     m = build_corpus([tmp_path/'t.txt'], tmp_path/'c', Corpus(block=12, valid_share=0, tokenizer=str(tmp_path/'slow')))
     assert m['counts']['train_examples'] == 5
-    assert [r[1:n - 1] for r, n in zip(*rows(tmp_path/'c'))][0] == [ord(c) for c in 'red ball']
+    assert [r[1:n - 1] for r, n in zip(*rows(tmp_path/'c'), strict=True)][0] == [ord(c) for c in 'red ball']
 
 
 def test_linked_folders_are_followed_and_loops_are_cut(tmp_path):

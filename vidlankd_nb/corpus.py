@@ -4,9 +4,8 @@
 
 # %% auto #0
 __all__ = ['SPECIAL_TOKENS', 'BATCH_TEXT', 'ROWS_AT_ONCE', 'is_markup', 'doc_title', 'read_lines', 'train_tokenizer',
-           'special_ids', 'load_tokenizer', 'tokenizer_fingerprint', 'is_held_out', 'pack', 'encoder', 'encode_part',
-           'RowWriter', 'row_schema', 'write_rows', 'claim', 'build_corpus', 'save_tokenizer', 'cores', 'run_parts',
-           'Examples', 'check_vocabulary']
+           'is_held_out', 'pack', 'encoder', 'encode_part', 'RowWriter', 'row_schema', 'write_rows', 'claim',
+           'build_corpus', 'cores', 'run_parts', 'Examples']
 
 # %% ../nbs/04_corpus.ipynb #9d12095c
 import hashlib
@@ -15,7 +14,6 @@ import json
 import multiprocessing
 import os
 import re
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -28,16 +26,13 @@ from typing import cast
 import numpy as np
 import pyarrow as pa
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-from transformers import (
-    AutoTokenizer,
-    BertTokenizerFast,  # pyright: ignore[reportAttributeAccessIssue] – transformers loads it when it is asked for
-    PreTrainedTokenizerBase,
-)
+from transformers import BertTokenizerFast, PreTrainedTokenizerBase
 
 from .config import Corpus
 from .files import UserError, make_folder, write_aside, write_json
-from .recipes import check_recipe, differing, hashed
+from .recipes import check_recipe, differing
 from .texts import LeftOut, first_line, known_by, part_digest, text_files, text_parts, text_pieces
+from .tokenizer import load_tokenizer, save_tokenizer, tokenizer_fingerprint
 
 # %% ../nbs/04_corpus.ipynb #3ddeac9e
 def is_markup(
@@ -135,48 +130,6 @@ def train_tokenizer(
     pieces = sorted(numbers, key=lambda piece: numbers[piece])
     vocab = {piece: i for i, piece in enumerate(pieces)}
     return BertTokenizerFast(vocab=vocab, do_lower_case=True, model_max_length=max_length)
-
-# %% ../nbs/04_corpus.ipynb #co900013
-def special_ids(
-    tokenizer: PreTrainedTokenizerBase,
-) -> np.ndarray:   # (n,) ids in rising order
-    "Ids that stand for no word: padding, ends, mask, and the unknown word."
-    return np.unique(np.array(tokenizer.all_special_ids, dtype=np.int64))
-
-# %% ../nbs/04_corpus.ipynb #43d3dd25
-def load_tokenizer(
-    name: str | Path,   # a hub name or a folder
-) -> PreTrainedTokenizerBase:
-    "A tokenizer with mask, padding and end tokens; raises `UserError` when it cannot be had, knows no words or cannot mask."
-    try:
-        tok = AutoTokenizer.from_pretrained(str(name))
-    except Exception as e:   # a broken file fails as its reader happens to stumble
-        reason = (str(e).splitlines() or [type(e).__name__])[0]
-        raise UserError(f"No tokenizer at '{name}': give a folder with tokenizer.json, a name on the Hugging "
-                        f"Face hub, or 'train'. ({reason})") from None
-    if len(tok) <= len(special_ids(tok)):
-        raise UserError(f"The tokenizer '{name}' knows no words: its tokenizer.json is missing or empty. "
-                        "Copy or make it again.")
-    if tok.mask_token_id is None or tok.pad_token_id is None:
-        missing = 'mask' if tok.mask_token_id is None else 'padding'
-        raise UserError(f"The tokenizer '{name}' has no {missing} token, "
-                        "which masked language modelling needs: choose one made for it, as BERT's.")
-    return tok
-
-# %% ../nbs/04_corpus.ipynb #0e2e077d
-def tokenizer_fingerprint(
-    tokenizer: PreTrainedTokenizerBase,
-) -> str:      # 16 hexadecimal digits
-    "What ties token ids to the tokenizer that made them: a hash of its full definition."
-    backend = getattr(tokenizer, 'backend_tokenizer', None)
-    if backend is None:      # a tokenizer in Python
-        places = ('_file', 'name_or_path')
-        about = {k: str(v) for k, v in tokenizer.init_kwargs.items() if not k.endswith(places)}
-        kind = type(tokenizer).__name__
-        definition = {'class': kind, 'vocabulary': tokenizer.get_vocab(), 'settings': about}
-    else:
-        definition = json.loads(cast(Tokenizer, backend).to_str()) | {'truncation': None, 'padding': None}
-    return hashed(json.dumps(definition, sort_keys=True).encode())
 
 # %% ../nbs/04_corpus.ipynb #7fbaccf4
 def is_held_out(
@@ -441,18 +394,6 @@ def build_corpus(
     write_json(out/'corpus.json', manifest)
     return manifest
 
-# %% ../nbs/04_corpus.ipynb #9fc02d8a
-def save_tokenizer(
-    tok: PreTrainedTokenizerBase,
-    folder: Path,
-) -> None:
-    "Save a tokenizer whole or not at all."
-    aside = folder.with_name(f'.{folder.name}.{os.getpid()}')
-    tok.save_pretrained(aside)
-    if folder.exists():
-        shutil.rmtree(folder)
-    os.replace(aside, folder)
-
 # %% ../nbs/04_corpus.ipynb #54cd6306
 def cores() -> int:
     "Processors that this process may use."
@@ -527,22 +468,3 @@ class Examples:
             ids[at] = self.maps[p][0][here]
             lengths[at] = self.maps[p][1][here]
         return ids, lengths
-
-# %% ../nbs/04_corpus.ipynb #c235f29a
-def check_vocabulary(
-    what: str,          # whose token ids they are, for the message
-    made_with: str,     # fingerprint they were made with
-    tokenizer: PreTrainedTokenizerBase,   # about to be used
-    vocab_size: int,    # rows of the model's embedding
-    model: str | Path = 'the model',
-) -> None:
-    "Raise `UserError` when token ids and model do not belong together."
-    cure = ("build it again with the model's tokenizer" if model == 'the model'
-            else f"make the corpus with --corpus.tokenizer {model}, in a new folder, "
-            "or choose a model made with the corpus's")
-    if made_with != tokenizer_fingerprint(tokenizer):
-        raise UserError(f"{what} was made with another tokenizer than {model} (fingerprints {made_with} and "
-                        f"{tokenizer_fingerprint(tokenizer)}): {cure}.")
-    if len(tokenizer) > vocab_size:
-        raise UserError(f"The tokenizer of {what} has {len(tokenizer):,} tokens and {model} only "
-                        f"{vocab_size:,}: {cure}.")

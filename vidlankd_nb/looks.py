@@ -15,7 +15,7 @@ from pathlib import Path
 from matplotlib import pyplot as plt
 from transformers import PreTrainedTokenizerBase
 
-from .corpus import load_tokenizer, read_lines
+from .corpus import read_lines
 from .explorer import looks_page
 from .files import UserError, nearest, write_aside, write_json
 from .grounding import Grounding, find_clips
@@ -27,6 +27,7 @@ from .readers import aligns, read_student
 from .states import check_sentence
 from .teacher import VideoTeacher
 from .texts import text_files
+from .tokenizer import load_tokenizer
 
 # %% ../nbs/11e_looks.ipynb #lk000008
 def students_and_controls(places: Places) -> dict:   # name -> ('students' or 'controls', `Distillation`)

@@ -4,13 +4,11 @@
 
 # %% auto #0
 __all__ = ['LONGEST', 'JSON_LINES', 'ROWS', 'boundary', 'raw_lines', 'first_line', 'LeftOut', 'decode_line', 'whole_text',
-           'kind_of', 'is_saved', 'text_files', 'files_below', 'data_set', 'text_pieces', 'text_parts', 'known_by',
-           'part_digest']
+           'kind_of', 'is_saved', 'text_files', 'data_set', 'text_pieces', 'text_parts', 'known_by', 'part_digest']
 
 # %% ../nbs/03a_texts.ipynb #tx000004
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,10 +19,9 @@ import pyarrow.parquet as pq
 
 from .config import Corpus
 from .entries import is_unicode
-from .files import UserError
-from .layouts import is_hub_name
+from .files import UserError, files_under
 from .subtitles import TORN, ZIPPED, ending_of, open_bytes
-from .tables import load_hub
+from .tables import is_hub_name, load_hub
 
 # %% ../nbs/03a_texts.ipynb #tx000007
 LONGEST = 1 << 20     # bytes of a line that are read at once
@@ -163,7 +160,7 @@ def text_files(
         if p.is_dir() and is_saved(p):
             found.append(p)
         elif p.is_dir():
-            files = files_below(p)
+            files = [f for f in files_under(p) if f.is_file() and not f.name.startswith('.')]
             if not files: raise UserError(f"The folder '{p}' holds no files of text.")
             found += files
         elif p.is_file():
@@ -173,23 +170,6 @@ def text_files(
         else:
             raise UserError(f"No text file '{p}'.")
     return found
-
-def files_below(
-    folder: Path,
-) -> list[Path]:
-    "Files of a folder that are not hidden, linked folders too; a loop of links is cut."
-    found = []
-    seen = set()
-    for here, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(here)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders.sort()
-        plain = [Path(here)/name for name in names if not name.startswith('.')]
-        found += [file for file in plain if file.is_file()]
-    return sorted(found)
 
 # %% ../nbs/03a_texts.ipynb #tx000014
 _OPEN: dict = {}     # data sets that this process has opened
