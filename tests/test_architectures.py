@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokeni
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from vidlankd_nb.config import Corpus, Distillation, Encoder, Teacher, Training
-from vidlankd_nb.corpus import Examples, build_corpus, load_tokenizer
+from vidlankd_nb.corpus import Examples, build_corpus
 from vidlankd_nb.encoders import (
     dropout_of,
     encoder_config,
@@ -30,6 +30,7 @@ from vidlankd_nb.files import UserError
 from vidlankd_nb.masking import TextBatches
 from vidlankd_nb.student import StudentTask, save_student
 from vidlankd_nb.teacher import VideoTeacher, make_teacher
+from vidlankd_nb.tokenizer import load_tokenizer
 from vidlankd_nb.training import train
 
 SHAPE = dict(layers=2, width=32, heads=2, dropout=0.1)

@@ -177,7 +177,7 @@ def test_explorer_in_jupyterlab(lab, browser, tmp_path, request):
 
 def test_page_without_a_kernel(things, browser):
     teacher = VideoTeacher.from_pretrained(things/'teacher')
-    from vidlankd_nb.corpus import load_tokenizer
+    from vidlankd_nb.tokenizer import load_tokenizer
     g = Grounding(teacher, load_tokenizer(things/'teacher'), PairSet.load(things/'pairs', 'train'), Pairs(max_frames=16), things/'videos')
     looks = [g.look(0), g.look(1, 'a <b>sentence</b> </script> of tags')]
     (things/'page.html').write_text(looks_page(looks), encoding='utf-8')

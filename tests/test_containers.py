@@ -16,10 +16,10 @@ from vidlankd_nb import pairs as P
 from vidlankd_nb import store as S
 from vidlankd_nb import video as V
 from vidlankd_nb.config import Features, Pairs
-from vidlankd_nb.corpus import text_files
 from vidlankd_nb.files import UserError, files_under
 from vidlankd_nb.frames import FrameClock
 from vidlankd_nb.recipes import contents
+from vidlankd_nb.texts import text_files
 
 def picture(k, h=48, w=64):
     "A picture that says its number: a grey level, with a white square in the top left corner."

@@ -8,16 +8,10 @@ import pytest
 from support.trainings import CLI, call, here, refused
 
 from vidlankd_nb.config import Corpus
-from vidlankd_nb.corpus import (
-    Examples,
-    build_corpus,
-    load_tokenizer,
-    read_lines,
-    special_ids,
-    train_tokenizer,
-)
+from vidlankd_nb.corpus import Examples, build_corpus, read_lines, train_tokenizer
 from vidlankd_nb.files import UserError
 from vidlankd_nb.masking import Masker, TextBatches
+from vidlankd_nb.tokenizer import load_tokenizer, special_ids
 
 LINES = [f'the {a} {b} rolls to the {c} number {i}' for i, (a, b, c) in enumerate((a, b, c) for a in ('red', 'big', 'small') for b in ('ball', 'box', 'nader') for c in ('left', 'right')) for _ in range(3)]
 

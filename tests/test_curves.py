@@ -8,11 +8,12 @@ from nbclient import NotebookClient
 
 from vidlankd_nb import monitoring
 from vidlankd_nb.config import Distillation, Encoder, Training
-from vidlankd_nb.corpus import Examples, load_tokenizer
+from vidlankd_nb.corpus import Examples
 from vidlankd_nb.encoders import text_encoder
 from vidlankd_nb.masking import TextBatches
 from vidlankd_nb.monitoring import Curves, plot_losses, read_log
 from vidlankd_nb.student import StudentTask
+from vidlankd_nb.tokenizer import load_tokenizer
 from vidlankd_nb.training import train
 
 def new_task(tokenizer): return StudentTask(text_encoder(Encoder(layers=1, width=16, heads=2), tokenizer), Distillation('none'))

@@ -505,8 +505,9 @@ def test_command_line(models_, data, tmp_path, capsys):
 def test_toy_probes_through_the_same_command(tmp_path, capsys):
     from vidlankd_nb.cli import main
     from vidlankd_nb.config import Corpus, Encoder, samples
-    from vidlankd_nb.corpus import build_corpus, load_tokenizer
+    from vidlankd_nb.corpus import build_corpus
     from vidlankd_nb.encoders import text_encoder
+    from vidlankd_nb.tokenizer import load_tokenizer
     build_corpus([str(samples()/'toyworld'/'text'/'corpus.txt')], tmp_path/'c', Corpus(block=16))
     words = load_tokenizer(tmp_path/'c'/'tokenizer')
     text_encoder(Encoder(layers=1, width=16, heads=2), words).save_pretrained(tmp_path/'m')

@@ -275,8 +275,8 @@ def test_models_that_do_not_fit_or_are_not_there_are_named(run, tmp_path):
     import shutil
 
     from vidlankd_nb.config import Encoder
-    from vidlankd_nb.corpus import load_tokenizer
     from vidlankd_nb.encoders import text_encoder
+    from vidlankd_nb.tokenizer import load_tokenizer
     copy = shutil.copytree(run, tmp_path/'copy')
     tok = load_tokenizer(copy/'corpus'/'tokenizer')
     text_encoder(Encoder(layers=1, width=48, heads=2), tok).save_pretrained(copy/'students'/'l2')

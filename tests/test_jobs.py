@@ -13,7 +13,7 @@ from support.trainings import ENV, python, start
 
 from vidlankd_nb import jobs
 from vidlankd_nb.files import UserError
-from vidlankd_nb.jobs import Job, Runner, Unit, changed, held, lock_folder, make_unit, record_of, take
+from vidlankd_nb.jobs import Job, Runner, Unit, changed, held, lock_folder, make_unit, record_of, take_lock
 
 def wait_for(path, seconds=60):
     until = time.monotonic() + seconds
@@ -44,7 +44,7 @@ def test_a_lock_ends_with_its_process(tmp_path):
 
 def test_one_waits_for_the_other(tmp_path):
     lock, said = tmp_path/'.lock', []
-    mine = take(lock, 'taken')
+    mine = take_lock(lock, 'taken')
     def second():
         with held(lock, waiting=lambda: said.append('waiting')): said.append('mine')
     t = threading.Thread(target=second); t.start()
@@ -62,7 +62,7 @@ def test_a_disk_without_locks_is_told_of_once(answer, tmp_path, monkeypatch, cap
     def flock(fd, how): raise OSError(answer, os.strerror(answer))
     monkeypatch.setattr(fcntl, 'flock', flock)
     for _ in range(2):
-        with held(tmp_path/'.lock'), pytest.raises(UserError, match='not now'): take(tmp_path/'.lock', 'not now')
+        with held(tmp_path/'.lock'), pytest.raises(UserError, match='not now'): take_lock(tmp_path/'.lock', 'not now')
     said = capfd.readouterr().err
     assert said.count('on a disk without file locks') == 1 and len(said.strip().splitlines()) == 1
     assert not [w for w in recwarn if 'SoftFileLock' in str(w.message)]
@@ -73,7 +73,7 @@ def test_another_error_of_the_disk_is_not_hidden(tmp_path, monkeypatch):
     import fcntl
     def flock(fd, how): raise OSError(errno.EIO, 'Input/output error')
     monkeypatch.setattr(fcntl, 'flock', flock)
-    with pytest.raises(OSError, match='Input/output error'): take(tmp_path/'.lock', 'taken')
+    with pytest.raises(OSError, match='Input/output error'): take_lock(tmp_path/'.lock', 'taken')
 
 
 # --- units
@@ -188,7 +188,7 @@ def test_a_failure_stays_with_its_unit_and_other_errors_are_ours(tmp_path):
     walk = [unit('bad', bad), unit('broken', broken)]
     with pytest.raises(ZeroDivisionError): jobs.make_all(walk, lambda u: True)
     assert jobs.failures(walk) == {walk[0]: 'no rows'} and asked == [1]
-    for u in walk: take(u.folder/'.lock', 'is free again').release()
+    for u in walk: take_lock(u.folder/'.lock', 'is free again').release()
     jobs.failure_of(walk[0].folder).unlink()
     jobs.make_all(walk[:1], lambda u: True)
     assert asked == [1, 1]                       # tried once more, and not twice in one walk

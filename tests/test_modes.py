@@ -9,10 +9,11 @@ from support.trainings import CLI, SMALL, call, copy_of, here, log
 
 from vidlankd_nb import training
 from vidlankd_nb.config import Distillation, Encoder, FineTuning, Teacher, Training
-from vidlankd_nb.corpus import Examples, load_tokenizer
+from vidlankd_nb.corpus import Examples
 from vidlankd_nb.encoders import load_text, text_encoder
 from vidlankd_nb.masking import TextBatches
 from vidlankd_nb.student import StudentTask
+from vidlankd_nb.tokenizer import load_tokenizer
 
 @pytest.fixture(scope='module')
 def weights(prepared, tmp_path_factory):

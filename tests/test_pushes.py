@@ -6,13 +6,14 @@ import torch
 from support.trainings import CLI, SMALL, call, copy_of
 
 from vidlankd_nb.config import Distillation, Encoder, Training
-from vidlankd_nb.corpus import Examples, load_tokenizer
+from vidlankd_nb.corpus import Examples
 from vidlankd_nb.encoders import text_encoder
 from vidlankd_nb.masking import TextBatches
 from vidlankd_nb.matching import OBJECTIVES
 from vidlankd_nb.monitoring import read_log
 from vidlankd_nb.objectives import make_objective
 from vidlankd_nb.student import StudentTask, budget_steps, fading
+from vidlankd_nb.tokenizer import load_tokenizer
 from vidlankd_nb.training import train
 
 @pytest.fixture(scope='module')

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from vidlankd_nb.config import Corpus
-from vidlankd_nb.corpus import Examples, build_corpus, load_tokenizer
+from vidlankd_nb.corpus import Examples, build_corpus
 from vidlankd_nb.evaluation import encoders, grid
 from vidlankd_nb.evaluation.encoders import fingerprint
 from vidlankd_nb.files import UserError
 from vidlankd_nb.recipes import hashed
 from vidlankd_nb.store import same_settings
+from vidlankd_nb.tokenizer import load_tokenizer
 from vidlankd_nb.vokenization import corpus_digest
 
 def sixteen(*parts):

@@ -11,7 +11,7 @@ import yaml
 from support.trainings import CLI, python
 
 from vidlankd_nb.config import Pairs, Vokens
-from vidlankd_nb.corpus import Examples, load_tokenizer
+from vidlankd_nb.corpus import Examples
 from vidlankd_nb.encoders import states_of
 from vidlankd_nb.files import UserError
 from vidlankd_nb.masking import TextBatches
@@ -19,6 +19,7 @@ from vidlankd_nb.objectives import reads_vokens
 from vidlankd_nb.pairs import PairSet
 from vidlankd_nb.presets import load_run
 from vidlankd_nb.teacher import VideoTeacher
+from vidlankd_nb.tokenizer import load_tokenizer
 from vidlankd_nb.vokenization import (
     VokenLabels,
     choose_clips,

@@ -8,9 +8,10 @@ from transformers import AutoModel
 
 from vidlankd_nb.batches import derangement
 from vidlankd_nb.config import Encoder, Teacher
-from vidlankd_nb.corpus import load_tokenizer, train_tokenizer
+from vidlankd_nb.corpus import train_tokenizer
 from vidlankd_nb.files import UserError
 from vidlankd_nb.teacher import TeacherTask, VideoTeacher, make_teacher
+from vidlankd_nb.tokenizer import load_tokenizer
 
 @pytest.fixture(scope='module')
 def tok(tmp_path_factory):

@@ -12,7 +12,7 @@ __all__ = [
 
 if TYPE_CHECKING:   # what an editor and a type checker read
     from .config import Run
-    from .corpus import build_corpus, load_tokenizer
+    from .corpus import build_corpus
     from .evaluation.grid import Grid, evaluate
     from .evaluation.probes import probe
     from .experiments import Experiment
@@ -27,6 +27,7 @@ if TYPE_CHECKING:   # what an editor and a type checker read
     from .store import FeatureStore
     from .student import StudentTask
     from .teacher import TeacherTask, VideoTeacher, make_teacher
+    from .tokenizer import load_tokenizer
     from .training import train
     from .vokenization import make_vokens
 else:   # what Python does: a name comes from its module when it is first asked for, so that this import is quick
@@ -34,7 +35,7 @@ else:   # what Python does: a name comes from its module when it is first asked 
 
     _NAMES = {
         'config': ('Run',),
-        'corpus': ('build_corpus', 'load_tokenizer'),
+        'corpus': ('build_corpus',),
         'evaluation.grid': ('Grid', 'evaluate'),
         'evaluation.probes': ('probe',),
         'experiments': ('Experiment',),
@@ -49,6 +50,7 @@ else:   # what Python does: a name comes from its module when it is first asked 
         'store': ('FeatureStore',),
         'student': ('StudentTask',),
         'teacher': ('TeacherTask', 'VideoTeacher', 'make_teacher'),
+        'tokenizer': ('load_tokenizer',),
         'training': ('train',),
         'vokenization': ('make_vokens',),
     }

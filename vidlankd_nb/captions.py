@@ -20,6 +20,7 @@ from .entries import TO_END, fault
 from .features import FeatureRows
 from .files import UserError, make_folder
 from .layouts import Captions, Sieve
+from .layouts import read_captions as read_captions
 from .tables import Reading
 
 # %% ../nbs/02e_captions.ipynb #42f14f88

@@ -86,8 +86,8 @@ class Section:
 class Data(Section):
     "Your own videos, captions and text; leave `videos` unset for the toy world."
     videos: str | None = None             # folder of video files, named by video id
-    captions: str | None = None           # HowTo100M-layout JSON: {id: {"start": [s], "end": [s], "text": [str]}}
-    text: list[str] | None = None         # plain-text files the students read
+    captions: str | None = None           # captions in any layout: a file, a folder of subtitles, a data set
+    text: list[str] | None = None         # text the students read: files (plain, packed, JSON lines, Parquet), folders, data sets
     features_2d: str | None = None        # ready-made frame features, HowTo100M layout: {id}.npy or {id}.mp4.npy
     features_3d: str | None = None        # ready-made clip features, same layout
 
@@ -155,6 +155,10 @@ class Corpus(Section):
     vocab_size: int = setting(1000, ONE_OR_MORE)                # size of a trained vocabulary (it may come out smaller)
     block: int = 24                       # tokens of an example, the two special ones included
     packed: bool = False                  # True: fill blocks with consecutive text; False: one line, one example
+    field: str | None = None              # column with the text in JSON lines, Parquet and data sets; null: 'text'
+    configuration: str | None = None      # of a data set on the hub
+    split: str | None = None              # of a data set
+    errors: Literal['strict', 'replace', 'skip'] = 'strict'   # bytes that are no text: 'strict' stops there, 'replace' puts � for them, 'skip' leaves the line out
     valid_share: float = setting(0.05, SHARE)             # share of the lines held out for the masked-LM loss
     captions: bool = False                # a control: the captions are lines of the students' text, too
     mask_share: float = setting(0.15, SHARE_OR_ALL)              # share of the tokens masked: 80 % [MASK], 10 % random, 10 % unchanged

@@ -15,7 +15,6 @@ from transformers import PreTrainedModel
 
 from .batches import PairBatches
 from .config import Run
-from .corpus import load_tokenizer
 from .encoders import load_text
 from .evaluation.probes import probe
 from .monitoring import read_log
@@ -24,6 +23,7 @@ from .plan import Places
 from .pointing import READERS, aims, pointing_scores
 from .retrieval import recall
 from .teacher import VideoTeacher, embed_pairs
+from .tokenizer import load_tokenizer
 
 # %% ../nbs/11d_examine.ipynb #be5245d6
 def validation_loss(

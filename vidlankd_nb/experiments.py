@@ -22,14 +22,7 @@ from transformers import PreTrainedModel
 from .batches import PairBatches
 from .cards import student_card, teacher_card
 from .config import Distillation, Run, Student
-from vidlankd_nb.corpus import (
-    Examples,
-    build_corpus,
-    check_vocabulary,
-    cores,
-    load_tokenizer,
-    tokenizer_fingerprint,
-)
+from .corpus import Examples, build_corpus, cores
 from .encoders import encoder_flops, load_text, text_encoder
 from .examine import evaluate_model
 from .extraction import extract_folder
@@ -60,6 +53,7 @@ from .report import make_report
 from .schedule import hash_seed, total_steps
 from .student import StudentTask, budget_steps, save_student
 from .teacher import TeacherTask, VideoTeacher, make_teacher
+from .tokenizer import check_vocabulary, load_tokenizer, tokenizer_fingerprint
 from .training import train
 from .vocabulary import gap_lines, vocabulary_of_run
 from .vokenization import labels_for, make_vokens

@@ -15,7 +15,7 @@ from pathlib import Path
 from matplotlib import pyplot as plt
 from transformers import PreTrainedTokenizerBase
 
-from .corpus import load_tokenizer, read_lines
+from .corpus import read_lines
 from .explorer import looks_page
 from .files import UserError, nearest, write_aside, write_json
 from .grounding import Grounding, find_clips
@@ -26,6 +26,8 @@ from .presets import load_run
 from .readers import aligns, read_student
 from .states import check_sentence
 from .teacher import VideoTeacher
+from .texts import text_files
+from .tokenizer import load_tokenizer
 
 # %% ../nbs/11e_looks.ipynb #lk000008
 def students_and_controls(places: Places) -> dict:   # name -> ('students' or 'controls', `Distillation`)
@@ -36,8 +38,8 @@ def students_and_controls(places: Places) -> dict:   # name -> ('students' or 'c
 def first_lines(places: Places, n: int = 2000) -> list[str]:
     "The first lines of a run's text, over all its files."
     found = []
-    for file in sources(places)['text']:
-        found += islice(read_lines(file), n - len(found))
+    for file in text_files(sources(places)['text']):
+        found += islice(read_lines(file, cfg=places.run.corpus), n - len(found))
     return found
 
 # %% ../nbs/11e_looks.ipynb #9ec22cb6

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from .corpus import Examples, check_vocabulary, special_ids
+from .corpus import Examples
+from .tokenizer import check_vocabulary, special_ids
 
 # %% ../nbs/04a_masking.ipynb #d6dd120b
 def uniforms(

@@ -427,7 +427,7 @@ def assemble(
     "Tokenise and cut windows, padded to L tokens and F rows, with their lengths."
     got = [pairs[int(i)] for i in examples]
     encoded = tokenizer([p.text for p in got], truncation=True, max_length=cfg.max_tokens,
-                        return_attention_mask=False)['input_ids']
+                        return_attention_mask=False, split_special_tokens=True)['input_ids']
     B = len(got)
     ids = np.full((B, cfg.max_tokens), tokenizer.pad_token_id, np.int64)
     tokens = np.zeros(B, np.int64)

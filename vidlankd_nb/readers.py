@@ -20,12 +20,12 @@ from sklearn.manifold import MDS, TSNE
 from torch.nn import functional as F
 from transformers import AutoModelForMaskedLM
 
-from .corpus import load_tokenizer, tokenizer_fingerprint
 from .files import UserError
 from .objectives import parse_objective
 from .pictures import INK, styled
 from .states import Reader, text_states, word_states
 from .student import load_head, load_kind
+from .tokenizer import load_tokenizer, tokenizer_fingerprint
 
 # %% ../nbs/10b_readers.ipynb #8259afbb
 def _unit(states) -> np.ndarray:

@@ -18,8 +18,8 @@ from torch import nn
 from .config import Distillation
 from .encoders import encoder_flops, gradient_norms, mlm_sum, states_of, take, vocabulary_logits
 from .files import UserError, nearest, write_aside
-from .matching import ModelOutputs, Objective
-from .objectives import Tokens, build_terms, parse_objective
+from .matching import ModelOutputs, Objective, Tokens
+from .objectives import build_terms, parse_objective
 
 # %% ../nbs/07_student.ipynb #b214c220
 HEAD_KINDS = ('none', 'linear', 'mlp')

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CAPTION_COLUMNS', 'VIDEO_NAME', 'Reading', 'column_names', 'time_in_seconds', 'plain_id', 'entry_of', 'by_video',
            'FileLook', 'table_cells', 'row_entries', 'record_entries', 'member_entries', 'activitynet_entries',
-           'youcook2_entries', 'msrvtt_entries', 'transcript_entries', 'dataset_rows', 'saved_rows', 'first_line',
+           'youcook2_entries', 'msrvtt_entries', 'transcript_entries', 'dataset_rows', 'saved_rows', 'is_hub_name',
            'load_hub', 'hub_rows']
 
 # %% ../nbs/02ca_tables.ipynb #tb000004
@@ -343,7 +343,7 @@ def saved_rows(folder: Path, captions) -> Iterator[tuple[str, dict]]:
     try:
         data = datasets.load_from_disk(str(folder))
     except Exception as e:
-        raise UserError(f"{folder} cannot be read as a data set ({first_line(e)}).") from None
+        raise UserError(f"{folder} cannot be read as a data set ({_reason(e)}).") from None
     splits = data if isinstance(data, datasets.DatasetDict) else {'': data}
     wanted = captions.reading.split
     if wanted is not None and wanted not in splits:
@@ -352,7 +352,18 @@ def saved_rows(folder: Path, captions) -> Iterator[tuple[str, dict]]:
         if wanted in (None, name):
             yield from dataset_rows(split, f'{folder} {name}'.strip(), captions)
 
-def first_line(e: Exception) -> str: return (str(e).splitlines() or [type(e).__name__])[0]
+def _reason(e: Exception) -> str:
+    "The first line of what an error says."
+    return (str(e).splitlines() or [type(e).__name__])[0]
+
+_OF_FILES = r'\.(vtt|srt|csv|tsv|parquet|jsonl?|ndjson|txt)(\.(gz|bz2|xz|zst))?'   # endings
+
+def is_hub_name(
+    source: str,
+) -> bool:
+    "Is it OWNER/NAME, as data sets of the hub are called?"
+    is_name = re.fullmatch(r'[\w-][\w.-]*/[\w.-]+', source) is not None
+    return is_name and re.search(_OF_FILES + '$', source.lower()) is None
 
 def load_hub(
     name: str,                    # OWNER/NAME
@@ -366,7 +377,7 @@ def load_hub(
         found = datasets.load_dataset(name, configuration, split=split, streaming=streaming)
     except Exception as e:
         raise UserError(f"No file or folder '{name}', and no such data set on the Hugging Face hub "
-                        f"({first_line(e)}).") from None
+                        f"({_reason(e)}).") from None
     if split is None:
         splits = list(cast(dict, found))
         if len(splits) > 1:

@@ -29,6 +29,7 @@ from .files import UserError, write_json
 from .layouts import open_captions
 from .pictures import INK
 from .states import pieces_of_words, text_states
+from .texts import text_files
 
 # %% ../nbs/11a_vocabulary.ipynb #vc000007
 def words(text: str) -> list[str]:
@@ -37,12 +38,11 @@ def words(text: str) -> list[str]:
     return re.findall(r'[^\W\d_]+', plain)
 
 def count_words(
-    files: list,    # plain text, UTF-8
+    files: list,    # text, UTF-8
 ) -> Counter:
     "Tokens of each type in text files; raises `UserError` when a file is missing or holds no words."
     counts = Counter()
-    for file in files:
-        if not Path(file).is_file(): raise UserError(f"No text file '{file}'.")
+    for file in text_files(files):
         for line in read_lines(file):
             counts.update(words(line))
     if not counts: raise UserError(f"No words in {', '.join(map(str, files))}.")

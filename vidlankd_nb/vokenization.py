@@ -23,7 +23,7 @@ from matplotlib.axes import Axes
 from torch.nn import functional as F
 
 from .config import Pairs, Vokens
-from .corpus import Examples, load_tokenizer
+from .corpus import Examples
 from .files import Progress, UserError, nearest, write_aside, write_json
 from .objectives import reads_vokens
 from .pairs import PairSet, unit_rows
@@ -32,6 +32,7 @@ from .recipes import check_free, hashed
 from .retrieval import nearest_neighbours
 from .states import text_states
 from .teacher import VideoTeacher
+from .tokenizer import load_tokenizer
 from .video import even
 
 # %% ../nbs/11_vokenization.ipynb #vk000010

@@ -17,7 +17,6 @@ import transformers
 from ..batches import PairBatches
 from .objectives import machine
 from ..config import Run
-from ..corpus import load_tokenizer
 from ..examine import probe_folder
 from ..experiments import Experiment, train_teacher
 from ..files import UserError
@@ -25,6 +24,7 @@ from ..pairs import PairSet
 from ..pointing import pointing_scores, untrained
 from ..presets import load_run
 from ..teacher import VideoTeacher
+from ..tokenizer import load_tokenizer
 
 # %% ../../nbs/bench/grounding.ipynb #bground6
 def examine(

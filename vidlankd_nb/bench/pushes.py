@@ -15,12 +15,13 @@ import torch
 
 from .objectives import machine
 from ..config import Corpus, Distillation, Encoder, samples
-from ..corpus import Examples, build_corpus, load_tokenizer
+from ..corpus import Examples, build_corpus
 from ..encoders import text_encoder
 from ..files import write_json
 from ..masking import TextBatches
 from ..matching import OBJECTIVES, Objective
 from ..student import StudentTask
+from ..tokenizer import load_tokenizer
 
 # %% ../../nbs/bench/pushes.ipynb #bp000005
 def sample_batch(
