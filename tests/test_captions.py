@@ -1,5 +1,6 @@
 """Captions in every layout: what is read, written down by hand or by the format's library, and what is said of the rest."""
 import gzip
+import io
 import json
 
 import pytest
@@ -8,6 +9,7 @@ import webvtt
 from support.trainings import CLI, call, refused
 
 from vidlankd_nb.captions import write_captions
+from vidlankd_nb.entries import JsonPieces, json_items, json_members
 from vidlankd_nb.files import UserError
 from vidlankd_nb.layouts import Captions, Sieve, read_captions
 from vidlankd_nb.tables import Reading, by_video
@@ -329,3 +331,11 @@ def test_a_large_file_is_read_piece_by_piece(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert n == 4000 and peak < 1e6, peak
+
+
+@pytest.mark.parametrize('piece', range(1, 9))
+def test_a_number_is_whole_wherever_a_piece_of_its_file_ends(piece):
+    "Expected: what `json.loads` says of the whole text."
+    object_, list_ = '{"version": 1.25, "a": -2.5e-3, "b": [1, 2.25], "c": 7E+2, "d": 0.5}', '[2.5, 1e3, 4E-1, -0.25, 12]'
+    assert dict(json_members(JsonPieces(io.StringIO(object_), piece))) == json.loads(object_)
+    assert list(json_items(JsonPieces(io.StringIO(list_), piece))) == json.loads(list_)

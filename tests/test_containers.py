@@ -186,7 +186,7 @@ def test_a_store_of_old_is_kept_and_what_was_no_video_leaves_it(tmp_path, monkey
         m.setattr(S, 'SCHEMA', pa.schema([f for f in S.SCHEMA if f.name not in ('size', 'modified')]))
         real = S._write_shard
         m.setattr(S, '_write_shard', lambda path, rows: real(path, [(*r[:6], r[-1]) for r in rows]))
-        w = S.StoreWriter(out, E.settings(Features(), F.Pixels()))
+        w = S.StoreWriter(out, E.store_settings(Features(), F.Pixels()))
         for name in ('a.mp4', 'notes.txt', '.c.mp4'): w.add(name.rsplit('.', 1)[0], name, np.ones((3, 384)), 1.)
         w.flush()
     assert 'size' not in S.MappedTable(S.shards(out)[0]).table.column_names

@@ -9,6 +9,7 @@ __all__ = ['TO_END', 'THREE_LISTS', 'fault', 'is_unicode', 'has_three_lists', 'T
 # %% ../nbs/02ca_entries.ipynb #en000004
 import json
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -111,7 +112,9 @@ class JsonPieces:
             except json.JSONDecodeError:
                 if not self.more: raise TornJson('it ends too early, or is damaged') from None
             else:
-                if end < len(self.text) or not self.more:   # something follows, so a number or word is complete
+                rest = self.text[end:end + 3]
+                goes_on = rest == '' or re.fullmatch(r'\.|[eE][+-]?', rest)   # a number may: 2, 2., 2.5e
+                if not goes_on or not self.more:
                     self.at = end
                     return value
             self.fill()
