@@ -16,8 +16,8 @@ from vidlankd_nb.evaluation import norms
 from vidlankd_nb.evaluation.norms import COLOURS, SOURCES, Comparison, Norm, norm_rows, read_norm
 from vidlankd_nb.evaluation.probes import kernel_of, ridge_predictions, states_read
 from vidlankd_nb.evaluation.prompts import MEMORY_PROMPTS, Question, Stretch, coda_templates, colour_questions, comparison_questions, ending_questions, is_causal, language_model, log_likelihoods, mean_readings, pair_readings, readings, share_right, tokens_of
-from vidlankd_nb.evaluation.readouts import ALPHAS, Outcome, WordStates, folds, held_out, js_rows, layers_of, likeness, mean_of_fitted, read_off, shuffled, spearman_rows, word_scores, gap_between
-from vidlankd_nb.evaluation.zeroshot import command_of, probe_files, probe_models, probe_task, probes_named, word_groups
+from vidlankd_nb.evaluation.readouts import ALPHAS, Outcome, WordStates, folds, held_out, js_rows, layers_of, likeness, mean_of_fitted, read_off, shuffled, spearman_rows, word_scores, gap_between, word_groups
+from vidlankd_nb.evaluation.zeroshot import command_of, probe_files, probe_models, probe_task, probes_named
 from vidlankd_nb.files import UserError
 from vidlankd_nb.statistics import bootstrap_interval
 
@@ -88,7 +88,7 @@ def test_coda_averages_people_and_names_what_it_leaves_out(tmp_path):
     assert dict(zip(COLOURS, norm.table[0]))['gray'] == pytest.approx((0 + .5) / 2) and dict(zip(COLOURS, norm.table[1]))['yellow'] == pytest.approx(.9)
     assert [(Path(s['file']).name, s['line'], s['reason']) for s in rows.skipped] == [
         ('objects.jsonl', 3, 'class_id, or object_s and object_pl are missing'), ('annotations.jsonl', 5, "'much' is no amount"), ('annotations.jsonl', 6, 'every amount is 0'),
-        ('annotations.jsonl', 7, 'objects.jsonl has no object /m/9'), ('annotations.jsonl', 8, 'not JSON: Expecting property name enclosed in double quotes at column 2'),
+        ('annotations.jsonl', 7, "objects.jsonl has no object '/m/9'"), ('annotations.jsonl', 8, 'not JSON: Expecting property name enclosed in double quotes at column 2'),
         ('annotations.jsonl', 4, "nobody said anything of 'ant'")]
     write(tmp_path/'coda'/'objects.jsonl', [coda_object(1, 'zebra'), coda_object(2, 'banana')])
     with pytest.raises(UserError, match="annotations.jsonl, line 5: 'much' is no amount"): read_norm('coda', tmp_path, strict=True)

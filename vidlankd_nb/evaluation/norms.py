@@ -108,8 +108,9 @@ def shares_of(
 ) -> np.ndarray:   # (C,)
     "Amounts as shares; raises `ValueError` where they are none."
     amounts = [record.get(value) for value in values]
-    wrong = [a for a in amounts if isinstance(a, bool) or not isinstance(a, (int, float)) or not 0 <= a < math.inf]
-    if wrong: raise ValueError(f'{wrong[0]!r} is no amount')
+    for amount in amounts:
+        is_number = isinstance(amount, (int, float)) and not isinstance(amount, bool)
+        if not is_number or not 0 <= amount < math.inf: raise ValueError(f'{amount!r} is no amount')
     if not sum(amounts): raise ValueError('every amount is 0')
     return np.array(amounts, float) / sum(amounts)
 
@@ -141,7 +142,7 @@ def read_coda(source: Source, path: Path, rows: Rows) -> Norm:
         name = record.get('class_id')
         if name not in objects and name not in strangers:
             strangers.add(name)
-            rows.skip(line, f'objects.jsonl has no object {name}')
+            rows.skip(line, f"objects.jsonl has no object '{name}'")
         try:
             shares = shares_of(record, COLOURS)
         except ValueError as e:
@@ -371,8 +372,8 @@ _enter('memory_colors', 'Which colour has it?', 'memory_colors/memory_colors.jso
 for _what in VICOMTE:
     _enter(f'vicomte_{_what}', f'Which {_what} has it?', f'vicomte/{_what}-dist.jsonl',
            'https://github.com/ChenyuHeidiZhang/VL-commonsense', UNSTATED, read_vicomte)
-_enter('things_size', 'How large is it?', 'things/size_fixed.csv', 'https://osf.io/jum2f', 'CC0', read_ratings,
-       delimiter=';', word='word', rating='meanSize')
+_enter('things_size', 'How large is it?', 'things/size_fixed.csv', 'https://osf.io/jum2f', 'CC0',
+       read_ratings, delimiter=';', word='word', rating='meanSize')
 _enter('things_animacy', 'Does it live?', 'things/animacy.csv', 'https://osf.io/jum2f', 'CC0', read_ratings,
        delimiter=',', word='uniqueID', rating='lives_mean')
 _enter('concreteness', 'How concrete is it?',

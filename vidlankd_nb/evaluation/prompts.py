@@ -53,8 +53,8 @@ def is_causal(config) -> bool:
     masked = type(config) in AutoModelForMaskedLM._model_mapping
     causal = type(config) in AutoModelForCausalLM._model_mapping
     if getattr(config, 'is_encoder_decoder', False) or not (masked or causal):
-        raise UserError(f"A model of the kind '{config.model_type}' is no masked and no causal language model: "
-                        "give an encoder such as BERT, or a decoder such as GPT-2.")
+        raise UserError(f"A model of the kind '{config.model_type}' is no masked and no causal language "
+                        "model: give an encoder such as BERT, or a decoder such as GPT-2.")
     said = names[0].endswith(('ForCausalLM', 'LMHeadModel'))
     return causal and (said or not masked)
 
@@ -70,7 +70,8 @@ def language_model(
         raise UserError(f"The tokenizer of '{source}' cannot say which characters a token came from: "
                         "save a fast one (tokenizer.json) beside the weights.")
     if not causal and c.tokenizer.mask_token_id is None:
-        raise UserError(f"The tokenizer of '{source}' has no mask token, which a masked language model needs.")
+        raise UserError(f"The tokenizer of '{source}' has no mask token, "
+                        "which a masked language model needs.")
     if c.tokenizer.pad_token_id is None:
         c.tokenizer.pad_token = c.tokenizer.eos_token or c.tokenizer.unk_token   # masked out in any case
     c.tokenizer.padding_side = 'right'
@@ -127,8 +128,8 @@ def embedding_logits(model: PreTrainedModel, states: torch.Tensor) -> torch.Tens
     "States against the model's own word embeddings; raises `UserError` where these are of another width."
     embeddings = model.get_input_embeddings().weight
     if embeddings.shape[1] != states.shape[-1]:
-        raise UserError("The folder has no vocabulary head, and its word embeddings are of another width than "
-                        "its states: it cannot be asked by prompts.")
+        raise UserError("The folder has no vocabulary head, and its word embeddings are of another width "
+                        "than its states: it cannot be asked by prompts.")
     return F.linear(states, embeddings)
 
 def hidden_logits(
@@ -240,7 +241,8 @@ def readings(
         if np.isnan(raw + prior).any():
             found.append(None)
             continue
-        found.append({'raw': raw, 'per_token': raw / counts[here], 'calibrated': (raw - prior) / counts[here]})
+        found.append({'raw': raw, 'per_token': raw / counts[here],
+                      'calibrated': (raw - prior) / counts[here]})
     return found
 
 def share_right(
@@ -315,7 +317,8 @@ def mean_readings(
     found = []
     for some in questions:
         here = [one for one in (next(said) for _ in some) if one is not None]
-        found.append({name: np.mean([one[name] for one in here], axis=0) for name in READINGS} if here else None)
+        means = {name: np.mean([one[name] for one in here], axis=0) for name in READINGS if here}
+        found.append(means or None)
     return found
 
 # %% ../../nbs/12h_prompts.ipynb #pm000030

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['NEUTRAL', 'ALPHAS', 'WordStates', 'layers_of', 'folds', 'held_out', 'spearman_rows', 'js_rows', 'word_scores',
-           'shuffled', 'mean_of_fitted', 'Outcome', 'read_off', 'gap_between', 'alike', 'likeness']
+           'shuffled', 'mean_of_fitted', 'Outcome', 'read_off', 'gap_between', 'word_groups', 'alike', 'likeness']
 
 # %% ../../nbs/12g_readouts.ipynb #ro000004
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from scipy import stats
@@ -253,6 +254,26 @@ def gap_between(a: Outcome, b: Outcome, draws: int = 1000) -> dict:
     mine, theirs = np.array(both).T
     items = np.stack([a.items[mine], b.items[theirs]], 1)
     return bootstrap_interval(items, lambda some: a.value(some[:, 0]) - b.value(some[:, 1]), draws)
+
+def word_groups(
+    file: str | Path,     # a word in each line
+    words: Iterable,      # every item: words, or pairs of words
+) -> dict[str, set]:
+    "Items whose words are all in the file, and those that have none there; raises `UserError` where it cannot be read."
+    try:
+        listed = {line.strip().lower() for line in Path(file).read_text(encoding='utf-8').splitlines()}
+    except (OSError, UnicodeDecodeError) as e:
+        raise UserError(f"The words in {file} cannot be read ({e}): a text file with a word in each line is "
+                        "expected.") from None
+    inside = set()
+    outside = set()
+    for item in words:
+        known = [word in listed for word in (item if isinstance(item, tuple) else (item,))]
+        if all(known):
+            inside.add(item)
+        elif not any(known):
+            outside.add(item)
+    return {'words of the file': inside, 'other words': outside}
 
 # %% ../../nbs/12g_readouts.ipynb #ro000033
 def alike(

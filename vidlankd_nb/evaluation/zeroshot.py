@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['GROUPS_OF_PROBES', 'PROBES', 'HEAD', 'source_of', 'probes_named', 'Probed', 'probe_norm', 'probe_likeness',
            'probe_colours', 'probe_questions', 'probe_pairs', 'probe_task', 'figure', 'table_row', 'ProbeTable',
-           'probe_models', 'word_groups', 'command_of', 'probe_parser', 'probe_files']
+           'probe_models', 'command_of', 'probe_parser', 'probe_files']
 
 # %% ../../nbs/12i_zeroshot.ipynb #zs000004
 import argparse
@@ -41,6 +41,7 @@ from vidlankd_nb.evaluation.readouts import (
     layers_of,
     likeness,
     read_off,
+    word_groups,
     word_scores,
 )
 from .results import as_html, as_latex, as_markdown
@@ -85,7 +86,8 @@ def probes_named(
     absent = {}
     for word in words:
         if word not in (*PROBES, *GROUPS_OF_PROBES, 'all'):
-            raise UserError(f"There is no probe '{word}': {nearest(word, [*PROBES, *GROUPS_OF_PROBES, 'all'])}")
+            known = [*PROBES, *GROUPS_OF_PROBES, 'all']
+            raise UserError(f"There is no probe '{word}': {nearest(word, known)}")
         if word in PROBES:
             _look(word, data)
             chosen.add(word)
@@ -247,7 +249,8 @@ def probe_task(
     return result
 
 # %% ../../nbs/12i_zeroshot.ipynb #zs000020
-HEAD = ['task', 'model', 'measure', 'score', '95 % interval', 'constant', 'labels shuffled', 'p', 'items', 'left out']
+HEAD = ['task', 'model', 'measure', 'score', '95 % interval', 'constant', 'labels shuffled', 'p', 'items',
+        'left out']
 
 def figure(value: float | None) -> str:
     "A figure of a table."
@@ -259,8 +262,8 @@ def table_row(model: str, mark: str, found: dict) -> list[str]:
     chance = first.get('shuffled', {})
     low, high = first['low'], first['high']
     interval = '–' if low is None else f'{low:.3f} … {high:.3f}'
-    return [found['task'], model, first['measure'], figure(first['value']) + mark, interval, figure(first['constant']),
-            figure(chance.get('mean')), figure(chance.get('p')), f"{first['n']:,}",
+    return [found['task'], model, first['measure'], figure(first['value']) + mark, interval,
+            figure(first['constant']), figure(chance.get('mean')), figure(chance.get('p')), f"{first['n']:,}",
             f"{sum(found['left_out'].values()):,}"]
 
 # %% ../../nbs/12i_zeroshot.ipynb #zs000021
@@ -284,11 +287,11 @@ class ProbeTable:
 
     def notes(self) -> list[str]:
         "What a reader of the table must know."
-        notes = ['Constant: what a reader scores who sees no item. Labels shuffled: the mean over the same probe '
-                 'with labels of other words; p: the share of shuffles that score as well.']
+        notes = ['Constant: what a reader scores who sees no item. Labels shuffled: the mean over the same '
+                 'probe with labels of other words; p: the share of shuffles that score as well.']
         if any(self.marks.values()):
-            notes.append("‡: the folder has no vocabulary head; states were compared with the word embeddings, "
-                         "which tells little of the language model that it was.")
+            notes.append("‡: the folder has no vocabulary head; states were compared with the word "
+                         "embeddings, which tells little of the language model that it was.")
         for g in self.gaps:
             interval = '' if g['low'] is None else f" ({g['low']:+.3f} … {g['high']:+.3f})"
             notes.append(f"{g['task']}: {g['model']} − {g['against']} = {g['mean']:+.3f}{interval}, "
@@ -356,26 +359,6 @@ def probe_models(
     return table
 
 # %% ../../nbs/12i_zeroshot.ipynb #zs000026
-def word_groups(
-    file: str | Path,     # a word in each line
-    words: Iterable,      # every item: words, or pairs of words
-) -> dict[str, set]:
-    "Items whose words are all in the file, and those that have none there; raises `UserError` where it cannot be read."
-    try:
-        listed = {line.strip().lower() for line in Path(file).read_text(encoding='utf-8').splitlines()}
-    except (OSError, UnicodeDecodeError) as e:
-        raise UserError(f"The words in {file} cannot be read ({e}): a text file with a word in each line is "
-                        "expected.") from None
-    inside = set()
-    outside = set()
-    for item in words:
-        known = [word in listed for word in (item if isinstance(item, tuple) else (item,))]
-        if all(known):
-            inside.add(item)
-        elif not any(known):
-            outside.add(item)
-    return {'words of the file': inside, 'other words': outside}
-
 def _items(tasks: Sequence[str], data: str | Path) -> set:
     "Every word and every pair of the tasks that have some."
     found = set()
@@ -408,7 +391,7 @@ def probe_parser(about: str) -> argparse.ArgumentParser:
     parser.add_argument('--data', required=True,
                         help="folder of the original files; 'hub' for blimp, piqa and swag")
     parser.add_argument('--out', help='folder for probe.json and the table, or a .json file')
-    parser.add_argument('--layer', help='whose states are read: 0 the embeddings, -1 the last; 4,5 for a mean')
+    parser.add_argument('--layer', help='whose states: 0 the embeddings, -1 the last; 4,5 for a mean')
     parser.add_argument('--limit', type=int, default=3500, help='rows of a task, drawn once; 0: all')
     parser.add_argument('--words', help='file of words: they and the others are scored apart, too')
     parser.add_argument('--seed', type=int, default=0, help='of folds, shuffles and drawn rows')
@@ -444,6 +427,7 @@ def probe_files(
         return table
     make_folder(out)
     write_json(Path(out)/'probe.json', result)
-    for name, text in (('table.md', table.markdown()), ('table.html', table.html()), ('table.tex', table.latex())):
-        write_aside(Path(out)/name, text + '\n')
+    forms = {'md': table.markdown(), 'html': table.html(), 'tex': table.latex()}
+    for form, text in forms.items():
+        write_aside(Path(out)/f'table.{form}', text + '\n')
     return table
