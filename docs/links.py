@@ -7,7 +7,6 @@ from urllib.parse import unquote
 
 from sphinx.util import logging
 
-
 class Links(HTMLParser):
     "Anchors and links of a page."
     def __init__(self):

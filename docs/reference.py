@@ -3,11 +3,10 @@ import re
 from functools import cache
 from pathlib import Path
 
+import house
 from docutils import nodes
 from fastcore.docments import docments
 from sphinx.transforms.post_transforms import SphinxPostTransform
-
-import house
 
 HEAD = """API
 ===

@@ -78,7 +78,7 @@ for x, kind, gone, words in ((412, 'trained', False, 'trained'), (502, 'frozen',
     box(x + 14, 592, 28, 20, kind=kind, gone=gone); text(x + 35, 597, words, 13, 'start')
 states(866, 593, 1); text(880, 597, 'a state', 13, 'start')
 
-svg = f'''<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1000 640" width="1000" height="640" role="img" font-family="Helvetica, Arial, 'DejaVu Sans', sans-serif">
+svg = '''<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1000 640" width="1000" height="640" role="img" font-family="Helvetica, Arial, 'DejaVu Sans', sans-serif">
 <title>Teacher and student</title>
 <desc>First a teacher is trained: a text encoder and a video encoder, by masked words and by a contrast that puts each word near its own clip. Then its text encoder, frozen, reads the same text as the student; an objective pulls the student's states, through a distillation head, towards the teacher's. Video encoder, teacher and head are thrown away; the student, a plain Hugging Face model, stays.</desc>
 <defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="6" markerHeight="6" orient="auto"><path d="M0 0L8 4L0 8z" fill="#444"/></marker></defs>

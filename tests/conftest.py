@@ -1,5 +1,5 @@
 import pytest
-from trainings import CLI, SMALL, STAGES, call
+from support.trainings import CLI, SMALL, STAGES, call
 
 
 def pytest_addoption(parser):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from trainings import CLI, ENV, SMALL, python, start
+from support.trainings import CLI, ENV, SMALL, python, start
 
 
 def vidlankd(*args): return python(*CLI[1:], *args)

@@ -6,8 +6,8 @@ import time
 
 import psutil
 import pytest
-import trainings
-from trainings import CLI, SMALL, agree, call, copy_of, free_port, here, together, weights
+from support import trainings
+from support.trainings import CLI, SMALL, agree, call, copy_of, free_port, here, together, weights
 
 EXPORTS = dict(line.split()[1].split('=', 1) for line in (here.parent/'scripts'/'train.slurm').read_text().splitlines() if line.startswith('export '))   # what it tells torchrun
 ENV = trainings.ENV | EXPORTS
@@ -73,7 +73,7 @@ WARNINGS = {'both agents at once': (2, 1, '0:4,1:4'), 'one agent earlier': (2, 1
 @pytest.mark.parametrize('who', WARNINGS)
 def test_a_warning_to_torchrun_saves_and_the_same_command_goes_on(who, run, alone):
     nodes, processes, when = WARNINGS[who]
-    codes, outputs = finish(torchrun(run, here/'warned_at.py', when, nodes=nodes, processes=processes))
+    codes, outputs = finish(torchrun(run, here/'support'/'warned_at.py', when, nodes=nodes, processes=processes))
     assert all(codes), (codes, outputs)
     saved = [p.name for p in (run/'students'/'nst+crd'/'checkpoints').iterdir()]
     assert len(saved) == 1 and 'step-00000005' <= saved[0] < 'step-00000010', (saved, outputs)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from trainings import CLI, call, here, refused
+from support.trainings import CLI, call, here, refused
 
 from vidlankd_nb.config import Corpus
 from vidlankd_nb.files import UserError
@@ -106,7 +106,7 @@ def test_killed_and_built_again_through_the_command_line(text, tmp_path):
     "Text of three files, SIGKILL in the second: the same command goes on, in two processes this time, with the same bytes."
     for k in range(3): (tmp_path/'text').mkdir(exist_ok=True); (tmp_path/'text'/f'{k}.txt').write_text('\n'.join(f'{line} of file {k}' for line in LINES))
     words = ['corpus', tmp_path/'text', '--tokenizer', 'train', '--vocab_size', 100, '--block', 16, '--out']
-    call(sys.executable, here/'dies_at.py', 'vidlankd_nb.corpus:write_rows', 4, *words, tmp_path/'c', '--processes', 1, code=-signal.SIGKILL)
+    call(sys.executable, here/'support'/'dies_at.py', 'vidlankd_nb.corpus:write_rows', 4, *words, tmp_path/'c', '--processes', 1, code=-signal.SIGKILL)
     assert not (tmp_path/'c'/'corpus.json').exists()
     for out in ('c', 'd'): said = call(*CLI, *words, tmp_path/out, '--processes', 2).stdout
     assert '162 lines' in said and {p.name: p.read_bytes() for p in (tmp_path/'c').glob('*.arrow')} == {p.name: p.read_bytes() for p in (tmp_path/'d').glob('*.arrow')}

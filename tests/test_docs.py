@@ -7,12 +7,11 @@ import sys
 import zlib
 from pathlib import Path
 
+import house
+import links
 import pytest
 
 root = Path(__file__).parent.parent
-sys.path[:0] = [str(root/'scripts'), str(root/'docs')]
-import house
-import links
 
 
 @pytest.fixture(scope='module')
@@ -69,6 +68,7 @@ def test_every_public_name_is_documented_and_found(site):
 
 def test_what_stands_behind_a_parameter_is_in_the_api(site):
     from fastcore.docments import docments
+
     from vidlankd_nb.config import Data
     from vidlankd_nb.grounding import similarity
     for thing, text in ((Data, in_words(api(site, 'config'))), (similarity, in_words(api(site, 'grounding')))):

@@ -5,7 +5,7 @@ from itertools import chain, combinations
 
 import numpy as np
 import pytest
-from trainings import CLI, python
+from support.trainings import CLI, python
 
 from vidlankd_nb.config import Evaluation, World
 from vidlankd_nb.files import UserError

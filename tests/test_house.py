@@ -4,18 +4,16 @@ import io
 import json
 import re
 import subprocess
-import sys
 import tokenize
 from collections import Counter
 from pathlib import Path
 
+import house
 import pytest
 import yaml
+from pages import stored
 
 root = Path(__file__).parent.parent
-sys.path.insert(0, str(root/'scripts'))
-import house
-from pages import stored
 
 
 def pages(): return [p for p in sorted((root/'nbs').rglob('*.ipynb')) if '.ipynb_checkpoints' not in p.parts]

@@ -1,17 +1,19 @@
 "Mechanism of the objectives: poison, precision, edges, device reads, several processes, resume, errors. The lessons are in nbs/06_matching.ipynb, 06a_contrast.ipynb and 06b_objectives.ipynb."
-import contextlib, copy, doctest, itertools
+import contextlib
+import copy
+import doctest
+import itertools
 
 import numpy as np
 import pytest
 import torch
+from support import reference_objectives as ref
+from support import two_processes
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import reference_objectives as ref
-import trainings
-import two_processes
 from vidlankd_nb import contrast, matching
-from vidlankd_nb.files import UserError
 from vidlankd_nb.contrast import draw_tokens, scatter_draws
+from vidlankd_nb.files import UserError
 from vidlankd_nb.matching import NST, OBJECTIVES, ModelOutputs, Objective, Tokens, poly_mmd, unit
 from vidlankd_nb.objectives import Catalogue, Sum, make_objective, parse_objective
 
@@ -513,7 +515,7 @@ def test_a_class_with_a_name_enters_the_table(monkeypatch, tmp_path):
     def compare(self, s, t, mask, tokens): return Cosine.compare(self, s, t, mask, tokens)
     def define(kind, **more): return type(kind, (Objective,), {'compare': compare, **more})
     define('Nameless'), type('Child', (OBJECTIVES['l2'],), {})                  # a name that is inherited is not one's own
-    assert OBJECTIVES == before
+    assert before == OBJECTIVES
     mine = define('Mine', name='mine')
     s, t, mask, _ = data('l2')
     assert torch.equal(make_objective('mine', 8, 8)(s, t, mask)[0], Cosine(8, 8)(s, t, mask)[0])

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from trainings import CLI, call
+from support.trainings import CLI, call
 from transformers import AutoModelForMaskedLM
 
 from vidlankd_nb.config import load_run

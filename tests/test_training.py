@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from trainings import CLI, SMALL, agree, call, copy_of, here, log, refused, together, weights, yaml_of
+from support.trainings import CLI, SMALL, agree, call, copy_of, here, log, refused, together, weights, yaml_of
 
 # ten steps, two pieces each, several epochs' worth of a small corpus, dropout on
 TEN = [*SMALL, '--student.steps', '10', '--student.accumulate', '2', '--student.log_every', '1', '--student.save_every', '4', '--student.text.dropout', '0.1', '--students', '{l2: {objective: l2, weight: 5}}']
@@ -45,7 +45,7 @@ CUTS = {'before the first checkpoint': ('vidlankd_nb.training:optimizer_step', 3
 
 @pytest.mark.parametrize('cut', CUTS)
 def test_killed_and_resumed_bit_for_bit(cut, run, whole):
-    call(sys.executable, here/'dies_at.py', *CUTS[cut], 'student', *TEN, '--out', run, code=-signal.SIGKILL)
+    call(sys.executable, here/'support'/'dies_at.py', *CUTS[cut], 'student', *TEN, '--out', run, code=-signal.SIGKILL)
     mine = student_of(run)
     assert not (mine/'model.safetensors').exists()
     call(*CLI, 'student', *TEN, '--out', run)
@@ -62,7 +62,7 @@ def test_sigterm_saves_and_asks_for_the_same_command(run, whole):
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_used(run, whole):
-    call(sys.executable, here/'dies_at.py', 'vidlankd_nb.training:optimizer_step', 9, 'student', *TEN, '--out', run, code=-signal.SIGKILL)
+    call(sys.executable, here/'support'/'dies_at.py', 'vidlankd_nb.training:optimizer_step', 9, 'student', *TEN, '--out', run, code=-signal.SIGKILL)
     checkpoints = student_of(run)/'checkpoints'
     assert sorted(p.name for p in checkpoints.iterdir()) == ['step-00000004', 'step-00000008']
     with open(checkpoints/'step-00000008'/'moments.safetensors', 'r+b') as f: f.truncate(1000)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from trainings import CLI, python
+from support.trainings import CLI, python
 
 from vidlankd_nb.files import UserError
 from vidlankd_nb.vocabulary import coverage, interval, vocabulary_of_run, word_gap, words

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from trainings import CLI, python
+from support.trainings import CLI, python
 
 from vidlankd_nb.config import Pairs, Vokens, load_run
 from vidlankd_nb.files import UserError

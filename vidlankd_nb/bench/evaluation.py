@@ -141,6 +141,6 @@ def summary(
         padding = r['padding']
         rate = r['examples/s']
         rows.append(f"| {name} | {r['rows']:,} | {padding['as they come']:.0%} → {padding['bucketed']:.1%} | "
-                    f"{rate['as they come']:.0f} → {rate['bucketed']:.0f} | {r['predicted examples/s']:.0f} | "
-                    f"{r['minutes of 3 epochs, projected']:.1f} |")
+                    f"{rate['as they come']:.0f} → {rate['bucketed']:.0f} | "
+                    f"{r['predicted examples/s']:.0f} | {r['minutes of 3 epochs, projected']:.1f} |")
     return '\n'.join(rows)

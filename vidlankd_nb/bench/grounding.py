@@ -75,7 +75,8 @@ def verdict(
         words = means(by_seed, 'words', kind)
         shuffled = means(by_seed, 'shuffled', kind)
         out[kind] = {'mean': float(words.mean()), 'smallest': float(words.min()), 'hoped': hoped,
-                     'reached': bool(words.mean() >= hoped), 'reached_on_each_seed': bool(words.min() >= hoped),
+                     'reached': bool(words.mean() >= hoped),
+                     'reached_on_each_seed': bool(words.min() >= hoped),
                      'shuffled': float(shuffled.mean()),
                      'above_shuffled_on_each_seed': bool((words > shuffled).all())}
     return out

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import torch
 from safetensors.torch import load_file
 
-here = Path(__file__).parent
+here = Path(__file__).parent.parent   # the tests
 os.environ |= {'OMP_NUM_THREADS': '1', 'HF_HUB_OFFLINE': '1'}   # more threads than free cores wait for each other
 ENV = dict(os.environ)
 CLI = [sys.executable, '-m', 'vidlankd_nb.cli']
@@ -34,7 +34,7 @@ def _program(words, said, env, cwd):
     if cwd: os.chdir(cwd)
     if words[:2] == ['-m', 'vidlankd_nb.cli']: from vidlankd_nb.cli import main; sys.argv = ['vidlankd', *words[2:]]; main()
     elif words[0] == '-c': sys.argv = ['-c', *words[2:]]; exec(compile(words[1], '<words>', 'exec'), {'__name__': '__main__'})
-    else: sys.argv = words; sys.path.insert(0, str(Path(words[0]).parent)); runpy.run_path(words[0], run_name='__main__')
+    else: sys.argv = words; runpy.run_path(words[0], run_name='__main__')
 
 
 def start(*words, said=(os.devnull, os.devnull), env=ENV, cwd=None):
