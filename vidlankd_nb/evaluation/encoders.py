@@ -89,6 +89,7 @@ def _check_source(source: str) -> None:
 def candidate(
     source: str | Path,        # folder, or name on the hub
     name: str | None = None,   # default: the folder's own name
+    padded: bool = True,       # must it have a padding token?
 ) -> Candidate:
     "Read an encoder's shape and tokenizer; raises `UserError` when the folder, its weights or its tokenizer are missing."
     folder = Path(source)
@@ -108,7 +109,7 @@ def candidate(
     if size and len(tokenizer) > size:
         raise UserError(f"The tokenizer in '{source}' has {len(tokenizer):,} tokens and the weights know "
                         f"{size:,}: they do not belong together.")
-    if tokenizer.pad_token_id is None:
+    if padded and tokenizer.pad_token_id is None:
         raise UserError(f"The tokenizer in '{source}' has no padding token, which batches need.")
     own_name = folder.resolve().name if folder.is_dir() else source.split('/')[-1]
     found = fingerprint(folder if folder.is_dir() else None, config)
