@@ -10,19 +10,59 @@ from scipy import stats
 from scipy.spatial.distance import jensenshannon
 from sklearn.linear_model import RidgeCV
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertConfig, BertForMaskedLM, BertModel, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast, T5Config
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedTokenizerFast,
+    T5Config,
+)
 
 from vidlankd_nb.evaluation import norms
 from vidlankd_nb.evaluation.norms import COLOURS, SOURCES, Comparison, Norm, norm_rows, read_norm
 from vidlankd_nb.evaluation.probes import kernel_of, ridge_predictions, states_read
-from vidlankd_nb.evaluation.prompts import MEMORY_PROMPTS, Question, Stretch, coda_templates, colour_questions, comparison_questions, ending_questions, is_causal, language_model, log_likelihoods, mean_readings, pair_readings, readings, share_right, tokens_of
-from vidlankd_nb.evaluation.readouts import ALPHAS, Outcome, WordStates, folds, held_out, js_rows, layers_of, likeness, mean_of_fitted, read_off, shuffled, spearman_rows, word_scores, gap_between, word_groups
+from vidlankd_nb.evaluation.prompts import (
+    MEMORY_PROMPTS,
+    Question,
+    Stretch,
+    coda_templates,
+    colour_questions,
+    comparison_questions,
+    ending_questions,
+    is_causal,
+    language_model,
+    log_likelihoods,
+    mean_readings,
+    pair_readings,
+    readings,
+    share_right,
+    tokens_of,
+)
+from vidlankd_nb.evaluation.readouts import (
+    ALPHAS,
+    Outcome,
+    WordStates,
+    folds,
+    gap_between,
+    held_out,
+    js_rows,
+    layers_of,
+    likeness,
+    mean_of_fitted,
+    read_off,
+    shuffled,
+    spearman_rows,
+    word_groups,
+    word_scores,
+)
 from vidlankd_nb.evaluation.zeroshot import command_of, probe_files, probe_models, probe_task, probes_named
 from vidlankd_nb.files import UserError
 from vidlankd_nb.statistics import bootstrap_interval
 
 NOUNS = ['ant', 'apple', 'banana', 'bear', 'bed', 'bird', 'bus', 'car', 'cat', 'coat', 'cow', 'crow', 'cup', 'deer', 'dog', 'door', 'fox', 'frog', 'hat', 'hen', 'lamp', 'leaf', 'snow', 'zebra']
-WORDS = [*NOUNS, *COLOURS, *'An a an the this that is are most all things thing of what color usual typical larger smaller than we saw here again they spoke about was there plane The This What It known Most cars bananas yell . ? , ran fast slow it'.split()]
+WORDS = [*NOUNS, *COLOURS, *['An', 'a', 'an', 'the', 'this', 'that', 'is', 'are', 'most', 'all', 'things', 'thing', 'of', 'what', 'color', 'usual', 'typical', 'larger', 'smaller', 'than', 'we', 'saw', 'here', 'again', 'they', 'spoke', 'about', 'was', 'there', 'plane', 'The', 'This', 'What', 'It', 'known', 'Most', 'cars', 'bananas', 'yell', '.', '?', ',', 'ran', 'fast', 'slow', 'it']]
 
 
 def tokenizer(frame):
@@ -71,7 +111,7 @@ def data(tmp_path):
     write(out/'coda'/'annotations.jsonl', [coda_row(i, **{COLOURS[i % 3]: 3, COLOURS[3]: 1}) for i in range(len(NOUNS))])
     (out/'coda'/'templates.yaml').write_text('templates:\n  - name: clip\n    templates: ["a photo of {object_s}."]\n  - name: text-masked\n    templates:\n      - Most {object_areis_pl} [MASK].\n      - This {object_areis_s} [MASK].\n')
     write(out/'memory_colors'/'memory_colors.jsonl', [{'descriptor': 'the', 'item': noun, 'label': COLOURS[i % 3]} for i, noun in enumerate(NOUNS)])
-    write(out/'similarity'/'EN-MEN-TR-3k.txt', [f'{a}\t{b}\t{(i * 7) % 11}.5' for i, (a, b) in enumerate(zip(NOUNS, NOUNS[1:]))] + ['cat\tsunlight\t3.0'])
+    write(out/'similarity'/'EN-MEN-TR-3k.txt', [f'{a}\t{b}\t{(i * 7) % 11}.5' for i, (a, b) in enumerate(zip(NOUNS, NOUNS[1:], strict=False))] + ['cat\tsunlight\t3.0'])
     write(out/'blimp'/'passive_1.jsonl', [{'sentence_good': f'we saw the {noun} .', 'sentence_bad': f'we the {noun} saw .', 'UID': 'passive_1'} for noun in NOUNS[:4]])
     write(out/'spatial'/'size.json', [{'question': f'Is an ant larger than a {noun}?', 'label': 0} for noun in NOUNS[3:7]])
     return out
@@ -85,7 +125,7 @@ def test_coda_averages_people_and_names_what_it_leaves_out(tmp_path):
                                                 coda_row(2, yellow='much'), coda_row(2), coda_row(9, red=1), '{broken', {'class_id': '/m/1', 'action': 'skipped', 'included': False}])
     norm, rows = read_norm('coda', tmp_path)
     assert norm.words == ['zebra', 'banana'] and norm.kind == 'shares' and norm.table.sum(1).tolist() == pytest.approx([1, 1])
-    assert dict(zip(COLOURS, norm.table[0]))['gray'] == pytest.approx((0 + .5) / 2) and dict(zip(COLOURS, norm.table[1]))['yellow'] == pytest.approx(.9)
+    assert dict(zip(COLOURS, norm.table[0], strict=True))['gray'] == pytest.approx((0 + .5) / 2) and dict(zip(COLOURS, norm.table[1], strict=True))['yellow'] == pytest.approx(.9)
     assert [(Path(s['file']).name, s['line'], s['reason']) for s in rows.skipped] == [
         ('objects.jsonl', 3, 'class_id, or object_s and object_pl are missing'), ('annotations.jsonl', 5, "'much' is no amount"), ('annotations.jsonl', 6, 'every amount is 0'),
         ('annotations.jsonl', 7, "objects.jsonl has no object '/m/9'"), ('annotations.jsonl', 8, 'not JSON: Expecting property name enclosed in double quotes at column 2'),
@@ -100,7 +140,7 @@ def test_memory_colours_read_grey_and_refuse_teal(tmp_path):
     write(tmp_path/'memory_colors'/'memory_colors.jsonl', [{'descriptor': '', 'item': 'Ash', 'label': 'grey'}, {'item': 'sea', 'label': 'teal'}, {'item': 'sky'}, {'descriptor': 'a', 'item': 'rose', 'label': 'red'}])
     norm, rows = read_norm('memory_colors', tmp_path)
     assert norm.words == ['ash', 'rose'] and [norm.values[i] for i in norm.table.argmax(1)] == ['gray', 'red'] and norm.table.sum() == 2
-    assert [s['line'] for s in rows.skipped] == [2, 3] and "'teal' is none of the colours" == rows.skipped[0]['reason']
+    assert [s['line'] for s in rows.skipped] == [2, 3] and rows.skipped[0]['reason'] == "'teal' is none of the colours"
 
 
 def test_vicomte_reads_one_object(tmp_path):
@@ -285,7 +325,7 @@ def test_likeness_is_spearman_of_cosines(lms, data):
     lm = lms['bert']
     outcome, lost = likeness(pairs, WordStates(lm.model, lm.tokenizer, sentences=('the {x}',)))
     states, _ = states_read(lm.model, lm.tokenizer, sorted(NOUNS), ['the {x}'])
-    z = dict(zip(sorted(NOUNS), states - states.mean(0)))
+    z = dict(zip(sorted(NOUNS), states - states.mean(0), strict=True))
     by_hand = [z[a] @ z[b] / np.linalg.norm(z[a]) / np.linalg.norm(z[b]) for a, b in pairs.pairs[:-1]]
     assert lost == 1 and outcome.value() == pytest.approx(stats.spearmanr(by_hand, pairs.ratings[:-1]).statistic)
 
@@ -328,7 +368,7 @@ def test_ten_questions_equal_a_computation_by_hand(lms, name):
     lm = lms[name]
     questions = [Question(f'the {noun} is ', ' .', ('red', 'yellow', 'black'), ('the thing is ', ' .'), i % 3) for i, noun in enumerate(['ant', 'apple', 'bear', 'bed', 'bird', 'bus', 'car', 'cat', 'zebra', 'coat'])]
     got = readings(lm, questions)
-    for q, said in zip(questions, got):
+    for q, said in zip(questions, got, strict=True):
         for i, answer in enumerate(q.answers):
             pieces, noun = 2 if answer == 'yellow' else 1, 2 if 'zebra' in q.before else 1
             counted = pieces + 1 if lm.causal else pieces           # what comes after an answer belongs to a causal score

@@ -53,7 +53,7 @@ def test_data_files_are_inside(installed):
     python, folder = installed
     code = """
 from importlib.resources import files
-from vidlankd_nb.config import load_run, presets, samples
+from vidlankd_nb.presets import load_run, presets, samples
 p = files('vidlankd_nb')
 assert (p/'py.typed').is_file()
 assert (p/'templates'/'explorer.html').is_file() and (p/'templates'/'frame.html').is_file()
@@ -122,4 +122,4 @@ def test_importing_the_package_imports_nothing_heavy(installed):
     heavy = "[m for m in ('torch', 'transformers', 'datasets', 'matplotlib', 'av', 'numpy', 'yaml') if m in sys.modules]"
     code = f"import sys, vidlankd_nb; print({heavy}, dir(vidlankd_nb).count('VideoTeacher')); from vidlankd_nb import Run; print({heavy}); from vidlankd_nb import VideoTeacher; print('torch' in sys.modules, VideoTeacher.__module__)"
     out = subprocess.run([python, '-c', code], cwd=folder, capture_output=True, text=True)
-    assert out.stdout.splitlines() == ['[] 1', "['yaml']", 'True vidlankd_nb.teacher'], out.stdout + out.stderr
+    assert out.stdout.splitlines() == ['[] 1', '[]', 'True vidlankd_nb.teacher'], out.stdout + out.stderr

@@ -20,11 +20,11 @@ import yaml
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokenizerBase
 
+from ..encoders import most_tokens, vocabulary_logits
 from .encoders import candidate, pretrained
 from .norms import MORE, Comparison, Norm
 from .probes import in_eval_mode
 from ..files import UserError
-from ..teacher import most_tokens, vocabulary_logits
 
 # %% ../../nbs/12h_prompts.ipynb #pm000007
 @dataclass
