@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LEFT_OUT', 'STRICT', 'OUT', 'CAPTIONS', 'FILES', 'COMMANDS', 'MENDABLE', 'quiet', 'run_command', 'features_command',
            'pairs_command', 'corpus_command', 'vocabulary_command', 'ground_command', 'evaluate_command',
-           'stage_command', 'demo', 'ablate', 'captions_command', 'usage', 'main']
+           'probe_command', 'stage_command', 'demo', 'ablate', 'captions_command', 'usage', 'main']
 
 # %% ../nbs/13_cli.ipynb #1358b1ea
 import argparse
@@ -183,6 +183,17 @@ def evaluate_command(
     assert table is not None and table.gaps is not None, 'a grid that was computed has a table'
     text = f"{table.markdown()}\n\n{difference_lines(table.gaps)}".rstrip()
     print(f"\n{text}\n\nwritten: {folder/'table.md'}, .html, .tex, runs.csv, differences.csv, results.png")
+
+# %% ../nbs/13_cli.ipynb #clizs002
+def probe_command(
+    args: list[str],   # the words behind `vidlankd probe`
+) -> None:
+    "Ask models zero-shot what they know of words, and print a table; raises `UserError`."
+    from vidlankd_nb.evaluation.zeroshot import probe_files, probe_parser
+    given = vars(probe_parser(COMMANDS['probe'][1]).parse_args(args))
+    quiet(Run(threads=given.pop('threads')))
+    table = probe_files(named_models(given.pop('models')), **given)
+    print(f"\n{table.markdown()}")
 
 # %% ../nbs/13_cli.ipynb #09f0cc4d
 STRICT = (None, False, 'stop at the first thing that would be skipped')
@@ -413,6 +424,7 @@ COMMANDS = {
     'vokens': (stage_command('vokens'), "name the text's tokens by clips"),
     'student': (stage_command('student'), 'train the students and controls'),
     'evaluate': (stage_command('evaluate'), 'probe every model of a run, or fine-tune models on benchmarks'),
+    'probe': (probe_command, 'ask language models zero-shot: norms, prompts, similarity'),
     'vocabulary': (stage_command('vocabulary'), 'which words captions cover, '
                    'and what distillation does for each'),
     'ground': (stage_command('ground'), 'draw what words see'),
