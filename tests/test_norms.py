@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from vidlankd_nb.evaluation import norms
-from vidlankd_nb.evaluation.norms import COLOURS, SOURCES, Comparison, Norm, norm_rows, read_norm
+from vidlankd_nb.evaluation.norms import COLOUR_WORDS, NORM_SOURCES, Comparison, Norm, norm_rows, read_norm
 from vidlankd_nb.evaluation.probes import kernel_of, ridge_predictions, states_read
 from vidlankd_nb.evaluation.prompts import (
     MEMORY_PROMPTS,
@@ -38,7 +38,7 @@ from vidlankd_nb.evaluation.prompts import (
     pair_readings,
     readings,
     share_right,
-    tokens_of,
+    stretch_tokens,
 )
 from vidlankd_nb.evaluation.readouts import (
     ALPHAS,
@@ -62,7 +62,7 @@ from vidlankd_nb.files import UserError
 from vidlankd_nb.statistics import bootstrap_interval
 
 NOUNS = ['ant', 'apple', 'banana', 'bear', 'bed', 'bird', 'bus', 'car', 'cat', 'coat', 'cow', 'crow', 'cup', 'deer', 'dog', 'door', 'fox', 'frog', 'hat', 'hen', 'lamp', 'leaf', 'snow', 'zebra']
-WORDS = [*NOUNS, *COLOURS, *['An', 'a', 'an', 'the', 'this', 'that', 'is', 'are', 'most', 'all', 'things', 'thing', 'of', 'what', 'color', 'usual', 'typical', 'larger', 'smaller', 'than', 'we', 'saw', 'here', 'again', 'they', 'spoke', 'about', 'was', 'there', 'plane', 'The', 'This', 'What', 'It', 'known', 'Most', 'cars', 'bananas', 'yell', '.', '?', ',', 'ran', 'fast', 'slow', 'it']]
+WORDS = [*NOUNS, *COLOUR_WORDS, *['An', 'a', 'an', 'the', 'this', 'that', 'is', 'are', 'most', 'all', 'things', 'thing', 'of', 'what', 'color', 'usual', 'typical', 'larger', 'smaller', 'than', 'we', 'saw', 'here', 'again', 'they', 'spoke', 'about', 'was', 'there', 'plane', 'The', 'This', 'What', 'It', 'known', 'Most', 'cars', 'bananas', 'yell', '.', '?', ',', 'ran', 'fast', 'slow', 'it']]
 
 
 def tokenizer(frame):
@@ -101,16 +101,16 @@ def write(path, lines):
 def coda_object(i, word): return {'class_id': f'/m/{i}', 'display_name': word, 'object_s': word, 'areis_s': 'is', 'object_pl': f'{word}s', 'areis_pl': 'are'}
 
 
-def coda_row(i, included=True, **colours): return {'class_id': f'/m/{i}', 'action': 'submitted', 'included': included, 'worker_id': 0} | dict.fromkeys(COLOURS, 0) | colours
+def coda_row(i, included=True, **colours): return {'class_id': f'/m/{i}', 'action': 'submitted', 'included': included, 'worker_id': 0} | dict.fromkeys(COLOUR_WORDS, 0) | colours
 
 
 @pytest.fixture
 def data(tmp_path):
     out = tmp_path/'norms'
     write(out/'coda'/'objects.jsonl', [coda_object(i, noun) for i, noun in enumerate(NOUNS)])
-    write(out/'coda'/'annotations.jsonl', [coda_row(i, **{COLOURS[i % 3]: 3, COLOURS[3]: 1}) for i in range(len(NOUNS))])
+    write(out/'coda'/'annotations.jsonl', [coda_row(i, **{COLOUR_WORDS[i % 3]: 3, COLOUR_WORDS[3]: 1}) for i in range(len(NOUNS))])
     (out/'coda'/'templates.yaml').write_text('templates:\n  - name: clip\n    templates: ["a photo of {object_s}."]\n  - name: text-masked\n    templates:\n      - Most {object_areis_pl} [MASK].\n      - This {object_areis_s} [MASK].\n')
-    write(out/'memory_colors'/'memory_colors.jsonl', [{'descriptor': 'the', 'item': noun, 'label': COLOURS[i % 3]} for i, noun in enumerate(NOUNS)])
+    write(out/'memory_colors'/'memory_colors.jsonl', [{'descriptor': 'the', 'item': noun, 'label': COLOUR_WORDS[i % 3]} for i, noun in enumerate(NOUNS)])
     write(out/'similarity'/'EN-MEN-TR-3k.txt', [f'{a}\t{b}\t{(i * 7) % 11}.5' for i, (a, b) in enumerate(zip(NOUNS, NOUNS[1:], strict=False))] + ['cat\tsunlight\t3.0'])
     write(out/'blimp'/'passive_1.jsonl', [{'sentence_good': f'we saw the {noun} .', 'sentence_bad': f'we the {noun} saw .', 'UID': 'passive_1'} for noun in NOUNS[:4]])
     write(out/'spatial'/'size.json', [{'question': f'Is an ant larger than a {noun}?', 'label': 0} for noun in NOUNS[3:7]])
@@ -125,7 +125,7 @@ def test_coda_averages_people_and_names_what_it_leaves_out(tmp_path):
                                                 coda_row(2, yellow='much'), coda_row(2), coda_row(9, red=1), '{broken', {'class_id': '/m/1', 'action': 'skipped', 'included': False}])
     norm, rows = read_norm('coda', tmp_path)
     assert norm.words == ['zebra', 'banana'] and norm.kind == 'shares' and norm.table.sum(1).tolist() == pytest.approx([1, 1])
-    assert dict(zip(COLOURS, norm.table[0], strict=True))['gray'] == pytest.approx((0 + .5) / 2) and dict(zip(COLOURS, norm.table[1], strict=True))['yellow'] == pytest.approx(.9)
+    assert dict(zip(COLOUR_WORDS, norm.table[0], strict=True))['gray'] == pytest.approx((0 + .5) / 2) and dict(zip(COLOUR_WORDS, norm.table[1], strict=True))['yellow'] == pytest.approx(.9)
     assert [(Path(s['file']).name, s['line'], s['reason']) for s in rows.skipped] == [
         ('objects.jsonl', 3, 'class_id, or object_s and object_pl are missing'), ('annotations.jsonl', 5, "'much' is no amount"), ('annotations.jsonl', 6, 'every amount is 0'),
         ('annotations.jsonl', 7, "objects.jsonl has no object '/m/9'"), ('annotations.jsonl', 8, 'not JSON: Expecting property name enclosed in double quotes at column 2'),
@@ -212,15 +212,15 @@ def test_blimp_of_the_hub(monkeypatch):
     with pytest.raises(UserError, match="no folder 'hub'"): read_norm('coda', 'hub')
 
 
-@pytest.mark.parametrize('name', SOURCES)
+@pytest.mark.parametrize('name', NORM_SOURCES)
 def test_a_missing_file_says_which_whence_and_under_which_licence(tmp_path, name):
-    source = SOURCES[name].source
+    source = NORM_SOURCES[name].source
     with pytest.raises(UserError) as e: read_norm(name, tmp_path)
     assert source.files[0] in str(e.value) and source.origin in str(e.value) and source.licence in str(e.value) and str(tmp_path) in str(e.value)
 
 
 def test_files_are_found_a_level_deeper(data):
-    assert SOURCES['coda'].source.find(data.parent) == SOURCES['coda'].source.find(data) == SOURCES['coda'].source.find(data/'coda')
+    assert NORM_SOURCES['coda'].source.find(data.parent) == NORM_SOURCES['coda'].source.find(data) == NORM_SOURCES['coda'].source.find(data/'coda')
 
 
 # --- states
@@ -297,7 +297,7 @@ def made(n=120, kind='shares', seed=0):
     rng = np.random.default_rng(seed)
     y = rng.permutation(np.arange(n) % 3)
     table = {'shares': np.eye(3)[y] * .7 + .1, 'class': np.eye(3)[y], 'number': rng.standard_normal((n, 1))}[kind]
-    source = SOURCES['coda'].source
+    source = NORM_SOURCES['coda'].source
     return Norm(source, kind, ('a', 'b', 'c')[:table.shape[1]], [f'w{i}' for i in range(n)], table, norm_rows(source, Path('made'))), y, rng
 
 
@@ -380,9 +380,9 @@ def test_ten_questions_equal_a_computation_by_hand(lms, name):
 def test_which_tokens_are_scored(lms):
     text = 'the zebra is yellow .'
     for name, want in (('bert', ['yell', '##ow']), ('gpt2', ['yell', '##ow', '.'])):
-        ids, at = tokens_of(lms[name], Stretch(text, 13, 19))
+        ids, at = stretch_tokens(lms[name], Stretch(text, 13, 19))
         assert [lms[name].tokenizer.convert_ids_to_tokens(ids[i]) for i in at] == want
-    ids, at = tokens_of(lms['gpt2'], Stretch('the cat'))
+    ids, at = stretch_tokens(lms['gpt2'], Stretch('the cat'))
     assert (ids[0], at) == (2, [1, 2])
 
 

@@ -22,11 +22,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..config import FineTuning
-from ..encoders import encoder_flops, most_tokens
+from ..encoders import encoder_flops, in_eval_mode, most_tokens
 from . import squad
 from .benchmarks import Task
 from .encoders import Candidate, hushed, with_head
-from .probes import in_eval_mode
 from .records import column
 from .suite import score
 from ..schedule import epoch_order
