@@ -48,6 +48,7 @@ check: setup             ## are notebooks, package and README in step? do lint a
 	$(BIN)/python scripts/in_step.py
 	$(BIN)/python scripts/lines.py
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
 	$(BIN)/pyright
 
 notebooks: setup         ## run every notebook

@@ -1,4 +1,5 @@
 """Packaging: everything that describes the package is read from settings.ini."""
+
 import re
 import shutil
 from configparser import ConfigParser
@@ -23,7 +24,11 @@ class WithSamples(build_py):
     def run(self):
         super().run()
         if not self.editable_mode:
-            shutil.copytree(here / "data_samples", Path(self.build_lib) / meta["lib_name"] / "data_samples", dirs_exist_ok=True)
+            shutil.copytree(
+                here / "data_samples",
+                Path(self.build_lib) / meta["lib_name"] / "data_samples",
+                dirs_exist_ok=True,
+            )
 
 
 init = (here / meta["lib_name"] / "__init__.py").read_text(encoding="utf-8")

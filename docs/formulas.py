@@ -1,4 +1,5 @@
 """Formulas as MathML, made at build: a page shows them without the web and without JavaScript."""
+
 from docutils import nodes
 from math_core import LatexToMathML
 

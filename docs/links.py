@@ -1,4 +1,5 @@
 """Every link of the built site is followed; one that leads nowhere is a warning, and so, with `-W`, an error."""
+
 import os
 import re
 from html.parser import HTMLParser
@@ -9,6 +10,7 @@ from sphinx.util import logging
 
 class Links(HTMLParser):
     "Anchors and links of a page."
+
     def __init__(self):
         super().__init__()
         self.ids = set()
@@ -17,7 +19,9 @@ class Links(HTMLParser):
     def handle_starttag(self, tag, attributes):
         found = dict(attributes)
         self.ids |= {found[k] for k in ('id', 'name') if found.get(k)}
-        self.links += [found[k] for k in ('href', 'src') if found.get(k) and not re.match(r'[a-z]+:|//', found[k])]
+        self.links += [
+            found[k] for k in ('href', 'src') if found.get(k) and not re.match(r'[a-z]+:|//', found[k])
+        ]
 
 
 def read(page: Path) -> Links:
@@ -35,7 +39,7 @@ def lost(folder: Path) -> list[str]:
         for link in found.links:
             address, _, anchor = unquote(link).partition('#')
             name = address.partition('?')[0]
-            to = Path(os.path.normpath(page.parent/name)) if name else page
+            to = Path(os.path.normpath(page.parent / name)) if name else page
             if not to.is_file() or anchor and anchor not in pages[to].ids:
                 out.append(f'{page.relative_to(folder)}: {link}')
     return out
@@ -43,8 +47,10 @@ def lost(folder: Path) -> list[str]:
 
 def follow(app, failure):
     "Warn of each link that leads nowhere."
-    if failure or app.builder.format != 'html': return
-    for link in lost(Path(app.outdir)): logging.getLogger(__name__).warning('a link leads nowhere – %s', link)
+    if failure or app.builder.format != 'html':
+        return
+    for link in lost(Path(app.outdir)):
+        logging.getLogger(__name__).warning('a link leads nowhere – %s', link)
 
 
 def setup(app):

@@ -1,4 +1,5 @@
 """The API's pages: one a module, in the course's order; comments behind parameters become lists, and names in prose become links."""
+
 import re
 from functools import cache
 from pathlib import Path
@@ -22,19 +23,23 @@ Every public name, a page for each module, in the order of the course.
 @cache
 def modules() -> dict[str, str]:
     "Page of the course -> page of the API of what it exports."
-    return {page.removesuffix('.ipynb'): f'api/vidlankd_nb.{module}' for module, page in house.notebooks().items()}
+    return {
+        page.removesuffix('.ipynb'): f'api/vidlankd_nb.{module}' for module, page in house.notebooks().items()
+    }
 
 
 def write_index(app):
     "The page from which autosummary makes a page for each module; those of modules that are gone are taken away."
-    folder = Path(app.srcdir)/'api'
+    folder = Path(app.srcdir) / 'api'
     folder.mkdir(exist_ok=True)
     names = [page.removeprefix('api/') for page in modules().values()]
     index = HEAD + ''.join(f'   {name}\n' for name in names)
-    page = folder/'index.rst'
-    if not page.exists() or page.read_text(encoding='utf-8') != index: page.write_text(index, encoding='utf-8')
+    page = folder / 'index.rst'
+    if not page.exists() or page.read_text(encoding='utf-8') != index:
+        page.write_text(index, encoding='utf-8')
     for old in folder.glob('vidlankd_nb.*.rst'):
-        if old.stem not in names: old.unlink()
+        if old.stem not in names:
+            old.unlink()
 
 
 CODE = re.compile(r'(?<![`:])`(?!`)\s*([^`]+?)\s*`(?!`)')
@@ -55,8 +60,10 @@ def as_rst(text: str) -> str:
 
 def comments(thing) -> dict[str, str]:
     "What stands behind the parameters of a function or the fields of a dataclass."
-    try: found = docments(thing, full=True)
-    except (TypeError, OSError): return {}
+    try:
+        found = docments(thing, full=True)
+    except (TypeError, OSError):
+        return {}
     return {name: as_rst(' '.join(about.docment.split())) for name, about in found.items() if about.docment}
 
 
@@ -68,33 +75,42 @@ def skip_data(app, what, name, thing, skip, options) -> bool | None:
 
 def list_parameters(app, what, name, thing, options, lines):
     "Docstrings are written in Markdown; comments behind parameters (docments) become a list under them."
-    if lines: lines[0] = as_rst(lines[0])
+    if lines:
+        lines[0] = as_rst(lines[0])
     lines[1:] = [with_code(line) for line in lines[1:]]
-    if what not in ('function', 'method', 'class'): return
+    if what not in ('function', 'method', 'class'):
+        return
     fields = []
     for parameter, comment in comments(thing).items():
         field = 'returns' if parameter == 'return' else f'param {parameter}'
         fields.append(f':{field}: {comment}')
-    if fields: lines += ['', *fields, '']
+    if fields:
+        lines += ['', *fields, '']
 
 
 class LinkNames(SphinxPostTransform):
     "A public name in code font leads to its entry in the API."
+
     default_priority = 400
 
     def run(self, **kwargs):
         known = {}
         for name, entry in self.env.get_domain('py').objects.items():
-            if entry.objtype not in ('function', 'class', 'exception'): continue
+            if entry.objtype not in ('function', 'class', 'exception'):
+                continue
             known.setdefault(name.rpartition('.')[2], []).append(entry)
         for literal in list(self.document.findall(nodes.literal)):
-            if isinstance(literal.parent, nodes.reference): continue
+            if isinstance(literal.parent, nodes.reference):
+                continue
             name = literal.astext()
             places = known.get(name.removesuffix('()'), [])
             here = [p for p in places if p.docname in (self.env.docname, modules().get(self.env.docname))]
-            if here: places = here
-            elif name.isalpha() and name.islower(): continue         # a plain word may mean anything
-            if len(places) == 1: literal.replace_self(self.link(places[0], literal))
+            if here:
+                places = here
+            elif name.isalpha() and name.islower():
+                continue  # a plain word may mean anything
+            if len(places) == 1:
+                literal.replace_self(self.link(places[0], literal))
 
     def link(self, place, literal):
         "Code that leads to its entry."

@@ -1,16 +1,21 @@
 """How densely the package is written: tuple-to-tuple assignments and comprehensions per 1,000 lines, by the syntax tree. `--modules` lists each module."""
+
 import ast
 import sys
 from pathlib import Path
 
 root = Path(__file__).parent.parent
-LIMITS = {'assignments': 14, 'comprehensions': 34}   # per 1,000 lines
+LIMITS = {'assignments': 14, 'comprehensions': 34}  # per 1,000 lines
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
 def is_parallel(node) -> bool:
     "Is this `a, b = x, y`? Unpacking what a call returns is one thought."
-    return isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple) and isinstance(node.value, ast.Tuple)
+    return (
+        isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Tuple)
+        and isinstance(node.value, ast.Tuple)
+    )
 
 
 def counted(file: Path) -> dict[str, int]:
@@ -25,7 +30,7 @@ def counted(file: Path) -> dict[str, int]:
 
 def package() -> dict[str, dict]:
     "Module -> its counts."
-    files = sorted((root/'vidlankd_nb').rglob('*.py'))
+    files = sorted((root / 'vidlankd_nb').rglob('*.py'))
     return {str(f.relative_to(root)): counted(f) for f in files if f.name != '_modidx.py'}
 
 
@@ -39,6 +44,11 @@ if __name__ == '__main__':
     modules = package()
     if '--modules' in sys.argv:
         for name, row in modules.items():
-            print(f"{name:45} {row['lines']:5} lines {row['assignments']:4} assignments {row['comprehensions']:4} comprehensions")
+            print(
+                f"{name:45} {row['lines']:5} lines {row['assignments']:4} assignments {row['comprehensions']:4} comprehensions"
+            )
     found = density(list(modules.values()))
-    print('Per 1,000 lines: ' + ', '.join(f'{found[k]:.1f} {k} (at most {limit})' for k, limit in LIMITS.items()))
+    print(
+        'Per 1,000 lines: '
+        + ', '.join(f'{found[k]:.1f} {k} (at most {limit})' for k, limit in LIMITS.items())
+    )

@@ -2,13 +2,29 @@ import pytest
 from support.trainings import CLI, SMALL, STAGES, call
 
 def pytest_addoption(parser):
-    parser.addoption('--every-page', action='store_true', help="run every page of the course in JupyterLab, cell by cell (about a quarter of an hour)")
-    parser.addoption('--photographs', metavar='FOLDER', help="keep the pages' screenshots and the seconds of their cells here")
+    parser.addoption(
+        '--every-page',
+        action='store_true',
+        help="run every page of the course in JupyterLab, cell by cell (about a quarter of an hour)",
+    )
+    parser.addoption(
+        '--photographs',
+        metavar='FOLDER',
+        help="keep the pages' screenshots and the seconds of their cells here",
+    )
 
 
 @pytest.fixture(scope='session')
 def prepared(tmp_path_factory):
     "A run of `SMALL` up to the teacher; trainings of students start from copies of it."
-    folder = tmp_path_factory.mktemp('runs')/'prepared'
-    call(CLI[0], '-c', 'import sys\nfrom vidlankd_nb.cli import main\nfor stage in sys.argv[1].split(): main([stage, *sys.argv[2:]])', ' '.join(STAGES), *SMALL, '--out', folder)
+    folder = tmp_path_factory.mktemp('runs') / 'prepared'
+    call(
+        CLI[0],
+        '-c',
+        'import sys\nfrom vidlankd_nb.cli import main\nfor stage in sys.argv[1].split(): main([stage, *sys.argv[2:]])',
+        ' '.join(STAGES),
+        *SMALL,
+        '--out',
+        folder,
+    )
     return folder

@@ -1,4 +1,5 @@
 """The house is in order: imports point left, links lead somewhere, pages hold no errors and nothing is left to do."""
+
 import ast
 import io
 import json
@@ -16,12 +17,18 @@ from pages import stored
 root = Path(__file__).parent.parent
 
 
-def pages(): return [p for p in sorted((root/'nbs').rglob('*.ipynb')) if '.ipynb_checkpoints' not in p.parts]
+def pages():
+    return [p for p in sorted((root / 'nbs').rglob('*.ipynb')) if '.ipynb_checkpoints' not in p.parts]
 
 
 def test_imports_point_to_earlier_pages():
     order = {m: i for i, m in enumerate(house.notebooks())}
-    later = [(m, d) for m, to in house.imports().items() for d in to if order[d] > order[m] and not d.startswith('bench.')]
+    later = [
+        (m, d)
+        for m, to in house.imports().items()
+        for d in to
+        if order[d] > order[m] and not d.startswith('bench.')
+    ]
     assert not later, f'imports of later pages: {later}'
 
 
@@ -33,8 +40,11 @@ def test_the_house_has_at_most_ten_floors():
 
 def test_a_module_fits_a_reading():
     "No module of the package has more than five hundred lines."
-    long = {str(p.relative_to(root)): n for p in sorted((root/'vidlankd_nb').rglob('*.py'))
-            if p.name != '_modidx.py' and (n := len(p.read_text(encoding='utf-8').splitlines())) > 500}
+    long = {
+        str(p.relative_to(root)): n
+        for p in sorted((root / 'vidlankd_nb').rglob('*.py'))
+        if p.name != '_modidx.py' and (n := len(p.read_text(encoding='utf-8').splitlines())) > 500
+    }
     assert not long, long
 
 
@@ -42,10 +52,14 @@ def public_names():
     "Public name -> modules that define it."
     found = {}
     for module in house.notebooks():
-        tree = ast.parse((root/'vidlankd_nb'/(module.replace('.', '/') + '.py')).read_text(encoding='utf-8'))
+        tree = ast.parse(
+            (root / 'vidlankd_nb' / (module.replace('.', '/') + '.py')).read_text(encoding='utf-8')
+        )
         for n in tree.body:
-            if not isinstance(n, ast.Assign) or ast.unparse(n.targets[0]) != '__all__': continue
-            for name in ast.literal_eval(n.value): found.setdefault(name, []).append(module)
+            if not isinstance(n, ast.Assign) or ast.unparse(n.targets[0]) != '__all__':
+                continue
+            for name in ast.literal_eval(n.value):
+                found.setdefault(name, []).append(module)
     return found
 
 
@@ -57,19 +71,25 @@ def test_a_public_name_is_defined_in_one_module():
 
 
 def test_the_drawing_of_the_house_is_of_today():
-    text = (root/'CONTRIBUTING.md').read_text(encoding='utf-8')
+    text = (root / 'CONTRIBUTING.md').read_text(encoding='utf-8')
     assert text == house.in_step(text), "CONTRIBUTING.md draws other imports: run 'make sync'"
 
 
 def test_every_module_has_its_page():
-    modules = {'.'.join(p.relative_to(root/'vidlankd_nb').with_suffix('').parts) for p in (root/'vidlankd_nb').rglob('*.py') if p.name not in ('__init__.py', '_modidx.py')}
+    modules = {
+        '.'.join(p.relative_to(root / 'vidlankd_nb').with_suffix('').parts)
+        for p in (root / 'vidlankd_nb').rglob('*.py')
+        if p.name not in ('__init__.py', '_modidx.py')
+    }
     assert modules == set(house.notebooks())
 
 
-def cells_of(page): return json.loads(page.read_text(encoding='utf-8'))['cells']
+def cells_of(page):
+    return json.loads(page.read_text(encoding='utf-8'))['cells']
 
 
-def code_of(page): return [''.join(c['source']) for c in cells_of(page) if c['cell_type'] == 'code']
+def code_of(page):
+    return [''.join(c['source']) for c in cells_of(page) if c['cell_type'] == 'code']
 
 
 @pytest.mark.parametrize('page', pages(), ids=lambda p: p.stem)
@@ -77,7 +97,8 @@ def test_a_name_is_defined_once_and_no_merge_is_left_over(page):
     cells, names = [''.join(c['source']) for c in cells_of(page)], []
     assert not [c for c in cells if re.search(r'^(<{7}|={7}$|>{7})', c, re.M)]
     for c in cells:
-        if c.startswith('#| export'): names += [n.name for n in ast.parse(c).body if isinstance(n, (ast.FunctionDef, ast.ClassDef))]
+        if c.startswith('#| export'):
+            names += [n.name for n in ast.parse(c).body if isinstance(n, (ast.FunctionDef, ast.ClassDef))]
     assert not [n for n, k in Counter(names).items() if k > 1]
 
 
@@ -86,25 +107,33 @@ def test_imports_have_cells_of_their_own(page):
     "What a page needs is seen at a glance."
     mixed = []
     for source in code_of(page):
-        if re.search(r'^#\|\s*(export|eval:\s*false)', source, re.M): continue
+        if re.search(r'^#\|\s*(export|eval:\s*false)', source, re.M):
+            continue
         tree = ast.parse(re.sub(r'^\s*[%!].*$', '', source, flags=re.M))
         imports = (ast.Import, ast.ImportFrom)
-        if any(isinstance(n, imports) for n in ast.walk(tree)) and not all(isinstance(n, (*imports, ast.FunctionDef, ast.ClassDef)) for n in tree.body): mixed.append(source)
+        if any(isinstance(n, imports) for n in ast.walk(tree)) and not all(
+            isinstance(n, (*imports, ast.FunctionDef, ast.ClassDef)) for n in tree.body
+        ):
+            mixed.append(source)
     assert not mixed, '\n---\n'.join(mixed)
 
 
 def course():
     "Notebooks in the course's order: the home page, then the site's contents."
-    rows = (root/'docs'/'contents.md').read_text(encoding='utf-8').splitlines()
+    rows = (root / 'docs' / 'contents.md').read_text(encoding='utf-8').splitlines()
     return ['index.ipynb', *[row for row in rows if row.endswith('.ipynb')]]
 
 
 def test_the_course_holds_every_page():
-    assert sorted(course()) == sorted(str(p.relative_to(root/'nbs')) for p in pages())
-    index = prose(root/'nbs'/'index.ipynb')
+    assert sorted(course()) == sorted(str(p.relative_to(root / 'nbs')) for p in pages())
+    index = prose(root / 'nbs' / 'index.ipynb')
     rows = re.findall(r'^\| \[\w+\]\(([\w/]+\.ipynb)\) \| (\d+) \|', index, re.M)
     assert [p for p, _ in rows] == [p for p in course() if p != 'index.ipynb' and not p.startswith('bench/')]
-    far = {p: (int(m), house.minutes(root/'nbs'/p)) for p, m in rows if abs(int(m) - house.minutes(root/'nbs'/p)) > 5}
+    far = {
+        p: (int(m), house.minutes(root / 'nbs' / p))
+        for p, m in rows
+        if abs(int(m) - house.minutes(root / 'nbs' / p)) > 5
+    }
     assert not far, f'index says how long a page takes (said, counted): {far}'
 
 
@@ -116,10 +145,15 @@ def test_a_page_opens_with_its_title_and_one_sentence(page):
 
 def test_the_picture_of_teacher_and_student_is_what_its_script_draws():
     import architecture
-    assert (root/'nbs'/'images'/'architecture.svg').read_text(encoding='utf-8') == architecture.svg
+
+    assert (root / 'nbs' / 'images' / 'architecture.svg').read_text(encoding='utf-8') == architecture.svg
 
 
-@pytest.mark.parametrize('page', [root/'nbs'/p for p in course() if p != 'index.ipynb' and not p.startswith('bench/')], ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    'page',
+    [root / 'nbs' / p for p in course() if p != 'index.ipynb' and not p.startswith('bench/')],
+    ids=lambda p: p.stem,
+)
 def test_a_lesson_has_an_aim_and_exercises_and_leads_on(page):
     cells = cells_of(page)
     source = [''.join(c['source']) for c in cells]
@@ -127,16 +161,23 @@ def test_a_lesson_has_an_aim_and_exercises_and_leads_on(page):
     turn = max(i for i, s in enumerate(source) if re.search(r'^## Your turn$', s, re.M))
     code = [(c, s) for c, s in zip(cells[turn:], source[turn:], strict=True) if c['cell_type'] == 'code']
     hidden = '\n'.join(s for _, s in code if s.startswith('#| hide'))
-    asked = {name: c for c, s in code if not s.startswith('#| hide') for name in re.findall(r'^def (check_\w+)\(', s, re.M)}
+    asked = {
+        name: c
+        for c, s in code
+        if not s.startswith('#| hide')
+        for name in re.findall(r'^def (check_\w+)\(', s, re.M)
+    }
     assert len(asked) >= 2
     for name, c in asked.items():
         assert f'{name}(' in hidden, f'{name} is tested by no hidden cell'
-        assert 'not yet' in json.dumps(c['outputs']), f'{name}: what is stored is the answer to a reader who has not answered'
+        assert 'not yet' in json.dumps(c['outputs']), (
+            f'{name}: what is stored is the answer to a reader who has not answered'
+        )
     assert "'right'" in hidden and 'not yet' in hidden
     text = '\n'.join(source[turn:])
     assert text.count('<details><summary>Solution</summary>') >= len(asked)
     onwards = re.search(r'^\*\*Next:\*\*.*?\]\(([^)#]+)', text, re.M)
-    assert onwards and (page.parent/onwards[1]).exists()
+    assert onwards and (page.parent / onwards[1]).exists()
 
 
 @pytest.mark.parametrize('page', pages(), ids=lambda p: p.stem)
@@ -151,51 +192,78 @@ def test_code_fits_the_page(page):
     "What a scroll bar hides is not read: 110 characters a line, comments behind the code and lines that are one string apart."
     long = []
     for source in code_of(page):
-        if re.search(r'^[%!]', source, re.M): continue
-        inside, code = set(), {}                                               # lines of strings; end of the code on each line
+        if re.search(r'^[%!]', source, re.M):
+            continue
+        inside, code = set(), {}  # lines of strings; end of the code on each line
         for t in tokenize.generate_tokens(io.StringIO(source).readline):
-            if t.type == tokenize.STRING and (t.start[0] != t.end[0] or not t.line[:t.start[1]].strip()): inside |= set(range(t.start[0], t.end[0] + 1))
-            if t.type not in (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE): code[t.end[0]] = max(code.get(t.end[0], 0), t.end[1])
-        long += [source.split('\n')[k-1] for k, end in code.items() if end > 110 and k not in inside]
+            if t.type == tokenize.STRING and (t.start[0] != t.end[0] or not t.line[: t.start[1]].strip()):
+                inside |= set(range(t.start[0], t.end[0] + 1))
+            if t.type not in (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE):
+                code[t.end[0]] = max(code.get(t.end[0], 0), t.end[1])
+        long += [source.split('\n')[k - 1] for k, end in code.items() if end > 110 and k not in inside]
     assert not long, '\n'.join(long)
 
 
 def test_the_front_page_shows_the_committed_figures():
     from vidlankd_nb.comparison import in_short
-    report = json.loads((root/'benchmarks'/'ablation'/'report.json').read_text(encoding='utf-8'))
-    text = (root/'README.md').read_text(encoding='utf-8')
+
+    report = json.loads((root / 'benchmarks' / 'ablation' / 'report.json').read_text(encoding='utf-8'))
+    text = (root / 'README.md').read_text(encoding='utf-8')
     assert in_short(report) in text and report['command'] in text
-    sst2 = json.loads((root/'benchmarks'/'sst2.json').read_text(encoding='utf-8'))
+    sst2 = json.loads((root / 'benchmarks' / 'sst2.json').read_text(encoding='utf-8'))
     assert sst2['command'] in text and f"| {sst2['model']} | {100 * sst2['value']:.1f} |" in text
 
 
-def links(text): return [m for m in re.findall(r'\]\(([^)\s]+)\)', re.sub(r'```.*?```|`[^`\n]*`', '', text, flags=re.S)) if not re.match(r'[a-z]+:', m)]
+def links(text):
+    return [
+        m
+        for m in re.findall(r'\]\(([^)\s]+)\)', re.sub(r'```.*?```|`[^`\n]*`', '', text, flags=re.S))
+        if not re.match(r'[a-z]+:', m)
+    ]
 
 
 def prose(p):
     "Markdown of a page or a text file."
     text = p.read_text(encoding='utf-8')
-    return '\n'.join(''.join(c['source']) for c in json.loads(text)['cells'] if c['cell_type'] == 'markdown') if p.suffix == '.ipynb' else text
+    return (
+        '\n'.join(''.join(c['source']) for c in json.loads(text)['cells'] if c['cell_type'] == 'markdown')
+        if p.suffix == '.ipynb'
+        else text
+    )
 
 
 def leads(p, link):
     "Is there a file, and in it a heading, where a link of page `p` leads?"
     name, _, anchor = link.partition('#')
-    to = p.parent/name if name else p
-    if not to.exists(): return False
-    return not anchor or anchor.lower() in {re.sub(r'[^\w\s-]', '', h.lower()).strip().replace(' ', '-') for h in re.findall(r'^#+ (.+)$', prose(to), re.M)}
+    to = p.parent / name if name else p
+    if not to.exists():
+        return False
+    return not anchor or anchor.lower() in {
+        re.sub(r'[^\w\s-]', '', h.lower()).strip().replace(' ', '-')
+        for h in re.findall(r'^#+ (.+)$', prose(to), re.M)
+    }
 
 
 def test_links_lead_somewhere():
-    texts = {p: prose(p) for p in [*root.glob('*.md'), *(root/'data_samples').glob('*.md'), *pages()]}
-    lost = [f'{p.relative_to(root)}: {link}' for p, text in texts.items() for link in links(text) if not leads(p, link)]
+    texts = {p: prose(p) for p in [*root.glob('*.md'), *(root / 'data_samples').glob('*.md'), *pages()]}
+    lost = [
+        f'{p.relative_to(root)}: {link}'
+        for p, text in texts.items()
+        for link in links(text)
+        if not leads(p, link)
+    ]
     assert sum(len(links(t)) for t in texts.values()) > 10
     assert not lost, '\n'.join(lost)
 
 
 def test_links_of_pages_hold_wherever_a_page_is_read():
     "JupyterLab, GitHub and the site each name a heading's anchor in a way of their own, and a site knows nothing outside nbs/: a page leads to pages and pictures, and names a section in words."
-    odd = [f'{p.relative_to(root)}: {link}' for p in pages() for link in links(prose(p)) if '#' in link or not (p.parent/link).resolve().is_relative_to(root/'nbs')]
+    odd = [
+        f'{p.relative_to(root)}: {link}'
+        for p in pages()
+        for link in links(prose(p))
+        if '#' in link or not (p.parent / link).resolve().is_relative_to(root / 'nbs')
+    ]
     assert not odd, '\n'.join(odd)
 
 
@@ -206,18 +274,32 @@ def test_a_page_shows_its_results(page):
     assert not [o for o in shown if o['output_type'] == 'error']
     assert shown or len(code) < 4, 'no stored outputs: a reader on the web sees no result'
     assert page.stat().st_size < 1_500_000
-    text = json.dumps([o.get('text') or {k: v for k, v in o.get('data', {}).items() if k.startswith('text/')} for o in shown])
-    assert not re.search(r'0x[0-9a-f]{8,}|/tmp/|/home/|/work/|/root/', text), 'an address or a path of one machine in an output'
+    text = json.dumps(
+        [
+            o.get('text') or {k: v for k, v in o.get('data', {}).items() if k.startswith('text/')}
+            for o in shown
+        ]
+    )
+    assert not re.search(r'0x[0-9a-f]{8,}|/tmp/|/home/|/work/|/root/', text), (
+        'an address or a path of one machine in an output'
+    )
 
 
-@pytest.mark.parametrize('form', sorted((root/'.github'/'ISSUE_TEMPLATE').glob('*.yml')), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    'form', sorted((root / '.github' / 'ISSUE_TEMPLATE').glob('*.yml')), ids=lambda p: p.stem
+)
 def test_issue_forms_say_what_they_mean(form):
     "A comma in an unquoted value of {…} would make a key of what follows it."
     asked = yaml.safe_load(form.read_text(encoding='utf-8'))
     assert {'name', 'description', 'body'} <= set(asked)
-    for part in asked['body']: assert set(part['attributes']) <= {'label', 'description', 'render'} and all(part['attributes'].values()), part
+    for part in asked['body']:
+        assert set(part['attributes']) <= {'label', 'description', 'render'} and all(
+            part['attributes'].values()
+        ), part
 
 
 def test_nothing_is_left_to_do():
-    found = subprocess.run(['git', 'grep', '-nE', 'TO' + 'DO|FIX' + 'ME'], cwd=root, capture_output=True, text=True).stdout.splitlines()
+    found = subprocess.run(
+        ['git', 'grep', '-nE', 'TO' + 'DO|FIX' + 'ME'], cwd=root, capture_output=True, text=True
+    ).stdout.splitlines()
     assert not found, '\n'.join(found)

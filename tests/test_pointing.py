@@ -1,4 +1,5 @@
 "Scores of pointing on rows that are right, wrong and random, against a timetable written by hand or by the toy world."
+
 import json
 from types import SimpleNamespace
 
@@ -14,24 +15,34 @@ WORLD = World(noun_clips=192, generic_clips=10, two_event_clips=200, sentences=2
 
 
 @pytest.fixture(scope='module')
-def world(tmp_path_factory): return generate(tmp_path_factory.mktemp('w')/'world', WORLD, seed=5)
+def world(tmp_path_factory):
+    return generate(tmp_path_factory.mktemp('w') / 'world', WORLD, seed=5)
 
 
 @pytest.fixture(scope='module')
 def data(world):
     "All clips as pairs: their times and words, without features."
-    captions = json.loads((world/'caption.json').read_text())
-    pairs = [SimpleNamespace(video=v, start=s, text=t, times=s + np.arange(round((e - s)*8))/8) for v, c in captions.items() for s, e, t in zip(c['start'], c['end'], c['text'], strict=True)]
+    captions = json.loads((world / 'caption.json').read_text())
+    pairs = [
+        SimpleNamespace(video=v, start=s, text=t, times=s + np.arange(round((e - s) * 8)) / 8)
+        for v, c in captions.items()
+        for s, e, t in zip(c['start'], c['end'], c['text'], strict=True)
+    ]
+
     class Data:
-        def __len__(self): return len(pairs)
-    d = Data(); d.pairs, d.cfg = pairs, Pairs(max_frames=16)
+        def __len__(self):
+            return len(pairs)
+
+    d = Data()
+    d.pairs, d.cfg = pairs, Pairs(max_frames=16)
     return d
 
 
 def rows(data, wanted, right=True):
     "Rows that peak where they should, or anywhere else."
     out = [np.zeros((len(p.text.split()), len(p.times))) for p in data.pairs]
-    for a in wanted: out[a.pair][a.word, np.flatnonzero(a.right == right)[0]] = 1
+    for a in wanted:
+        out[a.pair][a.word, np.flatnonzero(a.right == right)[0]] = 1
     return out
 
 
@@ -40,63 +51,95 @@ def test_right_is_one_and_wrong_is_nought(data, world):
         wanted = [a for a in aims(data, world) if a.kind == kind]
         for right in (True, False):
             found = hit_rates(rows(data, wanted, right), wanted, 20)[kind]
-            assert (found['mean'], found['low'], found['high']) == (right,)*3
-        assert found['n'] == len({a.pair for a in wanted}) and found['chance'] == (.5 if kind in ('noun', 'verb') else pytest.approx(.3, abs=.03))
+            assert (found['mean'], found['low'], found['high']) == (right,) * 3
+        assert found['n'] == len({a.pair for a in wanted}) and found['chance'] == (
+            0.5 if kind in ('noun', 'verb') else pytest.approx(0.3, abs=0.03)
+        )
 
 
 def test_random_rows_score_as_chance(data, world):
     wanted, rng = aims(data, world), np.random.default_rng(0)
     found = [hit_rates([rng.random(r.shape) for r in rows(data, wanted)], wanted, 5) for _ in range(20)]
-    for kind in ('noun', 'verb', 'event'): assert np.mean([f[kind]['mean'] for f in found]) == pytest.approx(found[0][kind]['chance'], abs=.04)
+    for kind in ('noun', 'verb', 'event'):
+        assert np.mean([f[kind]['mean'] for f in found]) == pytest.approx(found[0][kind]['chance'], abs=0.04)
 
 
 def test_what_is_asked(data, world):
-    names, events = json.loads((world/'probes.json').read_text())['names'], json.loads((world/'events.json').read_text())
-    captions = json.loads((world/'caption.json').read_text())
+    names, events = (
+        json.loads((world / 'probes.json').read_text())['names'],
+        json.loads((world / 'events.json').read_text()),
+    )
+    captions = json.loads((world / 'caption.json').read_text())
     wanted = aims(data, world)
-    assert 150 < len({a.pair for a in wanted}) < 200                   # clips of one event are not asked, nor what happens twice
+    assert (
+        150 < len({a.pair for a in wanted}) < 200
+    )  # clips of one event are not asked, nor what happens twice
     for a in wanted:
         p = data.pairs[a.pair]
         word, entries = p.text.split()[a.word], events[p.video][captions[p.video]['start'].index(p.start)]
         assert len(p.times) == 16 and (word in names) == (a.kind == 'noun')
-        if a.kind in ('noun', 'verb'): assert a.right.sum() == 8 and a.right[:8].all() != a.right[8:].all()
+        if a.kind in ('noun', 'verb'):
+            assert a.right.sum() == 8 and a.right[:8].all() != a.right[8:].all()
         else:
             (e,) = [e for e in entries if e['event'] == word]
-            assert set(np.flatnonzero((p.times >= e['start']) & (p.times < e['end']))) < set(np.flatnonzero(a.right)) and a.right.sum() == 5
-        if a.kind == 'verb' and entries[0]['noun'] in names: assert len({e['event'] for e in entries if e['word']}) == 2
+            assert (
+                set(np.flatnonzero((p.times >= e['start']) & (p.times < e['end'])))
+                < set(np.flatnonzero(a.right))
+                and a.right.sum() == 5
+            )
+        if a.kind == 'verb' and entries[0]['noun'] in names:
+            assert len({e['event'] for e in entries if e['word']}) == 2
 
 
 def test_auc_and_bootstrap():
     rng = np.random.default_rng(0)
-    scores, positive = rng.integers(0, 5, 40), rng.random(40) < .4
-    pairs = [(a > b) + (a == b)/2 for a in scores[positive] for b in scores[~positive]]
+    scores, positive = rng.integers(0, 5, 40), rng.random(40) < 0.4
+    pairs = [(a > b) + (a == b) / 2 for a in scores[positive] for b in scores[~positive]]
     assert auc(scores, positive) == pytest.approx(np.mean(pairs)) and np.isnan(auc(scores, np.ones(40, bool)))
     groups = [rng.normal(3, 1, 4) for _ in range(100)]
     found = bootstrap(groups, np.mean)
-    assert found['low'] < found['mean'] < found['high'] and found['n'] == 100 and .05 < found['high'] - found['low'] < .6
+    assert (
+        found['low'] < found['mean'] < found['high']
+        and found['n'] == 100
+        and 0.05 < found['high'] - found['low'] < 0.6
+    )
     assert found == bootstrap(groups, np.mean)
 
 
 def test_nothing_to_score_and_nothing_to_read(data, world):
-    with pytest.raises(UserError, match='teacher.word_weight'): word_rows(SimpleNamespace(config=SimpleNamespace(has_words=False)), data)
+    with pytest.raises(UserError, match='teacher.word_weight'):
+        word_rows(SimpleNamespace(config=SimpleNamespace(has_words=False)), data)
+
     class Empty:
         pairs = []
-        def __len__(self): return 0
-    with pytest.raises(UserError, match='world.two_event_clips'): pointing_scores(None, Empty(), world)
+
+        def __len__(self):
+            return 0
+
+    with pytest.raises(UserError, match='world.two_event_clips'):
+        pointing_scores(None, Empty(), world)
 
 
 def test_a_table_for_people():
-    cell = dict(mean=.9, low=.85, high=.95, chance=.5)
-    table = show_scores({'words': {'noun': cell}, 'shuffled': {'noun': cell | {'mean': .5}}})
-    assert table.loc['words', 'noun'] == '0.90 (0.85–0.95)' and table.loc['chance', 'noun'] == '0.50' and list(table.index) == ['words', 'shuffled', 'chance']
+    cell = dict(mean=0.9, low=0.85, high=0.95, chance=0.5)
+    table = show_scores({'words': {'noun': cell}, 'shuffled': {'noun': cell | {'mean': 0.5}}})
+    assert (
+        table.loc['words', 'noun'] == '0.90 (0.85–0.95)'
+        and table.loc['chance', 'noun'] == '0.50'
+        and list(table.index) == ['words', 'shuffled', 'chance']
+    )
 
 
 def test_rows_are_those_that_the_teacher_is_shown(data, world):
     whole, wanted = {(a.pair, a.word, a.kind): a.right for a in aims(data, world)}, 8
     data.cfg.max_frames = wanted
-    try: half = aims(data, world)
-    finally: data.cfg.max_frames = 16
+    try:
+        half = aims(data, world)
+    finally:
+        data.cfg.max_frames = 16
     assert half and all(len(a.right) == min(wanted, len(whole[a.pair, a.word, a.kind])) for a in half)
     data.cfg.max_frames = 1
-    try: assert aims(data, world) == []      # a still points nowhere
-    finally: data.cfg.max_frames = 16
+    try:
+        assert aims(data, world) == []  # a still points nowhere
+    finally:
+        data.cfg.max_frames = 16

@@ -1,4 +1,5 @@
 """Text of any kind becomes the same examples; what is none is counted, named, and can be mended."""
+
 import bz2
 import gzip
 import json
@@ -17,7 +18,12 @@ from vidlankd_nb.evaluation.encoders import fingerprint
 from vidlankd_nb.files import UserError
 from vidlankd_nb.tokenizer import load_tokenizer
 
-LINES = [f'the {a} {b} rolls to the {c}' for a in ('red', 'big', 'small') for b in ('ball', 'box', 'nader') for c in ('left', 'right')]
+LINES = [
+    f'the {a} {b} rolls to the {c}'
+    for a in ('red', 'big', 'small')
+    for b in ('ball', 'box', 'nader')
+    for c in ('left', 'right')
+]
 TEXT = '\n'.join(LINES) + '\n'
 
 
@@ -28,29 +34,49 @@ def rows(folder, split='train'):
 
 @pytest.fixture
 def tok(tmp_path):
-    (tmp_path/'words.txt').write_text(TEXT)
-    return train_tokenizer([tmp_path/'words.txt'], 200)
+    (tmp_path / 'words.txt').write_text(TEXT)
+    return train_tokenizer([tmp_path / 'words.txt'], 200)
 
 
-def zst(data): return zstandard.ZstdCompressor().compress(data[:100]) + zstandard.ZstdCompressor().compress(data[100:])   # two frames
+def zst(data):
+    return zstandard.ZstdCompressor().compress(data[:100]) + zstandard.ZstdCompressor().compress(
+        data[100:]
+    )  # two frames
 
 
 RECORDS = ''.join(json.dumps({'id': i, 'text': line}) + '\n' for i, line in enumerate(LINES))
-PACKED = [('a.txt', TEXT.encode()), ('a.txt.gz', gzip.compress(TEXT[:90].encode()) + gzip.compress(TEXT[90:].encode())), ('a.txt.bz2', bz2.compress(TEXT.encode())), ('a.xz', lzma.compress(TEXT.encode())), ('a.txt.zst', zst(TEXT.encode())),
-          ('a.jsonl', RECORDS.encode()), ('a.jsonl.zst', zst(RECORDS.encode())), ('a.json.gz', gzip.compress(RECORDS.encode())), ('a.crlf', TEXT.replace('\n', '\r\n').encode('utf-8-sig'))]
+PACKED = [
+    ('a.txt', TEXT.encode()),
+    ('a.txt.gz', gzip.compress(TEXT[:90].encode()) + gzip.compress(TEXT[90:].encode())),
+    ('a.txt.bz2', bz2.compress(TEXT.encode())),
+    ('a.xz', lzma.compress(TEXT.encode())),
+    ('a.txt.zst', zst(TEXT.encode())),
+    ('a.jsonl', RECORDS.encode()),
+    ('a.jsonl.zst', zst(RECORDS.encode())),
+    ('a.json.gz', gzip.compress(RECORDS.encode())),
+    ('a.crlf', TEXT.replace('\n', '\r\n').encode('utf-8-sig')),
+]
 
 
 @pytest.mark.parametrize('packed', [False, True])
 @pytest.mark.parametrize('name,data', PACKED, ids=[p[0] for p in PACKED])
 def test_kinds_of_files_give_the_same_examples(tmp_path, tok, name, data, packed):
-    (tmp_path/name).write_bytes(data)
-    assert list(read_lines(tmp_path/name)) == LINES
-    m = build_corpus([tmp_path/name], tmp_path/'c', Corpus(block=12, packed=packed, valid_share=0), tokenizer=tok, part_bytes=1 << 20)
+    (tmp_path / name).write_bytes(data)
+    assert list(read_lines(tmp_path / name)) == LINES
+    m = build_corpus(
+        [tmp_path / name],
+        tmp_path / 'c',
+        Corpus(block=12, packed=packed, valid_share=0),
+        tokenizer=tok,
+        part_bytes=1 << 20,
+    )
     ids = [tok(line, add_special_tokens=False).input_ids for line in LINES]
     stream = [i for line in ids for i in line]
-    want = [stream[i:i+10] for i in range(0, len(stream) - 9, 10)] if packed else ids
-    got, lengths = rows(tmp_path/'c')
-    assert [r[1:n - 1] for r, n in zip(got, lengths, strict=True)] == want and m['counts']['text'] == len(LINES)
+    want = [stream[i : i + 10] for i in range(0, len(stream) - 9, 10)] if packed else ids
+    got, lengths = rows(tmp_path / 'c')
+    assert [r[1 : n - 1] for r, n in zip(got, lengths, strict=True)] == want and m['counts']['text'] == len(
+        LINES
+    )
 
 
 def test_parquet_and_data_sets(tmp_path, tok, monkeypatch):
@@ -58,34 +84,57 @@ def test_parquet_and_data_sets(tmp_path, tok, monkeypatch):
     import pandas as pd
     import pyarrow as pa
     import pyarrow.parquet as pq
-    pq.write_table(pa.table({'page': LINES, 'n': list(range(len(LINES)))}), tmp_path/'a.parquet', row_group_size=4)
+
+    pq.write_table(
+        pa.table({'page': LINES, 'n': list(range(len(LINES)))}), tmp_path / 'a.parquet', row_group_size=4
+    )
     data = datasets.Dataset.from_dict({'page': LINES})
-    datasets.DatasetDict(train=data, test=data.select([0])).save_to_disk(str(tmp_path/'d'))
+    datasets.DatasetDict(train=data, test=data.select([0])).save_to_disk(str(tmp_path / 'd'))
     cfg = Corpus(block=12, valid_share=0, field='page', split='train')
-    monkeypatch.setattr(datasets, 'load_dataset', lambda name, configuration, split, streaming: data if (name, configuration, split, streaming) == ('who/what', 'en', 'train', False) else 1/0)
+    monkeypatch.setattr(
+        datasets,
+        'load_dataset',
+        lambda name, configuration, split, streaming: (
+            data if (name, configuration, split, streaming) == ('who/what', 'en', 'train', False) else 1 / 0
+        ),
+    )
     monkeypatch.setattr('vidlankd_nb.texts.ROWS', 5)
     found = []
-    for k, (source, parts) in enumerate(((tmp_path/'a.parquet', 5), (tmp_path/'d', 4), ('who/what', 4))):
+    for k, (source, parts) in enumerate(((tmp_path / 'a.parquet', 5), (tmp_path / 'd', 4), ('who/what', 4))):
         c = Corpus(**{**vars(cfg), 'configuration': 'en'}) if source == 'who/what' else cfg
-        m = build_corpus([source], tmp_path/f'c{k}', c, tokenizer=tok, part_bytes=60)
+        m = build_corpus([source], tmp_path / f'c{k}', c, tokenizer=tok, part_bytes=60)
         assert len(m['parts']) == parts
-        found.append(rows(tmp_path/f'c{k}'))
+        found.append(rows(tmp_path / f'c{k}'))
     assert found[0] == found[1] == found[2] and len(found[0][0]) == len(LINES)
-    with pytest.raises(UserError, match="a.parquet has no column 'text': set field .corpus.field. to one of page, n"): build_corpus([tmp_path/'a.parquet'], tmp_path/'x', Corpus(block=12), tokenizer=tok)
-    with pytest.raises(UserError, match='has the splits train, test: set split'): build_corpus([tmp_path/'d'], tmp_path/'x', Corpus(block=12, field='page'), tokenizer=tok)
-    assert pd.read_parquet(tmp_path/'a.parquet').page.tolist() == LINES
+    with pytest.raises(
+        UserError, match="a.parquet has no column 'text': set field .corpus.field. to one of page, n"
+    ):
+        build_corpus([tmp_path / 'a.parquet'], tmp_path / 'x', Corpus(block=12), tokenizer=tok)
+    with pytest.raises(UserError, match='has the splits train, test: set split'):
+        build_corpus([tmp_path / 'd'], tmp_path / 'x', Corpus(block=12, field='page'), tokenizer=tok)
+    assert pd.read_parquet(tmp_path / 'a.parquet').page.tolist() == LINES
 
 
 def test_records_without_text_are_counted_and_are_no_word(tmp_path, tok):
-    records = [{'text': LINES[0]}, {'text': None}, {'text': ['a']}, {'text': 'two\nlines of text'}, [1], {'text': 7}]
-    (tmp_path/'a.jsonl').write_text('\n'.join(map(json.dumps, records)) + '\n')
-    m = build_corpus([tmp_path/'a.jsonl'], tmp_path/'c', Corpus(block=12, valid_share=0), tokenizer=tok)
+    records = [
+        {'text': LINES[0]},
+        {'text': None},
+        {'text': ['a']},
+        {'text': 'two\nlines of text'},
+        [1],
+        {'text': 7},
+    ]
+    (tmp_path / 'a.jsonl').write_text('\n'.join(map(json.dumps, records)) + '\n')
+    m = build_corpus([tmp_path / 'a.jsonl'], tmp_path / 'c', Corpus(block=12, valid_share=0), tokenizer=tok)
     assert m['counts']['no_text'] == 4 and m['counts']['text'] == 3 and 'records' not in m['counts']
-    named = [json.loads(line) for line in (tmp_path/'c'/'left_out.jsonl').read_text().splitlines()]
+    named = [json.loads(line) for line in (tmp_path / 'c' / 'left_out.jsonl').read_text().splitlines()]
     at = len(json.dumps(records[0])) + 1
-    assert named[0] == {'where': f"{tmp_path/'a.jsonl'} at byte {at:,}", 'reason': 'no_text'} and len(named) == 4
-    build_corpus([tmp_path/'a.jsonl'], tmp_path/'own', Corpus(block=12, valid_share=0))
-    assert 'none' not in load_tokenizer(tmp_path/'own'/'tokenizer').get_vocab()
+    assert (
+        named[0] == {'where': f"{tmp_path / 'a.jsonl'} at byte {at:,}", 'reason': 'no_text'}
+        and len(named) == 4
+    )
+    build_corpus([tmp_path / 'a.jsonl'], tmp_path / 'own', Corpus(block=12, valid_share=0))
+    assert 'none' not in load_tokenizer(tmp_path / 'own' / 'tokenizer').get_vocab()
 
 
 @pytest.mark.parametrize('name', ['a.txt', 'a.txt.gz', 'a.jsonl'])
@@ -95,100 +144,142 @@ def test_bytes_that_are_no_text(tmp_path, tok, name):
     lines = [b'{"text": "' + line + b'"}' for line in raw] if name == 'a.jsonl' else raw
     data = b'\n'.join(lines) + b'\n'
     place = data.index(b'\xff')
-    (tmp_path/name).write_bytes(gzip.compress(data) if name.endswith('gz') else data)
-    def build(errors, out): return build_corpus([tmp_path/name], tmp_path/out, Corpus(block=12, valid_share=0, errors=errors), tokenizer=tok)
-    with pytest.raises(UserError, match=f'{name} is not UTF-8 text at byte {place:,}: convert it'): build('strict', 'c')
-    assert build('skip', 'c')['counts'] | {'skipped': 1, 'text': 17} == build('skip', 'd')['counts']      # the build goes on under another rule
-    assert [json.loads(x) for x in (tmp_path/'c'/'left_out.jsonl').read_text().splitlines()] == [{'where': f'{tmp_path/name} at byte {place:,}', 'reason': 'skipped'}]
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith('gz') else data)
+
+    def build(errors, out):
+        return build_corpus(
+            [tmp_path / name], tmp_path / out, Corpus(block=12, valid_share=0, errors=errors), tokenizer=tok
+        )
+
+    with pytest.raises(UserError, match=f'{name} is not UTF-8 text at byte {place:,}: convert it'):
+        build('strict', 'c')
+    assert (
+        build('skip', 'c')['counts'] | {'skipped': 1, 'text': 17} == build('skip', 'd')['counts']
+    )  # the build goes on under another rule
+    assert [json.loads(x) for x in (tmp_path / 'c' / 'left_out.jsonl').read_text().splitlines()] == [
+        {'where': f'{tmp_path / name} at byte {place:,}', 'reason': 'skipped'}
+    ]
     assert build('replace', 'e')['counts']['replaced'] == 1
-    assert list(read_lines(tmp_path/name, cfg=Corpus(errors='replace'))) == [line.decode('utf-8', 'replace') for line in raw]
+    assert list(read_lines(tmp_path / name, cfg=Corpus(errors='replace'))) == [
+        line.decode('utf-8', 'replace') for line in raw
+    ]
 
 
 def test_half_a_character_in_a_record(tmp_path):
-    (tmp_path/'a.jsonl').write_text('{"text": "half \\ud83d of it"}\n{"text": "whole"}\n')
-    with pytest.raises(UserError, match='a.jsonl at byte 0 holds half a character'): list(read_lines(tmp_path/'a.jsonl'))
-    assert list(read_lines(tmp_path/'a.jsonl', cfg=Corpus(errors='skip'))) == ['whole']
-    assert list(read_lines(tmp_path/'a.jsonl', cfg=Corpus(errors='replace'))) == ['half ? of it', 'whole']
+    (tmp_path / 'a.jsonl').write_text('{"text": "half \\ud83d of it"}\n{"text": "whole"}\n')
+    with pytest.raises(UserError, match='a.jsonl at byte 0 holds half a character'):
+        list(read_lines(tmp_path / 'a.jsonl'))
+    assert list(read_lines(tmp_path / 'a.jsonl', cfg=Corpus(errors='skip'))) == ['whole']
+    assert list(read_lines(tmp_path / 'a.jsonl', cfg=Corpus(errors='replace'))) == ['half ? of it', 'whole']
 
 
 def test_a_mended_file_goes_on_and_keeps_finished_parts(tmp_path, tok):
-    tok.save_pretrained(tmp_path/'tok')
+    tok.save_pretrained(tmp_path / 'tok')
     raw = TEXT.encode()
     bad = raw[:400] + b'\xff' + raw[401:]
-    (tmp_path/'a.txt').write_bytes(raw)
-    (tmp_path/'b.txt').write_bytes(bad)
-    cfg = Corpus(block=12, valid_share=0.2, tokenizer=str(tmp_path/'tok'))
-    def build(out): return build_corpus([tmp_path/'a.txt', tmp_path/'b.txt'], tmp_path/out, cfg, part_bytes=150)
-    with pytest.raises(UserError, match='b.txt is not UTF-8 text at byte 400'): build('c')
-    kept = {p.name: p.stat().st_mtime_ns for p in (tmp_path/'c').glob('*.arrow')}
+    (tmp_path / 'a.txt').write_bytes(raw)
+    (tmp_path / 'b.txt').write_bytes(bad)
+    cfg = Corpus(block=12, valid_share=0.2, tokenizer=str(tmp_path / 'tok'))
+
+    def build(out):
+        return build_corpus([tmp_path / 'a.txt', tmp_path / 'b.txt'], tmp_path / out, cfg, part_bytes=150)
+
+    with pytest.raises(UserError, match='b.txt is not UTF-8 text at byte 400'):
+        build('c')
+    kept = {p.name: p.stat().st_mtime_ns for p in (tmp_path / 'c').glob('*.arrow')}
     assert len(kept) > 6
-    (tmp_path/'b.txt').write_bytes(raw[:390] + b'zebra\n' + raw[390:])      # mended, and longer
+    (tmp_path / 'b.txt').write_bytes(raw[:390] + b'zebra\n' + raw[390:])  # mended, and longer
     build('c')
-    now = {p.name: p.stat().st_mtime_ns for p in (tmp_path/'c').glob('*.arrow')}
+    now = {p.name: p.stat().st_mtime_ns for p in (tmp_path / 'c').glob('*.arrow')}
     assert {k: now[k] for k in kept} == kept, 'finished parts were made again'
     build('d')
-    assert {p.name: p.read_bytes() for p in (tmp_path/'c').glob('*.arrow')} == {p.name: p.read_bytes() for p in (tmp_path/'d').glob('*.arrow')}
-    (tmp_path/'a.txt').write_bytes(raw.upper())
-    with pytest.raises(UserError, match='another text'): build('c')      # finished: it belongs to its text
+    assert {p.name: p.read_bytes() for p in (tmp_path / 'c').glob('*.arrow')} == {
+        p.name: p.read_bytes() for p in (tmp_path / 'd').glob('*.arrow')
+    }
+    (tmp_path / 'a.txt').write_bytes(raw.upper())
+    with pytest.raises(UserError, match='another text'):
+        build('c')  # finished: it belongs to its text
 
 
 def test_a_part_whose_bytes_changed_is_made_again(tmp_path, tok):
-    tok.save_pretrained(tmp_path/'tok')
-    (tmp_path/'a.txt').write_bytes(TEXT.encode())
-    (tmp_path/'b.txt').write_bytes(b'\xff\n')
-    cfg = Corpus(block=12, valid_share=0, tokenizer=str(tmp_path/'tok'))
-    def build(out): return build_corpus([tmp_path/'a.txt', tmp_path/'b.txt'], tmp_path/out, cfg, part_bytes=150)
-    with pytest.raises(UserError, match='b.txt'): build('c')
-    (tmp_path/'a.txt').write_bytes(TEXT.replace('red', 'big').encode())
-    (tmp_path/'b.txt').write_bytes(b'the red box\n')
+    tok.save_pretrained(tmp_path / 'tok')
+    (tmp_path / 'a.txt').write_bytes(TEXT.encode())
+    (tmp_path / 'b.txt').write_bytes(b'\xff\n')
+    cfg = Corpus(block=12, valid_share=0, tokenizer=str(tmp_path / 'tok'))
+
+    def build(out):
+        return build_corpus([tmp_path / 'a.txt', tmp_path / 'b.txt'], tmp_path / out, cfg, part_bytes=150)
+
+    with pytest.raises(UserError, match='b.txt'):
+        build('c')
+    (tmp_path / 'a.txt').write_bytes(TEXT.replace('red', 'big').encode())
+    (tmp_path / 'b.txt').write_bytes(b'the red box\n')
     build('c'), build('d')
-    assert rows(tmp_path/'c') == rows(tmp_path/'d')
+    assert rows(tmp_path / 'c') == rows(tmp_path / 'd')
 
 
 def test_a_vocabulary_belongs_to_the_text_it_was_trained_on(tmp_path, monkeypatch):
     import vidlankd_nb.corpus as c
-    (tmp_path/'a.txt').write_text(TEXT)
-    def stop(*_): raise KeyboardInterrupt
+
+    (tmp_path / 'a.txt').write_text(TEXT)
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
     with monkeypatch.context() as m:
         m.setattr(c, 'encode_part', stop)
-        with pytest.raises(KeyboardInterrupt): build_corpus([tmp_path/'a.txt'], tmp_path/'c', Corpus(block=12))
-    (tmp_path/'a.txt').write_text(TEXT + 'zebra\n')
-    with pytest.raises(UserError, match='another text'): build_corpus([tmp_path/'a.txt'], tmp_path/'c', Corpus(block=12))
+        with pytest.raises(KeyboardInterrupt):
+            build_corpus([tmp_path / 'a.txt'], tmp_path / 'c', Corpus(block=12))
+    (tmp_path / 'a.txt').write_text(TEXT + 'zebra\n')
+    with pytest.raises(UserError, match='another text'):
+        build_corpus([tmp_path / 'a.txt'], tmp_path / 'c', Corpus(block=12))
 
 
 def test_a_long_line_takes_bounded_memory(tmp_path, tok):
     "Twelve megabytes without a line end; cut at spaces, no token is lost, and what Python holds is a small multiple of a piece."
     n = 2 << 20
-    with open(tmp_path/'long.txt', 'w') as f:
-        for _ in range(0, n, 1 << 16): f.write('the ba'*(1 << 16))
-    size = (tmp_path/'long.txt').stat().st_size
+    with open(tmp_path / 'long.txt', 'w') as f:
+        for _ in range(0, n, 1 << 16):
+            f.write('the ba' * (1 << 16))
+    size = (tmp_path / 'long.txt').stat().st_size
     assert size > 12e6
     tracemalloc.start()
     spaces = pieces = 0
-    for piece in read_lines(tmp_path/'long.txt'):
-        spaces += piece.count(' '); pieces += 1
+    for piece in read_lines(tmp_path / 'long.txt'):
+        spaces += piece.count(' ')
+        pieces += 1
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert spaces + pieces - 1 == n      # the space at which a piece is cut is stripped
+    assert spaces + pieces - 1 == n  # the space at which a piece is cut is stripped
     assert pieces == 13 and peak < 8 << 20
-    (tmp_path/'short.txt').write_text('the red ball ' * 200_000)
-    m = build_corpus([tmp_path/'short.txt'], tmp_path/'c', Corpus(block=128, packed=True, valid_share=0), tokenizer=tok, part_bytes=1 << 20)
+    (tmp_path / 'short.txt').write_text('the red ball ' * 200_000)
+    m = build_corpus(
+        [tmp_path / 'short.txt'],
+        tmp_path / 'c',
+        Corpus(block=128, packed=True, valid_share=0),
+        tokenizer=tok,
+        part_bytes=1 << 20,
+    )
     assert m['counts']['cut_lines'] == 2 and m['counts']['text'] == 3
-    assert m['counts']['train_examples']*126 + m['counts']['dropped_tokens'] == 600_000
+    assert m['counts']['train_examples'] * 126 + m['counts']['dropped_tokens'] == 600_000
 
 
 @pytest.mark.parametrize('packed', [False, True])
 def test_special_tokens_spelled_in_a_text_are_text(tmp_path, packed):
-    lines = ['the red ball rolls', 'the [MASK] ball [SEP] rolls [PAD] left', 'a [CLS] b [UNK]']*10
-    (tmp_path/'t.txt').write_text('\n'.join(lines))
-    build_corpus([tmp_path/'t.txt'], tmp_path/'c', Corpus(block=24, packed=packed, valid_share=0, vocab_size=200))
-    tok = load_tokenizer(tmp_path/'c'/'tokenizer')
-    ids, lengths = rows(tmp_path/'c')
-    inner = [r[1:n - 1] for r, n in zip(ids, lengths, strict=True)]
+    lines = ['the red ball rolls', 'the [MASK] ball [SEP] rolls [PAD] left', 'a [CLS] b [UNK]'] * 10
+    (tmp_path / 't.txt').write_text('\n'.join(lines))
+    build_corpus(
+        [tmp_path / 't.txt'], tmp_path / 'c', Corpus(block=24, packed=packed, valid_share=0, vocab_size=200)
+    )
+    tok = load_tokenizer(tmp_path / 'c' / 'tokenizer')
+    ids, lengths = rows(tmp_path / 'c')
+    inner = [r[1 : n - 1] for r, n in zip(ids, lengths, strict=True)]
     assert not {i for r in inner for i in r} & set(tok.all_special_ids)
     text = ' '.join(tok.convert_ids_to_tokens(inner[1])).replace(' ##', '') if not packed else ''
     assert packed or text == 'the [ mask ] ball [ sep ] rolls [ pad ] left'
-    assert tok('[MASK]', add_special_tokens=False).input_ids == [tok.mask_token_id]      # for people who ask a model, it is the mask
+    assert tok('[MASK]', add_special_tokens=False).input_ids == [
+        tok.mask_token_id
+    ]  # for people who ask a model, it is the mask
 
 
 def test_special_tokens_spelled_in_a_caption_are_text(tmp_path, tok):
@@ -196,14 +287,17 @@ def test_special_tokens_spelled_in_a_caption_are_text(tmp_path, tok):
 
     from vidlankd_nb.config import Pairs
     from vidlankd_nb.pairs import assemble, make_pairs
-    make_store(tmp_path/'f', 1)
-    train, *_ = make_pairs(tmp_path/'f', {'v000': caption((0, 3, 'the [MASK] ball'))}, Pairs(valid_share=0), tmp_path/'p')
+
+    make_store(tmp_path / 'f', 1)
+    train, *_ = make_pairs(
+        tmp_path / 'f', {'v000': caption((0, 3, 'the [MASK] ball'))}, Pairs(valid_share=0), tmp_path / 'p'
+    )
     got = assemble(train, tok, Pairs(), [0])
     assert tok.mask_token_id not in got['ids'] and tok.sep_token_id == got['ids'][0, got['tokens'][0] - 1]
 
 
 def test_the_short_way_gives_the_library_s_ids(tok):
-    lines = [*LINES, '', 'Ünknown ☃ words', 'a  b\tc', 'x'*300]
+    lines = [*LINES, '', 'Ünknown ☃ words', 'a  b\tc', 'x' * 300]
     assert encoder(tok)(lines) == tok(lines, add_special_tokens=False).input_ids
     assert isinstance(tok.backend_tokenizer, Tokenizer) and not tok.backend_tokenizer.encode_special_tokens
 
@@ -212,45 +306,89 @@ def test_a_slow_tokenizer_works(tmp_path, tok):
     "One in Python: the same build, and a fingerprint that another vocabulary changes."
     transformers = pytest.importorskip('transformers')
     base = getattr(transformers, 'CanineTokenizer', None)
-    if base is None: pytest.skip('no tokenizer in Python in this version')
+    if base is None:
+        pytest.skip('no tokenizer in Python in this version')
     slow = base()
     assert getattr(slow, 'backend_tokenizer', None) is None
-    slow.save_pretrained(tmp_path/'slow')
-    again = load_tokenizer(tmp_path/'slow')
-    assert fingerprint(again) == fingerprint(load_tokenizer(tmp_path/'slow')) != fingerprint(tok)
-    (tmp_path/'t.txt').write_text('red ball\n'*5)
-    m = build_corpus([tmp_path/'t.txt'], tmp_path/'c', Corpus(block=12, valid_share=0, tokenizer=str(tmp_path/'slow')))
+    slow.save_pretrained(tmp_path / 'slow')
+    again = load_tokenizer(tmp_path / 'slow')
+    assert fingerprint(again) == fingerprint(load_tokenizer(tmp_path / 'slow')) != fingerprint(tok)
+    (tmp_path / 't.txt').write_text('red ball\n' * 5)
+    m = build_corpus(
+        [tmp_path / 't.txt'],
+        tmp_path / 'c',
+        Corpus(block=12, valid_share=0, tokenizer=str(tmp_path / 'slow')),
+    )
     assert m['counts']['train_examples'] == 5
-    assert [r[1:n - 1] for r, n in zip(*rows(tmp_path/'c'), strict=True)][0] == [ord(c) for c in 'red ball']
+    assert [r[1 : n - 1] for r, n in zip(*rows(tmp_path / 'c'), strict=True)][0] == [
+        ord(c) for c in 'red ball'
+    ]
 
 
 def test_linked_folders_are_followed_and_loops_are_cut(tmp_path):
-    (tmp_path/'real').mkdir(), (tmp_path/'text').mkdir()
-    (tmp_path/'real'/'a.txt').write_text('linked\n')
-    (tmp_path/'text'/'b.txt').write_text('here\n')
-    (tmp_path/'text'/'more').symlink_to(tmp_path/'real')
-    (tmp_path/'real'/'loop').symlink_to(tmp_path/'text')
+    (tmp_path / 'real').mkdir(), (tmp_path / 'text').mkdir()
+    (tmp_path / 'real' / 'a.txt').write_text('linked\n')
+    (tmp_path / 'text' / 'b.txt').write_text('here\n')
+    (tmp_path / 'text' / 'more').symlink_to(tmp_path / 'real')
+    (tmp_path / 'real' / 'loop').symlink_to(tmp_path / 'text')
     from vidlankd_nb.texts import text_files
-    assert [f.name for f in text_files([tmp_path/'text'])] == ['b.txt', 'a.txt']
+
+    assert [f.name for f in text_files([tmp_path / 'text'])] == ['b.txt', 'a.txt']
 
 
 def test_damaged_files_are_named(tmp_path):
-    whole = gzip.compress(''.join(f'{i} line\n' for i in np.random.default_rng(0).integers(0, 1 << 60, 5000)).encode())
-    (tmp_path/'half.gz').write_bytes(whole[:len(whole)//2])
-    (tmp_path/'no.zst').write_bytes(b'not packed')
-    (tmp_path/'no.parquet').write_bytes(b'not parquet')
+    whole = gzip.compress(
+        ''.join(f'{i} line\n' for i in np.random.default_rng(0).integers(0, 1 << 60, 5000)).encode()
+    )
+    (tmp_path / 'half.gz').write_bytes(whole[: len(whole) // 2])
+    (tmp_path / 'no.zst').write_bytes(b'not packed')
+    (tmp_path / 'no.parquet').write_bytes(b'not parquet')
     for name in ('half.gz', 'no.zst', 'no.parquet'):
-        with pytest.raises(UserError, match=f'{name} cannot be read'): list(read_lines(tmp_path/name))
-    (tmp_path/'torn.jsonl').write_text('{"text": "a"}\n{"text": \n')
-    with pytest.raises(UserError, match='torn.jsonl at byte 14 is no line of JSON'): list(read_lines(tmp_path/'torn.jsonl'))
-    assert list(read_lines(tmp_path/'torn.jsonl', cfg=Corpus(errors='skip'))) == ['a']
+        with pytest.raises(UserError, match=f'{name} cannot be read'):
+            list(read_lines(tmp_path / name))
+    (tmp_path / 'torn.jsonl').write_text('{"text": "a"}\n{"text": \n')
+    with pytest.raises(UserError, match='torn.jsonl at byte 14 is no line of JSON'):
+        list(read_lines(tmp_path / 'torn.jsonl'))
+    assert list(read_lines(tmp_path / 'torn.jsonl', cfg=Corpus(errors='skip'))) == ['a']
 
 
 def test_the_command_line(tmp_path):
-    with gzip.open(tmp_path/'a.jsonl.gz', 'wt') as f: f.writelines(json.dumps({'page': line}) + '\n' for line in [*LINES, None])
-    said = call(*CLI, 'corpus', tmp_path/'a.jsonl.gz', '--field', 'page', '--tokenizer', 'train', '--block', '12', '--out', tmp_path/'c', '--processes', '1').stdout
+    with gzip.open(tmp_path / 'a.jsonl.gz', 'wt') as f:
+        f.writelines(json.dumps({'page': line}) + '\n' for line in [*LINES, None])
+    said = call(
+        *CLI,
+        'corpus',
+        tmp_path / 'a.jsonl.gz',
+        '--field',
+        'page',
+        '--tokenizer',
+        'train',
+        '--block',
+        '12',
+        '--out',
+        tmp_path / 'c',
+        '--processes',
+        '1',
+    ).stdout
     assert 'from 18 lines' in said and '1 records without text' in said and 'left_out.jsonl' in said
-    assert "has no column 'text'" in refused(*CLI, 'corpus', tmp_path/'a.jsonl.gz', '--block', '12', '--out', tmp_path/'d')
-    (tmp_path/'l.txt').write_bytes(b'caf\xe9 au lait\n' + TEXT.encode())
-    assert 'l.txt is not UTF-8 text at byte 3' in refused(*CLI, 'corpus', tmp_path/'l.txt', '--block', '12', '--out', tmp_path/'e')
-    assert '1 lines or texts with bytes that are no text, replaced' in call(*CLI, 'corpus', tmp_path/'l.txt', '--errors', 'replace', '--block', '12', '--out', tmp_path/'e').stdout
+    assert "has no column 'text'" in refused(
+        *CLI, 'corpus', tmp_path / 'a.jsonl.gz', '--block', '12', '--out', tmp_path / 'd'
+    )
+    (tmp_path / 'l.txt').write_bytes(b'caf\xe9 au lait\n' + TEXT.encode())
+    assert 'l.txt is not UTF-8 text at byte 3' in refused(
+        *CLI, 'corpus', tmp_path / 'l.txt', '--block', '12', '--out', tmp_path / 'e'
+    )
+    assert (
+        '1 lines or texts with bytes that are no text, replaced'
+        in call(
+            *CLI,
+            'corpus',
+            tmp_path / 'l.txt',
+            '--errors',
+            'replace',
+            '--block',
+            '12',
+            '--out',
+            tmp_path / 'e',
+        ).stdout
+    )

@@ -1,4 +1,5 @@
 "Which words captions cover, on ordinary and on broken files."
+
 import json
 from collections import Counter
 from pathlib import Path
@@ -10,76 +11,136 @@ from support.trainings import CLI, python
 from vidlankd_nb.files import UserError
 from vidlankd_nb.vocabulary import coverage, vocabulary_of_run, word_gap, word_interval, words
 
-SAMPLES = Path(__file__).parent.parent/'data_samples'/'toyworld'
+SAMPLES = Path(__file__).parent.parent / 'data_samples' / 'toyworld'
 
 
-def vidlankd(*args): return python(*CLI[1:], 'vocabulary', *args)
+def vidlankd(*args):
+    return python(*CLI[1:], 'vocabulary', *args)
 
 
 def refused(*args):
     out = vidlankd(*args)
-    assert out.returncode == 2 and 'Traceback' not in out.stderr and len(out.stderr.strip().splitlines()) == 1, (out.returncode, out.stderr)
+    assert (
+        out.returncode == 2 and 'Traceback' not in out.stderr and len(out.stderr.strip().splitlines()) == 1
+    ), (out.returncode, out.stderr)
     return out.stderr
 
 
 def test_files(tmp_path):
-    out = vidlankd(SAMPLES/'caption.json', SAMPLES/'text'/'corpus.txt', '--out', tmp_path/'v')
+    out = vidlankd(SAMPLES / 'caption.json', SAMPLES / 'text' / 'corpus.txt', '--out', tmp_path / 'v')
     assert out.returncode == 0, out.stderr
-    found = json.loads((tmp_path/'v'/'vocabulary.json').read_text())
-    assert (tmp_path/'v'/'vocabulary.png').read_bytes()[:4] == b'\x89PNG'
-    said = {w for c in json.loads((SAMPLES/'caption.json').read_text()).values() for t in c['text'] for w in t.split()}
-    text = Counter((SAMPLES/'text'/'corpus.txt').read_text().split())
+    found = json.loads((tmp_path / 'v' / 'vocabulary.json').read_text())
+    assert (tmp_path / 'v' / 'vocabulary.png').read_bytes()[:4] == b'\x89PNG'
+    said = {
+        w
+        for c in json.loads((SAMPLES / 'caption.json').read_text()).values()
+        for t in c['text']
+        for w in t.split()
+    }
+    text = Counter((SAMPLES / 'text' / 'corpus.txt').read_text().split())
     end = found['curve'][-1]
     assert end['captions'] == found['captions'] == 1440 and end['own']['mean'] == len(said)
-    assert end['types']['low'] == pytest.approx(len(said & set(text)) / len(text)) == pytest.approx(end['types']['high'])
+    assert (
+        end['types']['low']
+        == pytest.approx(len(said & set(text)) / len(text))
+        == pytest.approx(end['types']['high'])
+    )
     assert end['tokens']['mean'] == pytest.approx(sum(text[w] for w in said & set(text)) / text.total())
     assert dict(found['uncovered']).keys() <= set(text) - said
-    for key in ('types', 'tokens', 'own'): assert all(a[key]['mean'] <= b[key]['mean'] and b[key]['low'] - 1e-9 <= b[key]['mean'] <= b[key]['high'] + 1e-9 for a, b in zip(found['curve'], found['curve'][1:], strict=False))
+    for key in ('types', 'tokens', 'own'):
+        assert all(
+            a[key]['mean'] <= b[key]['mean']
+            and b[key]['low'] - 1e-9 <= b[key]['mean'] <= b[key]['high'] + 1e-9
+            for a, b in zip(found['curve'], found['curve'][1:], strict=False)
+        )
 
 
 def test_the_same_seed_the_same_curve():
-    captions, text = {'v': {'text': [f'word{chr(97 + i)} thing{chr(97 + i % 3)}' for i in range(20)]}}, Counter({'worda': 2, 'thinga': 1, 'thingb': 5})
-    assert coverage(captions, text, seed=1) == coverage(captions, text, seed=1) != coverage(captions, text, seed=2)
+    captions, text = (
+        {'v': {'text': [f'word{chr(97 + i)} thing{chr(97 + i % 3)}' for i in range(20)]}},
+        Counter({'worda': 2, 'thinga': 1, 'thingb': 5}),
+    )
+    assert (
+        coverage(captions, text, seed=1)
+        == coverage(captions, text, seed=1)
+        != coverage(captions, text, seed=2)
+    )
 
 
 def test_words():
-    assert words("Straße don't CAFÉ naïve 12th <unk> @-@ x_y") == ['straße', 'don', 't', 'café', 'naïve', 'th', 'x', 'y']
+    assert words("Straße don't CAFÉ naïve 12th <unk> @-@ x_y") == [
+        'straße',
+        'don',
+        't',
+        'café',
+        'naïve',
+        'th',
+        'x',
+        'y',
+    ]
 
 
 def test_broken_captions_are_counted(tmp_path):
-    (tmp_path/'c.json').write_text(json.dumps({'a': {'text': ['the ball', '', None, '12 34']}, 'b': {'start': []}, 'c': [1], 'd': {'text': 'the'}}))
-    (tmp_path/'t.txt').write_text('the ball and the dog\n')
-    out = vidlankd(tmp_path/'c.json', tmp_path/'t.txt', '--out', tmp_path/'v')
-    assert out.returncode == 0 and '3 captions without words' in out.stdout and '3 videos without a list of texts' in out.stdout
-    assert json.loads((tmp_path/'v'/'vocabulary.json').read_text())['curve'][-1]['tokens']['mean'] == .6
+    (tmp_path / 'c.json').write_text(
+        json.dumps(
+            {
+                'a': {'text': ['the ball', '', None, '12 34']},
+                'b': {'start': []},
+                'c': [1],
+                'd': {'text': 'the'},
+            }
+        )
+    )
+    (tmp_path / 't.txt').write_text('the ball and the dog\n')
+    out = vidlankd(tmp_path / 'c.json', tmp_path / 't.txt', '--out', tmp_path / 'v')
+    assert (
+        out.returncode == 0
+        and '3 captions without words' in out.stdout
+        and '3 videos without a list of texts' in out.stdout
+    )
+    assert json.loads((tmp_path / 'v' / 'vocabulary.json').read_text())['curve'][-1]['tokens']['mean'] == 0.6
 
 
 def test_wrong_words(tmp_path):
-    good, text = SAMPLES/'caption.json', SAMPLES/'text'/'corpus.txt'
-    (tmp_path/'torn.json').write_text('{"a": {"text": ["the'); (tmp_path/'none.json').write_text('{}'); (tmp_path/'latin.txt').write_bytes('caf\xe9\n'.encode('latin-1')); (tmp_path/'empty.txt').write_text('12 34\n\n')
-    assert 'torn.json' in refused(tmp_path/'torn.json', text, '--out', tmp_path/'v')
-    assert 'No captions' in refused(tmp_path/'none.json', text, '--out', tmp_path/'v')
-    assert 'absent.json' in refused(tmp_path/'absent.json', text, '--out', tmp_path/'v')
-    assert 'absent.txt' in refused(good, tmp_path/'absent.txt', '--out', tmp_path/'v')
-    assert 'UTF-8' in refused(good, tmp_path/'latin.txt', '--out', tmp_path/'v')
-    assert 'No words' in refused(good, tmp_path/'empty.txt', '--out', tmp_path/'v')
-    assert 'orders' in refused(good, text, '--orders', 0, '--out', tmp_path/'v')
-    assert "did you mean '--orders'" in refused(good, text, '--order', 3, '--out', tmp_path/'v')
+    good, text = SAMPLES / 'caption.json', SAMPLES / 'text' / 'corpus.txt'
+    (tmp_path / 'torn.json').write_text('{"a": {"text": ["the')
+    (tmp_path / 'none.json').write_text('{}')
+    (tmp_path / 'latin.txt').write_bytes('caf\xe9\n'.encode('latin-1'))
+    (tmp_path / 'empty.txt').write_text('12 34\n\n')
+    assert 'torn.json' in refused(tmp_path / 'torn.json', text, '--out', tmp_path / 'v')
+    assert 'No captions' in refused(tmp_path / 'none.json', text, '--out', tmp_path / 'v')
+    assert 'absent.json' in refused(tmp_path / 'absent.json', text, '--out', tmp_path / 'v')
+    assert 'absent.txt' in refused(good, tmp_path / 'absent.txt', '--out', tmp_path / 'v')
+    assert 'UTF-8' in refused(good, tmp_path / 'latin.txt', '--out', tmp_path / 'v')
+    assert 'No words' in refused(good, tmp_path / 'empty.txt', '--out', tmp_path / 'v')
+    assert 'orders' in refused(good, text, '--orders', 0, '--out', tmp_path / 'v')
+    assert "did you mean '--orders'" in refused(good, text, '--order', 3, '--out', tmp_path / 'v')
     assert 'out' in refused(good, text)
-    assert not (tmp_path/'v').exists()
+    assert not (tmp_path / 'v').exists()
 
 
 def test_a_file_where_the_folder_should_be(tmp_path):
-    (tmp_path/'v').write_text('mine')
-    assert 'is a file' in refused(SAMPLES/'caption.json', SAMPLES/'text'/'corpus.txt', '--out', tmp_path/'v') and (tmp_path/'v').read_text() == 'mine'
+    (tmp_path / 'v').write_text('mine')
+    assert (
+        'is a file'
+        in refused(SAMPLES / 'caption.json', SAMPLES / 'text' / 'corpus.txt', '--out', tmp_path / 'v')
+        and (tmp_path / 'v').read_text() == 'mine'
+    )
 
 
 def test_gap_is_paired():
-    base, better = [('red', 2.), ('dog', 3.), ('red', 4.)], [('red', 1.), ('dog', 3.), ('red', 3.)]
-    found = word_gap({'a': base, 'b': better}, {'covered': {'red'}, 'uncovered': {'dog', 'cat'}, 'none': {'x'}}, 'a')
-    assert found['covered']['b']['gap'] == {'mean': 1., 'low': 1., 'high': 1., 'tokens': 2, 'types': 1}
-    assert found['uncovered']['b']['gap']['mean'] == 0 and found['none']['b']['gap']['mean'] is None and 'gap' not in found['covered']['a']
+    base, better = [('red', 2.0), ('dog', 3.0), ('red', 4.0)], [('red', 1.0), ('dog', 3.0), ('red', 3.0)]
+    found = word_gap(
+        {'a': base, 'b': better}, {'covered': {'red'}, 'uncovered': {'dog', 'cat'}, 'none': {'x'}}, 'a'
+    )
+    assert found['covered']['b']['gap'] == {'mean': 1.0, 'low': 1.0, 'high': 1.0, 'tokens': 2, 'types': 1}
+    assert (
+        found['uncovered']['b']['gap']['mean'] == 0
+        and found['none']['b']['gap']['mean'] is None
+        and 'gap' not in found['covered']['a']
+    )
     rng = np.random.default_rng(0)
-    many = word_interval([f'w{i % 30}' for i in range(600)], rng.normal(.5, 1, 600))
-    assert many['low'] < .5 < many['high'] and many['types'] == 30
-    with pytest.raises(UserError, match='text_only'): vocabulary_of_run({'l2': '.'}, {}, [], .1, {}, '.')
+    many = word_interval([f'w{i % 30}' for i in range(600)], rng.normal(0.5, 1, 600))
+    assert many['low'] < 0.5 < many['high'] and many['types'] == 30
+    with pytest.raises(UserError, match='text_only'):
+        vocabulary_of_run({'l2': '.'}, {}, [], 0.1, {}, '.')

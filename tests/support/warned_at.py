@@ -1,4 +1,5 @@
 """Run `vidlankd ARGS…` with slow steps, and at a step of this process's own send SIGUSR1 to its parent, the torchrun agent: python warned_at.py RANK:STEP[,RANK:STEP] ARGS…"""
+
 import os
 import signal
 import sys
@@ -12,8 +13,9 @@ step = training.optimizer_step
 
 
 def warned(*a):
-    if steps.get(int(os.environ['RANK'])) == a[-1]: os.kill(os.getppid(), signal.SIGUSR1)
-    time.sleep(0.2)   # a step in which a signal arrives
+    if steps.get(int(os.environ['RANK'])) == a[-1]:
+        os.kill(os.getppid(), signal.SIGUSR1)
+    time.sleep(0.2)  # a step in which a signal arrives
     return step(*a)
 
 

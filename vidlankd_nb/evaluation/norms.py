@@ -100,7 +100,8 @@ def why_none(rows: Rows) -> str:
     return f"{len(rows.skipped):,} were left out, the first at line {first['line']}: {first['reason']}."
 
 # %% ../../nbs/12f_norms.ipynb #nm000013
-COLOUR_WORDS = ('black', 'blue', 'brown', 'gray', 'green', 'orange', 'pink', 'purple', 'red', 'white', 'yellow')
+COLOUR_WORDS = ('black', 'blue', 'brown', 'gray', 'green', 'orange', 'pink', 'purple', 'red', 'white',
+                'yellow')
 
 def shares_of(
     record: dict,

@@ -145,7 +145,13 @@ def probe_norm(task: str, norm: Norm, states: WordStates, limit: int | None, see
     return Probed(task, outcomes, len(norm), +left_out, {'words in pieces': states.in_pieces(asked.words)})
 
 # %% ../../nbs/12i_zeroshot.ipynb #zs000014
-def probe_likeness(task: str, pairs: RatedPairs, states: WordStates, limit: int | None, seed: int = 0) -> Probed:
+def probe_likeness(
+    task: str,
+    pairs: RatedPairs,
+    states: WordStates,
+    limit: int | None,   # pairs drawn; None: all
+    seed: int = 0,       # of the draw
+) -> Probed:
     "A model's cosines against people's; raises `UserError` where too few pairs can be read."
     keep = _drawn(pairs.pairs, limit, seed)
     asked = replace(pairs, pairs=[pairs.pairs[i] for i in keep], ratings=pairs.ratings[keep])
