@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 from sphinx.util import logging
 
+
 class Links(HTMLParser):
     "Anchors and links of a page."
 

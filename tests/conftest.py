@@ -1,6 +1,7 @@
 import pytest
 from support.trainings import CLI, SMALL, STAGES, call
 
+
 def pytest_addoption(parser):
     parser.addoption(
         '--every-page',

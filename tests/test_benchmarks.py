@@ -10,6 +10,7 @@ from vidlankd_nb.evaluation.benchmarks import GROUPS, TASKS, tasks
 from vidlankd_nb.evaluation.suite import FORMS, Form, form_of, load, score
 from vidlankd_nb.files import UserError
 
+
 def put(folder, name, text, encoding='utf-8'):
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)

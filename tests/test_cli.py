@@ -12,6 +12,7 @@ import pytest
 import yaml
 from support.trainings import CLI, ENV, SMALL, python, start
 
+
 def vidlankd(*args):
     return python(*CLI[1:], *args)
 

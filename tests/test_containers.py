@@ -22,6 +22,7 @@ from vidlankd_nb.frames import FrameClock
 from vidlankd_nb.recipes import contents
 from vidlankd_nb.texts import text_files
 
+
 def picture(k, h=48, w=64):
     "A picture that says its number: a grey level, with a white square in the top left corner."
     x = np.full((h, w, 3), 40 + 8 * (k % 20), np.uint8)

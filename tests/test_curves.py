@@ -17,6 +17,7 @@ from vidlankd_nb.student import StudentTask
 from vidlankd_nb.tokenizer import load_tokenizer
 from vidlankd_nb.training import train
 
+
 def new_task(tokenizer):
     return StudentTask(text_encoder(Encoder(layers=1, width=16, heads=2), tokenizer), Distillation('none'))
 

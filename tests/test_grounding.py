@@ -14,6 +14,7 @@ from vidlankd_nb.pictures import STYLE
 from vidlankd_nb.retrieval import nearest_neighbours, recall, search
 from vidlankd_nb.states import check_sentence, join_pieces, text_states, word_states
 
+
 def test_similarity_is_cosine():
     g = torch.Generator().manual_seed(0)
     h, v = torch.randn(5, 7, generator=g), torch.randn(3, 7, generator=g)

@@ -16,6 +16,7 @@ from vidlankd_nb import jobs
 from vidlankd_nb.files import UserError
 from vidlankd_nb.jobs import Job, Runner, Unit, changed, held, lock_folder, make_unit, record_of, take_lock
 
+
 def wait_for(path, seconds=60):
     until = time.monotonic() + seconds
     while not path.exists():

@@ -6,6 +6,7 @@ from vidlankd_nb.config import Distillation, Run
 from vidlankd_nb.files import UserError
 from vidlankd_nb.presets import dotted, parse_run, run_parser
 
+
 def said(call, *args):
     with pytest.raises(UserError) as e:
         call(*args)

@@ -16,6 +16,7 @@ from vidlankd_nb.masking import TextBatches
 from vidlankd_nb.student import StudentTask
 from vidlankd_nb.tokenizer import load_tokenizer
 
+
 @pytest.fixture(scope='module')
 def weights(prepared, tmp_path_factory):
     "A folder of weights whose configuration has dropout .1."

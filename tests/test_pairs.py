@@ -19,6 +19,7 @@ from vidlankd_nb.masking import Masker
 from vidlankd_nb.presets import load_run
 from vidlankd_nb.store import FeatureStore, StoreWriter, id_hash
 
+
 def make_store(folder, n=12, seconds=30, width=4, rate=1.0, start=0.0, difference=0):
     rng = np.random.default_rng(0)
     w = StoreWriter(folder, dict(width=width, difference=difference))

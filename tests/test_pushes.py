@@ -17,6 +17,7 @@ from vidlankd_nb.student import StudentTask, budget_steps, fading
 from vidlankd_nb.tokenizer import load_tokenizer
 from vidlankd_nb.training import train
 
+
 @pytest.fixture(scope='module')
 def data(prepared):
     tok = load_tokenizer(prepared / 'corpus' / 'tokenizer')

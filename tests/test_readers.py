@@ -7,6 +7,7 @@ import torch
 from vidlankd_nb.files import UserError
 from vidlankd_nb.readers import aligns, layout, rotation, show_words, student_reader
 
+
 def test_a_rotation_is_found_and_is_one():
     rng = np.random.default_rng(0)
     teacher = rng.standard_normal((200, 12))

@@ -16,6 +16,7 @@ from vidlankd_nb.store import same_settings
 from vidlankd_nb.tokenizer import load_tokenizer
 from vidlankd_nb.vokenization import corpus_digest
 
+
 def sixteen(*parts):
     "The hash as `hashlib` alone gives it."
     return hashlib.sha256(b''.join(parts)).hexdigest()[:16]

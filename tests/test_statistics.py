@@ -8,6 +8,7 @@ from scipy import stats
 
 from vidlankd_nb.statistics import holm, interval, interval_words, paired, sign_flip
 
+
 def share_held(intervals, truth):
     return np.mean([i['low'] <= truth <= i['high'] for i in intervals])
 

@@ -22,6 +22,7 @@ from vidlankd_nb import video as V
 from vidlankd_nb.config import Features
 from vidlankd_nb.files import UserError
 
+
 def picture(k, h=48, w=64):
     "A picture that says its number: a grey level, with a white square in the top left corner."
     x = np.full((h, w, 3), 40 + 8 * (k % 20), np.uint8)

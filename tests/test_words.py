@@ -14,6 +14,7 @@ from vidlankd_nb.files import UserError
 from vidlankd_nb.teacher import TeacherTask, VideoTeacher, make_teacher
 from vidlankd_nb.tokenizer import load_tokenizer
 
+
 @pytest.fixture(scope='module')
 def tok(tmp_path_factory):
     file = tmp_path_factory.mktemp('tok') / 'text.txt'

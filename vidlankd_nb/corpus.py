@@ -26,7 +26,10 @@ from typing import cast
 import numpy as np
 import pyarrow as pa
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-from transformers import BertTokenizerFast, PreTrainedTokenizerBase
+from transformers import (
+    BertTokenizerFast,  # pyright: ignore[reportAttributeAccessIssue] – transformers loads it when it is asked for
+    PreTrainedTokenizerBase,
+)
 
 from .config import Corpus
 from .files import UserError, make_folder, write_aside, write_json
@@ -173,8 +176,8 @@ def encoder(
     "The shortest way from lines to ids; a special token that a text spells, such as [MASK], is text."
     backend = getattr(tok, 'backend_tokenizer', None)
     if backend is None:
-        plain = dict(add_special_tokens=False, split_special_tokens=True, verbose=False)
-        def slow(batch): return tok(batch, **plain).input_ids
+        def slow(batch):
+            return tok(batch, add_special_tokens=False, split_special_tokens=True, verbose=False).input_ids
         return slow
     fast = Tokenizer.from_str(cast(Tokenizer, backend).to_str())
     fast.no_truncation()

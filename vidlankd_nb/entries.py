@@ -177,7 +177,7 @@ class CaptionCounts:
     def leave(self, video: str, caption: int | None, reason: str, kind: str | None = None) -> None:
         "Count and name what is left out."
         self.faults[kind or reason] += 1
-        case = {'video': video, 'reason': reason}
+        case: dict[str, str | int] = {'video': video, 'reason': reason}
         if caption is not None:
             case['caption'] = caption
         if len(self.cases) < 1000:

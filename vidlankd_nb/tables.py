@@ -152,9 +152,11 @@ def _times_of(record: dict, names: dict) -> tuple:
     elif isinstance(start, list):
         end = None
     else:
-        start, length = time_in_seconds(start), time_in_seconds(record.get(names.get('duration')))
-        known = isinstance(start, (int, float)) and isinstance(length, (int, float))
-        return start, start + length if known else None
+        begin = time_in_seconds(start)
+        length = time_in_seconds(record.get(names.get('duration')))
+        if isinstance(begin, (int, float)) and isinstance(length, (int, float)):
+            return begin, begin + length
+        return begin, None
     if isinstance(start, list) and isinstance(end, list):
         return [time_in_seconds(x) for x in start], [time_in_seconds(x) for x in end]
     return time_in_seconds(start), time_in_seconds(end)
@@ -347,7 +349,7 @@ def saved_rows(folder: Path, captions) -> Iterator[tuple[str, dict]]:
     splits = data if isinstance(data, datasets.DatasetDict) else {'': data}
     wanted = captions.reading.split
     if wanted is not None and wanted not in splits:
-        raise UserError(f"{folder} has no split '{wanted}': {', '.join(splits)}.")
+        raise UserError(f"{folder} has no split '{wanted}': {', '.join(map(str, splits))}.")
     for name, split in splits.items():
         if wanted in (None, name):
             yield from dataset_rows(split, f'{folder} {name}'.strip(), captions)

@@ -192,7 +192,7 @@ def data_set(
             raise UserError(f"{source} cannot be read as a data set ({reason}).") from None
         if isinstance(data, datasets.DatasetDict):
             if cfg.split not in data and (cfg.split or len(data) > 1):
-                raise UserError(f"{source} has the splits {', '.join(data)}: "
+                raise UserError(f"{source} has the splits {', '.join(map(str, data))}: "
                                 "set split (corpus.split) to one of them.")
             data = data[cfg.split or next(iter(data))]
         _OPEN[key] = data

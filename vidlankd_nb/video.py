@@ -332,8 +332,8 @@ class VideoReader:
         matrix = display_matrix(frame)
         turn = -1 if matrix is not None and on_its_side(matrix) else 1   # a picture on its side has its height for its width
         height, width = self._first[::turn]
-        shape = picture_size(height, width, self.size)[::turn]
-        x = scaled_rgb(self._convert, frame, shape, self.interpolation)
+        high, wide = picture_size(height, width, self.size)[::turn]
+        x = scaled_rgb(self._convert, frame, (high, wide), self.interpolation)
         if matrix is not None:
             x = upright(x, matrix)
         if self.crop:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+
 def tokens(mask):
     return [(b, l) for b in range(mask.shape[0]) for l in range(mask.shape[1]) if mask[b, l]]
 

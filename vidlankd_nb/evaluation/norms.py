@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import datasets
 import numpy as np
@@ -108,10 +109,12 @@ def shares_of(
     values: Iterable[str],
 ) -> np.ndarray:   # (C,)
     "Amounts as shares; raises `ValueError` where they are none."
-    amounts = [record.get(value) for value in values]
-    for amount in amounts:
-        is_number = isinstance(amount, (int, float)) and not isinstance(amount, bool)
-        if not is_number or not 0 <= amount < math.inf: raise ValueError(f'{amount!r} is no amount')
+    amounts = []
+    for value in values:
+        amount = record.get(value)
+        if isinstance(amount, bool) or not isinstance(amount, (int, float)) or not 0 <= amount < math.inf:
+            raise ValueError(f'{amount!r} is no amount')
+        amounts.append(amount)
     if not sum(amounts): raise ValueError('every amount is 0')
     return np.array(amounts, float) / sum(amounts)
 
@@ -309,11 +312,12 @@ def read_verbphysics(source: Source, path: Path, rows: Rows) -> list[Comparison]
     "Comparisons in five respects; raises `UserError` where there are none."
     found = []
     for line, record in table_lines(path, ',', rows):
-        things = [f"the {record.get(name)}" for name in ('obj1', 'obj2')]
+        first = f"the {record.get('obj1')}"
+        second = f"the {record.get('obj2')}"
         for of in ('size', 'weight', 'strength', 'rigidness', 'speed'):
             said = record.get(f'{of}-maj')
             if said in ('1', '-1'):
-                found.append(Comparison(*things, of, said == '1'))
+                found.append(Comparison(first, second, of, said == '1'))
             elif said in ('0', '-42'):
                 rows.skip(line, f'{of}: alike, or no agreement')
             else:
@@ -406,7 +410,8 @@ def blimp_of_hub(source: Source, rows: Rows) -> list[tuple[str, str, str]]:
     try:
         for name in datasets.get_dataset_config_names(BLIMP):
             rows.files.append(Path(BLIMP, name))
-            for record in datasets.load_dataset(BLIMP, name, split='train'):
+            data = datasets.load_dataset(BLIMP, name, split='train')
+            for record in cast(Iterable[dict], data):
                 found.append((name, record['sentence_good'], record['sentence_bad']))
     except Exception as e:
         why = ' '.join(str(e).split())[:200]

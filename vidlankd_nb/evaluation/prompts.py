@@ -17,6 +17,7 @@ from typing import cast
 import numpy as np
 import torch
 import yaml
+from torch import nn
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -79,7 +80,9 @@ def language_model(
         model.config.pad_token_id = c.tokenizer.pad_token_id
     inside = f'{model.base_model_prefix}.'
     headless = any(not part.startswith(inside) and 'pooler' not in part for part in new)
-    return LanguageModel(c.name, c.source, model.to(device), c.tokenizer, causal, headless, c.fingerprint)
+    model = cast(nn.Module, model).to(device)
+    return LanguageModel(c.name, c.source, cast(PreTrainedModel, model), c.tokenizer, causal, headless,
+                         c.fingerprint)
 
 # %% ../../nbs/12h_prompts.ipynb #pm000014
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ def _padded(lm: LanguageModel, rows: Sequence[Sequence[int]]) -> dict[str, torch
 
 def embedding_logits(model: PreTrainedModel, states: torch.Tensor) -> torch.Tensor:   # (…, V)
     "States against the model's own word embeddings; raises `UserError` where these are of another width."
-    embeddings = model.get_input_embeddings().weight
+    embeddings = cast(torch.Tensor, model.get_input_embeddings().weight)
     if embeddings.shape[1] != states.shape[-1]:
         raise UserError("The folder has no vocabulary head, and its word embeddings are of another width "
                         "than its states: it cannot be asked by prompts.")

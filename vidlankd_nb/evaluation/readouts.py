@@ -11,9 +11,11 @@ __all__ = ['NEUTRAL_SENTENCES', 'ALPHAS', 'WordStates', 'layers_of', 'folds', 'h
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import stats
+from torch import nn
 
 from .norms import Norm, RatedPairs
 from .probes import standardised, states_read
@@ -27,8 +29,8 @@ NEUTRAL_SENTENCES = ('this is the {x}', 'we saw the {x}', 'here is the {x} again
 @dataclass
 class WordStates:
     "States of words by one model, each read once."
-    model: object                        # a Hugging Face encoder or decoder, with or without a head
-    tokenizer: object                    # its fast tokenizer
+    model: nn.Module                     # a Hugging Face encoder or decoder, with or without a head
+    tokenizer: Any                       # its fast tokenizer
     layers: Sequence[int] | None = None  # averaged; None: the last alone
     sentences: Sequence[str] = NEUTRAL_SENTENCES
     known: dict = field(default_factory=dict)   # word -> its state, None where the tokenizer cannot read it
