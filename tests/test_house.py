@@ -63,6 +63,25 @@ def public_names():
     return found
 
 
+def public_functions(body, before=''):
+    "Functions and methods whose names and classes have no underscore in front."
+    for n in body:
+        if isinstance(n, ast.FunctionDef) and not n.name.startswith('_'):
+            yield before + n.name, n
+        if isinstance(n, ast.ClassDef) and not n.name.startswith('_'):
+            yield from public_functions(n.body, f'{before}{n.name}.')
+
+
+def test_a_public_function_says_what_it_does_and_returns():
+    silent = []
+    for module in house.notebooks():
+        file = root / 'vidlankd_nb' / (module.replace('.', '/') + '.py')
+        for name, n in public_functions(ast.parse(file.read_text(encoding='utf-8')).body):
+            if n.returns is None or not ast.get_docstring(n):
+                silent.append(f'{module}.{name}')
+    assert not silent, silent
+
+
 def test_a_public_name_is_defined_in_one_module():
     "But for `summary`, by which the command line shows what each page of measurements found."
     twice = {name: modules for name, modules in public_names().items() if len(modules) > 1}

@@ -89,7 +89,7 @@ def command_parser(
     command: str,                 # 'features', …
     about: str,                   # a line on what it does
     use: FileUse | None = None,   # what it takes on files, for a command that can
-):                                # a `jsonargparse` parser with the options of both uses
+) -> Any:                         # a `jsonargparse` parser with the options of both uses
     "The parser of a command that works on a run and, with `use`, on files."
     prog = f'vidlankd {command}'
     usage = f'{prog} --config PRESET|FILE [--out DIR] [--section.key VALUE …]'

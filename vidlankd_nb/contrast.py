@@ -86,7 +86,8 @@ class InfoNCE(Objective):
         self.max_tokens = int(positive('infonce', 'max_tokens', max_tokens))
         self.project = projection(student_width, teacher_width)
 
-    def compare(self, s, t, mask, tokens):
+    def compare(self, s, t, mask, tokens) -> tuple[torch.Tensor, dict]:
+        "Each drawn token against all others that were drawn, both ways."
         index, valid = draw_tokens(gather(mask), self.max_tokens, tokens.draw)
         s = chosen(lambda x: unit_length(self.project(x)), s, index, valid)                            # (K, D)
         t = chosen(unit_length, t, index, valid)
@@ -132,7 +133,8 @@ class NTXent(Objective):
         self.temperature = positive('ntxent', 'temperature', temperature)
         self.project = projection(student_width, teacher_width)
 
-    def compare(self, s, t, mask, tokens):
+    def compare(self, s, t, mask, tokens) -> tuple[torch.Tensor, dict]:
+        "Each token against those at the same place of the other sequences, both ways."
         s, t = (unit_length(gather(x).transpose(0, 1)) for x in (self.project(s), t))                # (L, B, D)
         v = gather(mask).T                                                                    # (L, B)
         pair = v[:, :, None] & v[:, None]
@@ -271,7 +273,7 @@ class CRD(Objective):
         self.register_buffer('log_mean', torch.zeros(()))
         self.register_buffer('ready', torch.tensor(False))
 
-    def compare(self, s, t, mask, tokens):
+    def compare(self, s, t, mask, tokens) -> tuple[torch.Tensor, dict]:
         "Tokens against those of the batch and of the queues, in both directions."
         index, valid = draw_tokens(gather(mask), self.max_tokens, tokens.draw)
         s = chosen(lambda x: unit_length(self.embed_s(x)), s, index, valid)   # (K, E)
@@ -410,10 +412,11 @@ class CRDBank(Objective):
         self.register_buffer('log_mean', torch.zeros(2))
         self.register_buffer('ready', torch.tensor(False))
 
-    def count(self, mask):
+    def count(self, mask: torch.Tensor) -> torch.Tensor:
+        "Blocks with a token in them."
         return mask.any(1).sum().float()
 
-    def compare(self, s, t, mask, tokens):
+    def compare(self, s, t, mask, tokens) -> tuple[torch.Tensor, dict]:
         "Blocks against their own entries of the other side's bank, and against draws from it."
         if tokens.ids is None:
             raise UserError("crd_bank: the bank needs the ids of the examples, "

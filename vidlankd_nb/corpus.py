@@ -283,6 +283,7 @@ class RowWriter:
 ROWS_AT_ONCE = 1 << 14
 
 def row_schema(block: int) -> pa.Schema:
+    "Columns of a file of examples: the ids of a block, and how many of them are no padding."
     return pa.schema([('input_ids', pa.list_(pa.int32(), block)), ('length', pa.int32())])
 
 def write_rows(

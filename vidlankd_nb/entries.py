@@ -73,19 +73,19 @@ class JsonPieces:
         self.at = 0              # what lies before is done with
         self.more = True         # is there more in the file?
 
-    def fill(self):
+    def fill(self) -> None:
         "Read on, twice as far each time that one value needs more."
         new = self.file.read(max(self.piece, len(self.text) - self.at))
         self.text = self.text[self.at:] + new
         self.at = 0
         self.more = bool(new)
 
-    def space(self):
+    def space(self) -> None:
         "Step over white space."
         while self.at < len(self.text) and self.text[self.at].isspace():
             self.at += 1
 
-    def peek(self):
+    def peek(self) -> str:
         "The next character that is no white space; '' at the end."
         self.space()
         while self.at == len(self.text) and self.more:
@@ -93,7 +93,7 @@ class JsonPieces:
             self.space()
         return self.text[self.at:self.at + 1]
 
-    def mark(self, among):
+    def mark(self, among: str) -> str:
         "Step over white space and one of the marks `among`; returns it."
         found = self.peek()
         if not found: raise TornJson('it ends too early')
@@ -103,7 +103,7 @@ class JsonPieces:
         self.at += 1
         return found
 
-    def value(self):
+    def value(self) -> Any:
         "Step over the next value, and return it."
         while True:
             self.space()

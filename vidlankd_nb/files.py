@@ -189,6 +189,7 @@ class Progress:
         return f'{said}, {note}' if note else said
 
     def close(self) -> None:
+        "Take the bar away."
         if self.bar is not None: self.bar.close()
 
 # %% ../nbs/00_files.ipynb #aside002

@@ -223,7 +223,8 @@ class SoftLabel(Objective):
         self.temperature = positive('soft_label', 'temperature', temperature)
         self.positions = positions
 
-    def compare(self, s, t, mask, tokens):
+    def compare(self, s, t, mask, tokens) -> tuple[torch.Tensor, dict]:
+        "Temperature² times the Kullback–Leibler divergence of the student's distribution from the teacher's, a mean over tokens."
         log_s = F.log_softmax(s / self.temperature, -1)                                       # (B, L, V)
         log_t = F.log_softmax(t / self.temperature, -1)
         kl = F.kl_div(log_s, log_t, log_target=True, reduction='none').sum(-1)                # (B, L)
@@ -289,7 +290,8 @@ class L2(Objective):
             return unit_length(x) * x.shape[-1]**.5
         return x
 
-    def compare(self, s, t, mask, tokens):
+    def compare(self, s, t, mask, tokens) -> tuple[torch.Tensor, dict]:
+        "Mean squared difference of projected states; the log has their cosine."
         s = self.scale(self.project(s))                                     # (B, L, D_t)
         t = self.scale(t)
         cosine = F.cosine_similarity(s.detach(), t, dim=-1)                 # (B, L)
@@ -408,14 +410,15 @@ class NST(Objective):
         if kernel != 'poly':   # a square alone forgets the sign
             self.blind_to = ('token order', 'neuron order', 'scale', 'neuron scale')
 
-    def count(self, mask):
+    def count(self, mask: torch.Tensor) -> torch.Tensor:
         "Sequences with two real tokens or more; over the batch, its tokens (0 if fewer than two)."
         if self.over == 'sequence':
             return (mask.sum(1) >= 2).sum().float()
         n = mask.sum()
         return torch.where(n >= 2, n, 0).float()
 
-    def compare(self, s, t, mask, tokens):
+    def compare(self, s, t, mask, tokens) -> tuple[torch.Tensor, dict]:
+        "Squared maximum mean discrepancy between the two sets of neurons, over the batch or sequence by sequence."
         batchwise = self.over == 'batch'
         reduce = all_reduce if batchwise else unchanged
         if batchwise:
@@ -469,7 +472,8 @@ class Voken(Objective):
                             "the classifier needs the number of clips the ids refer to.")
         self.classify = nn.Linear(student_width, n_vokens)
 
-    def compare(self, s, t, mask, tokens):
+    def compare(self, s, t, mask, tokens) -> tuple[torch.Tensor, dict]:
+        "Cross-entropy of each token's voken."
         z = self.classify(s)                                                                 # (B, L, V)
         known = (t >= 0) & (t < self.classify.out_features)
         labels = torch.where(known, t, 0)

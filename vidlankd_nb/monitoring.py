@@ -117,7 +117,7 @@ def _terms_in(records: list[dict]) -> list[str]:
 def plot_losses(
     records: list[dict],         # of a log
     total: int | None = None,    # steps of the training: how far the axis goes
-):                               # the figure
+) -> Any:                        # the figure
     "A panel for each loss term: training as a line, held-out examples as dots."
     import matplotlib.pyplot as plt
     terms = _terms_in(records)

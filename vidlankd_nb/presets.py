@@ -74,7 +74,7 @@ def dotted(
     return keys
 
 # %% ../nbs/00aa_presets.ipynb #7c9fe30e
-def run_parser(**kwargs):
+def run_parser(**kwargs) -> Any:   # a `jsonargparse.ArgumentParser`; `kwargs` are its own
     "A `jsonargparse` parser of `Run`: one option for every dotted key, `--config` for YAML."
     from jsonargparse import (
         ActionConfigFile,  # pyright: ignore[reportPrivateImportUsage] – in its __all__, which is summed when it loads

@@ -89,7 +89,7 @@ def column_names(
 # %% ../nbs/02ca_tables.ipynb #la000028
 def time_in_seconds(
     value,      # 62.5, '62.5', '00:01:02.5', '1:02,5' or 'PT1M2.5S'
-):
+) -> Any:     # a float, where it can be read as one
     "A time in seconds; what cannot be read as one is returned as it is, and is a fault of its caption."
     if not isinstance(value, str):
         return value
@@ -165,7 +165,7 @@ def _times_of(record: dict, names: dict) -> tuple:
 def entry_of(
     record: dict,     # a row
     names: dict,      # of `column_names`
-):                    # an entry, or None where the lists do not fit each other
+) -> dict | None:     # an entry, or None where the lists do not fit each other
     "The captions of one row."
     text = record.get(names['text'])
     start, end = _times_of(record, names)
@@ -372,7 +372,7 @@ def load_hub(
     configuration: str | None,
     split: str | None,
     streaming: bool = True,
-):
+) -> Any:                         # a `Dataset` or `IterableDataset`
     "A split of a data set on the hub; raises `UserError` when it cannot be had."
     import datasets
     try:

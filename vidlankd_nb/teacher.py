@@ -60,11 +60,13 @@ class VideoEncoder(nn.Module):
         if window:
             self.near = nn.Conv1d(width, width, window, padding=window // 2)
             self.near_out = nn.Linear(width, width)
-    def calibrate(self, video, mask): # once, on training features: (B, F, D), (B, F)
+    def calibrate(self, video: torch.Tensor, mask: torch.Tensor) -> 'VideoEncoder':   # (B, F, D), (B, F)
+        "Set the scale of the features, once, on training data: their root mean square becomes 1."
         rows = torch.where(mask[..., None], video, 0).double()
         self.scale.copy_(rows.square().sum().div(mask.sum() * video.shape[-1]).rsqrt())
         return self
-    def rows(self, video, mask):   # (B, F, H): what both readings start from; raises `UserError` on clips of another shape
+    def rows(self, video: torch.Tensor, mask) -> torch.Tensor:   # (B, F, H)
+        "What both readings start from; raises `UserError` on clips of another shape."
         F, D = video.shape[1:]
         most = len(self.positions)
         width = self.project[0].in_features
@@ -73,11 +75,13 @@ class VideoEncoder(nn.Module):
                             f"{most} rows of {width}: use the features it was made for, "
                             "and cut clips to pairs.max_frames rows.")
         return self.project(torch.where(mask[..., None], video, 0) * self.scale)
-    def forward(self, video, mask, rows=None):  # mask (B, F): True at real frames
+    def forward(self, video, mask, rows=None) -> tuple[torch.Tensor, torch.Tensor]:   # mask (B, F): True at real frames
+        "Frame states (B, F, H) and a clip vector (B, H)."
         x = (self.rows(video, mask) if rows is None else rows) + self.positions[:video.shape[1]]
         x = self.layers(x, src_key_padding_mask=~mask)                                     # (B, F, H)
         return self.out(x), self.out(pool(x, mask, self.pooling))
-    def local(self, video, mask, rows=None):    # (B, F, H): a frame and its neighbours, wherever in the clip
+    def local(self, video, mask, rows=None) -> torch.Tensor:   # (B, F, H)
+        "A frame and its neighbours, wherever in the clip."
         x = torch.where(mask[..., None], self.rows(video, mask) if rows is None else rows, 0)
         return self.near_out(F.gelu(self.near(x.transpose(1, 2)).transpose(1, 2)))
 
@@ -181,7 +185,8 @@ class TeacherConfig(PretrainedConfig):
         self.word_window = word_window
         super().__init__(**kwargs)
     @property
-    def has_words(self) -> bool:   # the second contrast's word vectors and local frame states
+    def has_words(self) -> bool:
+        "Has it the second contrast's word vectors and local frame states?"
         return self.word_window > 0
 
 # %% ../nbs/05_teacher.ipynb #dc6df365
@@ -218,6 +223,7 @@ class VideoTeacher(PreTrainedModel):
         return self.word(self.text.get_input_embeddings()(input_ids))
 
     def forward(self, input_ids, attention_mask=None, video=None, video_mask=None) -> TeacherOutput:
+        "States of captions (B, L), and of clips (B, F, D) where they are given."
         text = states_of(self.text, input_ids, attention_mask)
         if video is None: return TeacherOutput(text=text)
         rows = self.video.rows(video, video_mask)
@@ -274,9 +280,11 @@ class TeacherTask(nn.Module):
         if cfg.frozen_video or cfg.contrast == 'none': model.video.requires_grad_(False)
 
     def counts(self, batch: dict) -> dict[str, torch.Tensor]:
+        "Masked tokens, by which the masked-LM loss's sum is divided."
         return {'mlm': (batch['labels'] != -100).sum()}
 
     def contrast(self, tokens, real, clips) -> torch.Tensor:
+        "The configured contrast of captions' tokens (B, L, H) with clips (B, H)."
         c = self.cfg
         if c.contrast == 'infonce': return infonce_loss(tokens, real, clips, c.temperature)
         return hinge_loss(tokens, real, clips, c.margin, 'one' if c.contrast == 'hinge_one' else 'all')
@@ -287,6 +295,7 @@ class TeacherTask(nn.Module):
         return self.model(batch['input_ids'], batch['attention_mask'], batch['video'], batch['video_mask'])
 
     def forward(self, batch: dict, scale: dict) -> dict[str, torch.Tensor]:
+        "Each term of the loss, scaled."
         return self.terms(self.read(batch), batch, scale)
 
     def terms(self, out: TeacherOutput, batch: dict, scale: dict) -> dict[str, torch.Tensor]:

@@ -86,6 +86,7 @@ class LeftOut:
     places: list = field(default_factory=list)
 
     def add(self, kind: str, where: str) -> None:
+        "Count a line that was left out or mended, and remember where the first ones are."
         self.counts[kind] = self.counts.get(kind, 0) + 1
         if len(self.places) < 1000:
             self.places.append({'where': where, 'reason': kind})
@@ -177,7 +178,7 @@ _OPEN: dict = {}     # data sets that this process has opened
 def data_set(
     source: str | Path,   # a folder that `datasets` has saved, or a name on the hub
     cfg: Corpus,
-):
+) -> Any:                 # a `Dataset`
     "A data set with rows by number; raises `UserError` where it or the split is missing."
     key = (str(source), cfg.configuration, cfg.split)
     if key not in _OPEN:

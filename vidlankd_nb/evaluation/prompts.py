@@ -40,6 +40,7 @@ class LanguageModel:
 
     @property
     def layers(self) -> int:
+        "How many there are."
         return self.model.config.num_hidden_layers
 
     @property

@@ -316,13 +316,16 @@ class Table:
 
     @property
     def tasks(self) -> list[str]:
+        "Benchmarks with a result, in the order of the columns."
         return [*self.by_task]
 
     @property
     def names(self) -> list[str]:
+        "Models, in the order of the rows."
         return [*next(iter(self.by_task.values()), {})]
 
     def runs(self, model: str, task: str) -> list:
+        "Results of a model on a task, one a seed."
         return self.by_task.get(task, {}).get(model, [])
 
     def frame(self) -> pd.DataFrame:
@@ -357,12 +360,15 @@ class Table:
         return notes
 
     def markdown(self) -> str:
+        "The table and its notes in Markdown."
         return as_markdown(*self.grid(), self.notes())
 
     def html(self) -> str:
+        "The same as HTML."
         return as_html(*self.grid(), self.notes())
 
     def latex(self) -> str:
+        "The same as LaTeX."
         return as_latex(*self.grid(), self.notes())
 
     def differences(self, against: str | None = None, draws: int = 1000) -> pd.DataFrame:

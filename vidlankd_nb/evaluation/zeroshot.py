@@ -311,12 +311,15 @@ class ProbeTable:
         return notes
 
     def markdown(self) -> str:
+        "The table and its notes in Markdown."
         return as_markdown(*self.grid(), self.notes())
 
     def html(self) -> str:
+        "The same as HTML."
         return as_html(*self.grid(), self.notes())
 
     def latex(self) -> str:
+        "The same as LaTeX."
         return as_latex(*self.grid(), self.notes())
 
     def _repr_markdown_(self) -> str:
