@@ -21,7 +21,7 @@ STUDENT = {
 def made_cell(name, per_seed, model='student', settings=None):
     "A finished cell as `collect_grid` would write it, with nothing reckoned yet."
     metrics = {
-        metric: {'per_seed': dict(zip('012', values, strict=True))} for metric, values in per_seed.items()
+        metric: {'per_seed': dict(zip('012', values, strict=False))} for metric, values in per_seed.items()
     }
     seeds = list(range(len(next(iter(per_seed.values())))))
     return {

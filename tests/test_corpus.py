@@ -216,7 +216,7 @@ def test_a_damaged_or_missing_part_is_named(text, tmp_path):
 def test_the_vocabulary_does_not_depend_on_the_process(text, tmp_path):
     import subprocess
 
-    code = f"from vidlankd_nb.corpus import *; print(tokenizer_fingerprint(train_tokenizer([{str(text)!r}], 120)))"
+    code = f"from vidlankd_nb.corpus import train_tokenizer; from vidlankd_nb.tokenizer import tokenizer_fingerprint; print(tokenizer_fingerprint(train_tokenizer([{str(text)!r}], 120)))"
     found = {
         subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout
         for _ in range(3)

@@ -88,7 +88,8 @@ def test_data_files_are_inside(installed):
     python, folder = installed
     code = """
 from importlib.resources import files
-from vidlankd_nb.presets import load_run, presets, samples
+from vidlankd_nb.config import samples
+from vidlankd_nb.presets import load_run, presets
 p = files('vidlankd_nb')
 assert (p/'py.typed').is_file()
 assert (p/'templates'/'explorer.html').is_file() and (p/'templates'/'frame.html').is_file()

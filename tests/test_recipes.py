@@ -9,11 +9,10 @@ import pytest
 from vidlankd_nb.config import Corpus
 from vidlankd_nb.corpus import Examples, build_corpus
 from vidlankd_nb.evaluation import encoders, grid
-from vidlankd_nb.evaluation.encoders import fingerprint
 from vidlankd_nb.files import UserError
 from vidlankd_nb.recipes import hashed
 from vidlankd_nb.store import same_settings
-from vidlankd_nb.tokenizer import load_tokenizer
+from vidlankd_nb.tokenizer import load_tokenizer, tokenizer_fingerprint
 from vidlankd_nb.vokenization import corpus_digest
 
 
@@ -85,7 +84,7 @@ def test_a_corpus_keeps_what_it_is_known_by(corpus):
     ]  # of a short text, both are all of it
     tokenizer = load_tokenizer(corpus / 'made' / 'tokenizer')
     definition = json.loads(tokenizer.backend_tokenizer.to_str()) | {'truncation': None, 'padding': None}
-    assert fingerprint(tokenizer) == sixteen(json.dumps(definition, sort_keys=True).encode())
+    assert tokenizer_fingerprint(tokenizer) == sixteen(json.dumps(definition, sort_keys=True).encode())
     examples = Examples(corpus / 'made', 'train')
     spread = np.unique(np.linspace(0, len(examples) - 1, 1024).astype(int))
     ids, _ = examples[spread]

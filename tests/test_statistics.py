@@ -135,7 +135,7 @@ def scored(rng, spread, questions=150):
 
 @pytest.mark.parametrize('spread', [0, 0.1, 0.4])
 def test_a_difference_of_two_models_is_covered_for_other_seeds_and_questions(spread, monkeypatch):
-    from vidlankd_nb.presets import differences
+    from vidlankd_nb.evaluation import differences
 
     monkeypatch.setattr(differences, "run_rows", lambda run: run['rows'])
     rng, scale = np.random.default_rng(11), np.sqrt(2 + spread**2)

@@ -9,14 +9,13 @@ import tracemalloc
 import numpy as np
 import pytest
 import zstandard
+from support.trainings import CLI, call, refused
 from tokenizers import Tokenizer
-from trainings import CLI, call, refused
 
 from vidlankd_nb.config import Corpus
 from vidlankd_nb.corpus import Examples, build_corpus, encoder, read_lines, train_tokenizer
-from vidlankd_nb.evaluation.encoders import fingerprint
 from vidlankd_nb.files import UserError
-from vidlankd_nb.tokenizer import load_tokenizer
+from vidlankd_nb.tokenizer import load_tokenizer, tokenizer_fingerprint
 
 LINES = [
     f'the {a} {b} rolls to the {c}'
@@ -312,7 +311,11 @@ def test_a_slow_tokenizer_works(tmp_path, tok):
     assert getattr(slow, 'backend_tokenizer', None) is None
     slow.save_pretrained(tmp_path / 'slow')
     again = load_tokenizer(tmp_path / 'slow')
-    assert fingerprint(again) == fingerprint(load_tokenizer(tmp_path / 'slow')) != fingerprint(tok)
+    assert (
+        tokenizer_fingerprint(again)
+        == tokenizer_fingerprint(load_tokenizer(tmp_path / 'slow'))
+        != tokenizer_fingerprint(tok)
+    )
     (tmp_path / 't.txt').write_text('red ball\n' * 5)
     m = build_corpus(
         [tmp_path / 't.txt'],
