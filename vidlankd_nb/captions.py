@@ -191,6 +191,7 @@ def write_captions(
         aside.unlink(missing_ok=True)
     return notes
 
+# %% ../nbs/02e_captions.ipynb #ca0000c1
 class _Named:
     "Broken entries, a line each, in a file that is there only when there are some."
     def __init__(self, out: Path):

@@ -211,6 +211,7 @@ def _is_same(row, file, version):
         return stored == printable(file) and file.suffix.lower() in VIDEO_ENDINGS
     return (size, modified) == version
 
+# %% ../nbs/02d_extraction.ipynb #18a897c1
 def _missing(todo, versions, out, skipped):
     "(ids whose file is not in the store as it is now, files among these that were replaced); rows of those, and of what is no video, leave the store."
     have = {}
@@ -243,6 +244,7 @@ def _said_of_replaced(files):
     return (f"features: {len(files):,} {have} changed since the features were made, "
             f"and will be read again: {named}{more}")
 
+# %% ../nbs/02d_extraction.ipynb #18a897c2
 def _refuse(skipped):
     "Raises `UserError` at the first file that is left out for a reason other than that nobody speaks over it."
     for x in skipped:
@@ -304,6 +306,7 @@ def _plan(videos, out, wanted):
     if twice: raise _two_of_one_id(twice)
     return todo, skipped
 
+# %% ../nbs/02d_extraction.ipynb #vdplanc1
 def _videos_among(videos, files):
     "Of files with one id: (those that are videos, the lines about the others). A file that two names lead to counts once."
     if len(files) == 1:
@@ -331,6 +334,7 @@ def _two_of_one_id(twice):
     return UserError(f"Two videos have the id '{id}', their name without the ending: {names}{more}. "
                      "Rename or remove one; nothing was written.")
 
+# %% ../nbs/02d_extraction.ipynb #vdplanc2
 def _files_in(videos, store):
     "Files of a folder, videos first, without those of the store inside it; raises `UserError` when there is none."
     found = [p.relative_to(videos) for p in files_under(videos, leave=[store])]

@@ -65,9 +65,12 @@ from vidlankd_nb.tables import (
 
 # %% ../nbs/02cb_layouts.ipynb #la000038
 SUBTITLES = ('.vtt', '.srt')
+
 TABLES = ('.csv', '.tsv', '.parquet')
+
 JSONS = ('.json', '.jsonl', '.ndjson')
 
+# %% ../nbs/02cb_layouts.ipynb #la0000c1
 def _is_record(value) -> bool: return isinstance(value, dict) and bool(value)
 
 def _holds_videos(value: dict) -> bool:
@@ -88,6 +91,7 @@ def _look_at_lines(file: Path, reading: Reading) -> FileLook:
                 return FileLook(ending_of(file), 'records', list(value), True)
     return FileLook(ending_of(file), 'nothing', [], True)
 
+# %% ../nbs/02cb_layouts.ipynb #la0000c2
 WHOLE = {'database', 'sentences', 'segments', 'annotations', 'info', 'videos', 'images', 'version',
          'taxonomy', 'licenses', 'text', 'language', 'data'}     # keys of files that are one object
 
@@ -124,6 +128,7 @@ def _look_at_json(file: Path, reading: Reading, piece: int) -> FileLook:
         return FileLook(ending, 'whole', names)
     return FileLook(ending, 'videos', list(records[0]) if records else [])
 
+# %% ../nbs/02cb_layouts.ipynb #la0000c3
 def look_at(
     file: Path,
     reading: Reading,
@@ -330,6 +335,7 @@ def _chained(several: list[Iterator]) -> Iterator:
     for each in several:
         yield from each
 
+# %% ../nbs/02cb_layouts.ipynb #130497c0
 def _files_below(folder: Path) -> list[Path]:
     "All files of a folder that are not hidden, in a fixed order."
     return sorted(f for f in folder.rglob('*') if f.is_file() and not f.name.startswith('.'))
@@ -352,6 +358,7 @@ def _folder(folder: Path, captions: Captions) -> Iterator[tuple[str, Any]]:
                         f"and {seen} was found.")
     yield from _of_files(chosen, captions)
 
+# %% ../nbs/02cb_layouts.ipynb #9bfa009f
 def _one_of_each(files: list[Path], captions: Captions) -> list[Path]:
     "Of each video one file of subtitles; raises `UserError` where several languages leave the choice open."
     wanted = captions.reading.language

@@ -351,6 +351,7 @@ def npy_id(
             stem = stem.removesuffix(joint + tail) or stem
     return composed(stem)
 
+# %% ../nbs/02c_store.ipynb #c24fbec1
 class NpyFolder:
     "Feature files as HowTo100M publishes them; reading one raises KeyError when there is none and `UserError` when it is unusable."
     def __init__(self,

@@ -206,6 +206,7 @@ class FileLook:
     keys: list[str]          # of a record, or of the whole
     lines: bool = False      # JSON lines
 
+# %% ../nbs/02ca_tables.ipynb #tb0000c1
 def table_cells(f, ending: str) -> Iterator[list[str]]:
     "The rows of a table of text, the header first."
     csv.field_size_limit(1 << 30)
@@ -214,6 +215,7 @@ def table_cells(f, ending: str) -> Iterator[list[str]]:
     mark = '\t' if ending == '.tsv' else max(counts, key=lambda m: counts[m])
     yield from csv.reader(_with(header, f), delimiter=mark)
 
+# %% ../nbs/02ca_tables.ipynb #tb0000c2
 def _with(first: str, rest: Iterable[str]) -> Iterator[str]:
     yield first
     yield from rest
@@ -230,6 +232,7 @@ def row_entries(record: dict, names: dict, where: str, captions) -> Iterator[tup
         return
     yield video, entry
 
+# %% ../nbs/02ca_tables.ipynb #tb0000c3
 def _raw_records(file: Path, look: FileLook, captions) -> Iterator[tuple[int, Any]]:
     "(number, row) of a table or of records; a row that is none is None."
     if look.ending == '.parquet':
@@ -282,6 +285,7 @@ def member_entries(file: Path, look: FileLook, captions) -> Iterator[tuple[str, 
             else:
                 captions.leave(f'{file.name}, line {n:,}', None, 'a line that is no JSON object')
 
+# %% ../nbs/02ca_tables.ipynb #cb3cc949
 def activitynet_entries(file: Path, look: FileLook, captions) -> Iterator[tuple[str, Any]]:
     "ActivityNet Captions: timestamps and sentences."
     names = {'span': 'timestamps', 'text': 'sentences'}
@@ -303,6 +307,7 @@ def youcook2_entries(file: Path, look: FileLook, captions) -> Iterator[tuple[str
                 whole[name] += (entry or {name: [None]})[name]
         yield video, whole
 
+# %% ../nbs/02ca_tables.ipynb #3feb6087
 def msrvtt_entries(file: Path, look: FileLook, captions) -> Iterator[tuple[str, Any]]:
     "MSR-VTT: sentences, and beside them videos with their places in a film."
     data = _whole(file, captions)
@@ -339,6 +344,7 @@ def dataset_rows(data, where: str, captions) -> Iterator[tuple[str, dict]]:
     for n, record in enumerate(data.select_columns(list(dict.fromkeys(used)))):
         yield from row_entries(record, names, f'{where}, row {n:,}', captions)
 
+# %% ../nbs/02ca_tables.ipynb #la0000c1
 def saved_rows(folder: Path, captions) -> Iterator[tuple[str, dict]]:
     "A data set on disk: one split, or all."
     import datasets
@@ -358,6 +364,7 @@ def _reason(e: Exception) -> str:
     "The first line of what an error says."
     return (str(e).splitlines() or [type(e).__name__])[0]
 
+# %% ../nbs/02ca_tables.ipynb #la0000c2
 _OF_FILES = r'\.(vtt|srt|csv|tsv|parquet|jsonl?|ndjson|txt)(\.(gz|bz2|xz|zst))?'   # endings
 
 def is_hub_name(
@@ -367,6 +374,7 @@ def is_hub_name(
     is_name = re.fullmatch(r'[\w-][\w.-]*/[\w.-]+', source) is not None
     return is_name and re.search(_OF_FILES + '$', source.lower()) is None
 
+# %% ../nbs/02ca_tables.ipynb #la0000c3
 def load_hub(
     name: str,                    # OWNER/NAME
     configuration: str | None,

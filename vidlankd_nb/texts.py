@@ -207,6 +207,7 @@ def _column(names: list[str], source, cfg: Corpus) -> str:
                         f"set field (corpus.field) to one of {', '.join(names)}.")
     return wanted
 
+# %% ../nbs/03a_texts.ipynb #tx0000c1
 def _parquet_records(file: Path, cfg: Corpus, start: int, stop: int | None) -> Iterator[tuple[str, Any]]:
     "Texts of some row groups."
     with pq.ParquetFile(file) as table:
@@ -229,6 +230,7 @@ def _data_records(source, cfg: Corpus, start: int, stop: int | None) -> Iterator
         for k, text in enumerate(texts[n:min(n + 1000, stop)][column]):
             yield f'{source}, row {n + k:,}', text
 
+# %% ../nbs/03a_texts.ipynb #tx0000c2
 def _json_records(
     file: Path, cfg: Corpus, start: int, stop: int | None, left: LeftOut,
 ) -> Iterator[tuple[str, Any]]:
@@ -333,6 +335,7 @@ def _group_parts(file: Path, part_bytes: int) -> list[tuple[int, int | None]]:
         parts.append((first, about.num_row_groups))
     return parts
 
+# %% ../nbs/03a_texts.ipynb #b40df3bf
 def known_by(
     source: str | Path,   # of `text_files`
     cfg: Corpus,

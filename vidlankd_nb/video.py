@@ -100,6 +100,7 @@ def open_video(
         raise UserError(f"{path.name}: this build of FFmpeg has no decoder for its video stream.")
     raise NoVideo(f"{path.name}: is a picture, not a video.")
 
+# %% ../nbs/02_video.ipynb #f2d4f0c1
 def _best_stream(container):
     "The video stream that FFmpeg would choose; another where that is a cover or has no decoder, None where there is none."
     real = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
@@ -109,6 +110,7 @@ def _best_stream(container):
         return next(iter(known), None)
     return best
 
+# %% ../nbs/02_video.ipynb #f2d4f0c2
 def _is_one_picture(path, container):
     "Is it a GIF, PNG, JPEG, AVIF or HEIC that holds one picture?"
     brand = container.metadata.get('major_brand', '').strip()

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LATEX', 'percent', 'cell_text', 'glue_score', 'glue_average', 'markdown_line', 'as_markdown', 'as_html', 'latex_line',
            'as_latex', 'numbers', 'details', 'plot_task', 'plot_runs', 'arranged', 'summary_table', 'rows_of',
-           'seeds_note', 'average_notes', 'model_differences', 'Table', 'checked_entry', 'read_published',
+           'seeds_note', 'average_notes', 'model_differences', 'ShownTable', 'Table', 'checked_entry', 'read_published',
            'write_table']
 
 # %% ../../nbs/09e_results.ipynb #e06ff333
@@ -295,9 +295,35 @@ def model_differences(
                 found.append(difference(results, model, first, task, draws))
     return pd.DataFrame(found)
 
+# %% ../../nbs/09e_results.ipynb #re09shc0
+class ShownTable:
+    "A table that shows itself in a notebook and is written as Markdown, HTML or LaTeX; its kind says `grid` and `notes`."
+    def grid(self) -> tuple[list, list]:
+        "Header and rows of cells."
+        raise NotImplementedError(f'{type(self).__name__} needs a method grid(self) -> (header, rows).')
+
+    def notes(self) -> list[str]:
+        "What a reader of the table must know."
+        return []
+
+    def markdown(self) -> str:
+        "The table and its notes in Markdown."
+        return as_markdown(*self.grid(), self.notes())
+
+    def html(self) -> str:
+        "The same as HTML."
+        return as_html(*self.grid(), self.notes())
+
+    def latex(self) -> str:
+        "The same as LaTeX."
+        return as_latex(*self.grid(), self.notes())
+
+    def _repr_markdown_(self) -> str:
+        return self.markdown()
+
 # %% ../../nbs/09e_results.ipynb #re09clas
 @dataclass
-class Table:
+class Table(ShownTable):
     "Results as people read them; shows itself in a notebook."
     results: list                                    # of `results_in`
     models: list = field(default_factory=list)       # the order of rows; others follow
@@ -359,18 +385,6 @@ class Table:
             notes.append(f"[{i}] published, not measured here: {p['source']}")
         return notes
 
-    def markdown(self) -> str:
-        "The table and its notes in Markdown."
-        return as_markdown(*self.grid(), self.notes())
-
-    def html(self) -> str:
-        "The same as HTML."
-        return as_html(*self.grid(), self.notes())
-
-    def latex(self) -> str:
-        "The same as LaTeX."
-        return as_latex(*self.grid(), self.notes())
-
     def differences(self, against: str | None = None, draws: int = 1000) -> pd.DataFrame:
         "Each model against one of them (default: the first), task by task; raises `UserError` on an unknown one."
         return model_differences(self.results, self.by_task, against or self.names[0], draws)
@@ -378,9 +392,6 @@ class Table:
     def plot(self, columns: int = 4) -> Figure:
         "Every run, with medians and error bars, a panel for each task; the figure."
         return plot_runs(self.by_task, columns)
-
-    def _repr_markdown_(self) -> str:
-        return self.markdown()
 
     def __repr__(self) -> str:
         return f"Table({len(self.names)} models, {len(self.tasks)} tasks, {len(self.results)} runs)"

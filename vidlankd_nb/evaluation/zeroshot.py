@@ -44,7 +44,7 @@ from vidlankd_nb.evaluation.readouts import (
     word_groups,
     word_scores,
 )
-from .results import as_html, as_latex, as_markdown
+from .results import ShownTable
 from .suite import find, load
 from ..files import UserError, make_folder, nearest, write_aside, write_json
 
@@ -274,7 +274,7 @@ def table_row(model: str, mark: str, found: dict) -> list[str]:
 
 # %% ../../nbs/12i_zeroshot.ipynb #zs000021
 @dataclass
-class ProbeTable:
+class ProbeTable(ShownTable):
     "Probes of several models; shows itself in a notebook."
     models: dict                                # name -> tasks, as `Probed.json` gives them
     marks: dict = field(default_factory=dict)   # name -> '‡' where a model has no vocabulary head
@@ -309,21 +309,6 @@ class ProbeTable:
                     notes.append(f'Left out of {task} ({name}): {why}.')
         notes += [f'Not there: {why}' for why in self.absent.values()]
         return notes
-
-    def markdown(self) -> str:
-        "The table and its notes in Markdown."
-        return as_markdown(*self.grid(), self.notes())
-
-    def html(self) -> str:
-        "The same as HTML."
-        return as_html(*self.grid(), self.notes())
-
-    def latex(self) -> str:
-        "The same as LaTeX."
-        return as_latex(*self.grid(), self.notes())
-
-    def _repr_markdown_(self) -> str:
-        return self.markdown()
 
 # %% ../../nbs/12i_zeroshot.ipynb #zs000022
 def _mark(lm: LanguageModel) -> str:
