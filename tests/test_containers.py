@@ -10,6 +10,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from support.pictures import picture
 
 from vidlankd_nb import extraction as E
 from vidlankd_nb import features as F
@@ -21,13 +22,6 @@ from vidlankd_nb.files import UserError, files_under
 from vidlankd_nb.frames import FrameClock
 from vidlankd_nb.recipes import contents
 from vidlankd_nb.texts import text_files
-
-
-def picture(k, h=48, w=64):
-    "A picture that says its number: a grey level, with a white square in the top left corner."
-    x = np.full((h, w, 3), 40 + 8 * (k % 20), np.uint8)
-    x[: h // 4, : w // 4] = 255
-    return x
 
 
 def write(

@@ -13,6 +13,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from support.pictures import picture
 
 from vidlankd_nb import backbones as B
 from vidlankd_nb import extraction as E
@@ -21,13 +22,6 @@ from vidlankd_nb import store as S
 from vidlankd_nb import video as V
 from vidlankd_nb.config import Features
 from vidlankd_nb.files import UserError
-
-
-def picture(k, h=48, w=64):
-    "A picture that says its number: a grey level, with a white square in the top left corner."
-    x = np.full((h, w, 3), 40 + 8 * (k % 20), np.uint8)
-    x[: h // 4, : w // 4] = 255
-    return x
 
 
 def write(
