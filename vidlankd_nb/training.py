@@ -26,10 +26,12 @@ from torch.utils.data import DataLoader
 from vidlankd_nb.checkpoints import (
     Checkpoints,
     full_tensor,
+    leave_warnings,
     load_weights,
     resume,
     stop_on_signal,
     training_state,
+    warnings_held,
 )
 from .config import Training
 from .files import Progress, UserError
@@ -295,8 +297,10 @@ def read_ahead(
 ) -> Iterator[dict]:           # `cfg.accumulate` micro-batches for each step
     "What is left of a training, prepared by `cfg.workers` processes while the model computes."
     left = range(start * cfg.accumulate, total * cfg.accumulate)
-    return iter(DataLoader(micro_batches, batch_size=None, sampler=left, num_workers=cfg.workers,
-                           pin_memory=device.type == 'cuda'))
+    loader = DataLoader(micro_batches, batch_size=None, sampler=left, num_workers=cfg.workers,
+                        worker_init_fn=leave_warnings, pin_memory=device.type == 'cuda')
+    with warnings_held():   # its processes start here
+        return iter(loader)
 
 # %% ../nbs/08_training.ipynb #tr08trnr
 @dataclass(eq=False, repr=False)
