@@ -131,7 +131,7 @@ def read_tables(name: str | Path) -> dict:   # {table: {cell: {key: value}}}
     if not file.is_file():
         raise UserError(f"No grid '{name}': it is neither a file nor a grid of the package; "
                         f"{nearest(str(name), grids())}")
-    tables = read_yaml(file)
+    tables = read_yaml(str(file))
     full = isinstance(tables, dict) and tables and all(isinstance(t, dict) and t for t in tables.values())
     if not full:
         raise UserError(f"{name} is no grid: tables of cells are expected, {{objectives: {{text_only: "
