@@ -2,14 +2,17 @@
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
 import torch
 from support.trainings import CLI, ENV, SMALL, call, copy_of, refused, together
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vidlankd_nb.checkpoints import Checkpoints
 from vidlankd_nb.files import UserError, whole_file, write_aside
@@ -35,6 +38,7 @@ def flip(file):
 
 CHOOSES = """
 import sys
+import tracemalloc
 import torch.distributed as dist
 from vidlankd_nb import checkpoints
 checkpoints.PATIENCE = 1
@@ -351,3 +355,246 @@ def test_pairs_are_found_through_links(prepared, tmp_path, monkeypatch):
     for folder in (tmp_path / 'out' / 'pairs', tmp_path / 'disk' / 'deep' / 'pairs'):
         again = PairSet.load(folder, 'train')
         assert len(again) == len(made) and np.array_equal(again[0].values, made[0].values)
+
+
+# --- twenty million examples, and workers that are started anew
+
+
+def test_the_order_of_many_examples_is_computed_and_that_of_few_stays():
+    from vidlankd_nb.schedule import LISTED, MicroBatches, epoch_order, step_examples
+
+    generator = np.random.Generator(np.random.Philox(key=[3, 2], counter=[0, 0, 1, 0]))
+    listed = generator.permutation(1000)
+    assert (epoch_order(1000, 3, 2) == listed).all()
+    rows, epoch = step_examples(1000, 64, 3, 2 * (1000 // 64) + 4)
+    assert epoch == 2 and (rows == listed[256:320]).all()
+
+    class Many:
+        def __len__(self):
+            return 20_000_000
+
+    data = MicroBatches(Many(), batch=1000, accumulate=2, seed=3, rank=1, world_size=2)
+    tracemalloc.start()
+    found = [data.examples(k)[0] for epoch in range(5) for k in range(40_000 * epoch, 40_000 * epoch + 20)]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2e6, f'{peak / 1e6:.1f} MB'
+    first = np.concatenate(found[:20])
+    assert len(set(first.tolist())) == len(first) == 20 * 250 and first.max() < 20_000_000
+    n = LISTED + 5
+    whole = epoch_order(n, 1, 0)
+    assert (np.sort(whole) == np.arange(n)).all()
+    assert (step_examples(n, 512, 1, 7)[0] == whole[7 * 512 : 8 * 512]).all()
+
+
+def batches_of(prepared):
+    "Text and pairs, as a student's and a teacher's training reads them."
+    from vidlankd_nb.batches import PairBatches
+    from vidlankd_nb.config import Pairs
+    from vidlankd_nb.corpus import Examples
+    from vidlankd_nb.masking import TextBatches
+    from vidlankd_nb.pairs import PairSet
+    from vidlankd_nb.tokenizer import load_tokenizer
+
+    tok = load_tokenizer(prepared / 'corpus' / 'tokenizer')
+    text = TextBatches(Examples(prepared / 'corpus', 'train'), tok)
+    cfg = Pairs(max_tokens=16, max_frames=16)
+    pairs = PairBatches(PairSet.load(prepared / 'pairs', 'train'), tok, cfg, shuffled=True)
+    return text, pairs
+
+
+def same(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
+def test_nothing_of_a_corpus_is_pickled(prepared):
+    text, pairs = batches_of(prepared)
+    words = len(pickle.dumps(text.masker)) + len(pickle.dumps(pairs.tokenizer))
+    for data in (text, pairs):
+        before = data.batch(np.arange(5), 1)
+        packed = pickle.dumps(data)
+        assert len(packed) < words + 5000, (len(packed), words)
+        same(pickle.loads(packed).batch(np.arange(5), 1), before)
+    assert pairs.pairs.ready['video'].nbytes > 10 * words  # what must not travel
+
+
+def test_workers_that_are_spawned_read_the_same(prepared):
+    from torch.utils.data import DataLoader
+
+    from vidlankd_nb.schedule import MicroBatches
+
+    _, pairs = batches_of(prepared)
+    here = MicroBatches(pairs, batch=8)
+    loader = DataLoader(
+        here, batch_size=None, sampler=range(3), num_workers=1, multiprocessing_context='spawn'
+    )
+    for k, batch in enumerate(loader):
+        same(batch, here[k])
+
+
+# --- devices
+
+
+class Reads(TorchDispatchMode):
+    "What a device would be waited for: numbers that Python reads, and shapes that depend on values."
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, f, types, args=(), kwargs=None):
+        if any(word in str(f) for word in ('_local_scalar', 'nonzero', 'unique', 'masked_select')):
+            self.found.append(str(f))
+        return f(*args, **(kwargs or {}))
+
+
+@pytest.fixture(scope='module')
+def packed(tmp_path_factory):
+    "Packed blocks and their tokenizer."
+    from vidlankd_nb.config import Corpus
+    from vidlankd_nb.corpus import Examples, build_corpus, train_tokenizer
+    from vidlankd_nb.masking import TextBatches
+
+    folder = tmp_path_factory.mktemp('packed')
+    lines = [f'{a} {b} stood near the door\n' for a in 'abcdefghijkl' for b in 'mnopqrstuvw']
+    (folder / 'text.txt').write_text(''.join(lines))
+    tok = train_tokenizer([folder / 'text.txt'], 300)
+    build_corpus(
+        [folder / 'text.txt'], folder / 'corpus', Corpus(block=12, packed=True, valid_share=0.3), tok
+    )
+    return (
+        TextBatches(Examples(folder / 'corpus'), tok),
+        TextBatches(Examples(folder / 'corpus', 'valid'), tok),
+        tok,
+    )
+
+
+def student_of(tok, objective, n=None):
+    from vidlankd_nb.config import Distillation, Encoder
+    from vidlankd_nb.encoders import text_encoder
+    from vidlankd_nb.student import StudentTask
+
+    shape = Encoder(layers=1, width=32, heads=2)
+    torch.manual_seed(0)
+    return StudentTask(text_encoder(shape, tok), Distillation(objective), text_encoder(shape, tok), n).train()
+
+
+def test_a_student_step_reads_nothing_from_the_device(packed):
+    "Forward, backward and update of packed blocks; what objectives there are, all at once."
+    from vidlankd_nb.config import Training
+    from vidlankd_nb.devices import make_accelerator
+    from vidlankd_nb.monitoring import Watch
+    from vidlankd_nb.training import make_optimizer, optimizer_step
+
+    data, _, tok = packed
+    batch = data.batch(np.arange(8), 0) | {'draw': torch.tensor(5)}
+    task = student_of(tok, 'l2+nst+infonce+ntxent+crd+crd_bank+soft_label', len(data))
+    cfg = Training()
+    acc = make_accelerator(cfg, 'cpu')
+    optimizer = make_optimizer(task, cfg)
+    watch = Watch(list(task.weights), lambda step: np.arange(8), 1e6)
+    with Reads() as reads:
+        optimizer_step(acc, task, task, optimizer, [batch], cfg, 1e-3, task.weights, watch, 0)
+    assert reads.found == []
+    assert set(watch.look()) == {*task.weights, 'gradient norm'}
+
+
+def test_a_student_step_is_one_graph(packed):
+    data, _, tok = packed
+    batch = data.batch(np.arange(8), 0) | {'draw': torch.tensor(5)}
+    task = student_of(tok, 'l2+crd')
+    scale = dict.fromkeys(task.weights, torch.tensor(1.0))
+    torch._dynamo.reset()
+    whole = torch.compile(task, fullgraph=True, backend='eager')(batch, scale)
+    task = student_of(tok, 'l2+crd')
+    for name, loss in task(batch, scale).items():
+        assert torch.allclose(whole[name], loss, atol=1e-5), name
+
+
+def test_a_teacher_step_is_one_graph_and_words_cost_no_reading(prepared):
+    "The contrast of words: each different word once, or each place for itself, is the same loss with the same gradient."
+    from vidlankd_nb.config import Encoder, Teacher
+    from vidlankd_nb.teacher import TeacherTask, different_words, make_teacher
+
+    _, pairs = batches_of(prepared)
+    batch = pairs.batch(np.arange(8), 0)
+    cfg = Teacher(word_weight=1.0, text=Encoder(layers=1, width=32, heads=2))
+    losses, slopes = [], []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        task = TeacherTask(make_teacher(cfg, pairs.tokenizer, pairs.width, 16), cfg).train()
+        torch._dynamo.reset()
+        step = torch.compile(task, fullgraph=True, backend='eager') if compiled else task
+        terms = step(batch, dict.fromkeys(task.weights, torch.tensor(1.0)))
+        sum(terms.values()).backward()
+        losses.append(terms)
+        slopes.append({n: p.grad for n, p in task.named_parameters() if p.grad is not None})
+    assert losses[0].keys() == {'mlm', 'contrast', 'words'} and slopes[0].keys() == slopes[1].keys()
+    for a, b in ((losses[0], losses[1]), (slopes[0], slopes[1])):
+        for name in a:
+            assert torch.allclose(a[name], b[name], atol=1e-5, rtol=1e-4), name
+    each, number = different_words(
+        torch.zeros(2, 3, dtype=torch.int64, device='meta')
+    )  # a device that cannot be read
+    assert each.shape == (6,) and number.shape == (2, 3)
+
+
+def test_teacher_and_student_of_one_run_may_differ_in_precision(packed, tmp_path, monkeypatch):
+    "Held-out losses are computed as in training, and nothing is left changed."
+    from vidlankd_nb import training
+    from vidlankd_nb.config import Training
+
+    data, valid, tok = packed
+    seen = []
+    shared = training._shared_losses
+
+    def looked(*a):
+        seen.append(torch.is_autocast_enabled('cpu'))
+        return shared(*a)
+
+    monkeypatch.setattr(training, '_shared_losses', looked)
+    before = torch.backends.cuda.matmul.fp32_precision, torch.get_float32_matmul_precision()
+    for precision in ('fp32', 'bf16', 'auto'):
+        cfg = Training(steps=1, batch=8, precision=precision, trackers=[])
+        training.train(student_of(tok, 'none'), data, cfg, tmp_path / precision, valid=valid, show=False)
+        assert set(seen) == {precision == 'bf16'}, precision
+        seen.clear()
+    assert before == (torch.backends.cuda.matmul.fp32_precision, torch.get_float32_matmul_precision())
+    assert training.make_accelerator(Training()).ddp_handler.broadcast_buffers is False
+
+
+def test_a_bank_that_does_not_fit_is_refused_with_the_way_out(packed, monkeypatch):
+    "Two sides of 20 million examples, 128 float32 numbers each: 20.48 GB."
+    from vidlankd_nb import contrast
+
+    monkeypatch.setattr(contrast, 'device_memory', lambda: 80_000_000_000)
+    contrast.check_bank(19_000_000, 128)
+    with pytest.raises(
+        UserError, match="takes 20.5 GB, more than 25% of the device's 80.0 GB: .*'crd'.*queue"
+    ):
+        student_of(packed[2], 'crd_bank', 20_000_000)
+
+
+def test_a_launchers_plugin_is_a_sentence(prepared, tmp_path):
+    run = copy_of(prepared, tmp_path / 'run', EIGHT)
+    for name, value in (('USE_DEEPSPEED', 'true'), ('GRADIENT_ACCUMULATION_STEPS', '4')):
+        env = ENV | {f'ACCELERATE_{name}': value}
+        said = call(*CLI, 'student', *EIGHT, '--out', run, env=env, code=2).stderr
+        assert "accelerate's configuration" in said and 'Traceback' not in said
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='locks of Windows are not made of flock')
+def test_a_network_disk_that_answers_with_the_kernels_own_number(tmp_path, monkeypatch, capfd):
+    import fcntl
+
+    from vidlankd_nb.jobs import held
+
+    def flock(fd, how):
+        raise OSError(524, 'Unknown error 524')
+
+    monkeypatch.setattr(fcntl, 'flock', flock)
+    with held(tmp_path / '.lock'):
+        pass
+    assert capfd.readouterr().err.count('on a disk without file locks') == 1

@@ -444,6 +444,7 @@ class Examples:
         split: str = 'train',   # 'train' or 'valid'
     ):
         self.folder = Path(folder)
+        self.split = split
         self.manifest = _manifest(self.folder)
         self.maps = []
         for part in self.manifest['parts']:
@@ -451,6 +452,10 @@ class Examples:
                 if len(ids):
                     self.maps.append((ids, lengths))
         self.starts = np.cumsum([0, *(len(ids) for ids, _ in self.maps)])
+
+    def __reduce__(self):
+        "Another process opens the files for itself; nothing of them travels."
+        return type(self), (self.folder, self.split)
 
     @property
     def block(self) -> int:

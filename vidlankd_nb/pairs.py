@@ -343,6 +343,7 @@ class PairSet:
         self.store = store
         self.normalise = normalise
         self.still = still
+        self.path = path
         self.file = MappedTable(path)
         self.batches = [_columns(b) for b in self.file.table.to_batches()]
         self.ready = None        # what `preload` made
@@ -369,6 +370,10 @@ class PairSet:
         return cls(store, folder/f'{split}.arrow', cfg.get('normalise', False), cfg.get('still', False))
 
     def __len__(self) -> int: return self.file.table.num_rows
+
+    def __reduce__(self):
+        "Another process opens the files for itself, and cuts windows as they are asked for."
+        return type(self), (self.store, self.path, self.normalise, self.still)
 
     def __repr__(self) -> str: return f"PairSet({len(self):,} pairs, {self.store})"
 

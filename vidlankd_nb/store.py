@@ -138,12 +138,15 @@ class MappedTable:
     def __init__(self,
         path: str | Path,    # written by `StoreWriter` or `make_pairs`
     ):
+        self.path = path
         try:
             with open(path, 'rb') as f:
                 self.map = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
             self.table = pa.ipc.open_stream(pa.BufferReader(pa.py_buffer(self.map))).read_all()
         except (pa.ArrowInvalid, OSError, ValueError) as e:
             raise UserError(f"{path} cannot be read ({e}); delete it and make it again.") from None
+
+    def __reduce__(self): return type(self), (self.path,)   # another process opens the file for itself
 
     def give_back(self) -> None:
         "Let go of the pages that were touched; they are read again when needed."
@@ -264,6 +267,8 @@ class FeatureStore:
         self.reads = 0
 
     def __len__(self) -> int: return len(self.index)
+
+    def __reduce__(self): return type(self), (self.folder, self.opened)   # as `MappedTable`
 
     def __repr__(self) -> str:
         backbone = self.meta.get('backbone', '?')

@@ -194,6 +194,7 @@ class VokenLabels:
         split: str = 'train',
     ):
         folder = Path(folder)
+        self.opened = (folder, examples, split)
         self.manifest = _manifest(folder)
         if self.manifest['corpus'][split] != corpus_digest(examples):
             raise UserError(f"The vokens in {folder} were made for another corpus than {examples.folder} "
@@ -202,6 +203,10 @@ class VokenLabels:
                      for k in range(len(examples.maps))]
         self.starts = examples.starts
         self.count = self.manifest['count']
+
+    def __reduce__(self):
+        "Another process opens the files for itself; nothing of them travels."
+        return type(self), self.opened
 
     def __getitem__(self, rows) -> torch.Tensor:   # (n, L) int64
         "Vokens of the examples numbered `rows`; -1 at special tokens."
