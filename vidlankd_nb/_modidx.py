@@ -1491,7 +1491,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'vidlankd_nb.hub._why_not_fetched': ('hub.html#_why_not_fetched', 'vidlankd_nb/hub.py'),
                                  'vidlankd_nb.hub.hub_answers': ('hub.html#hub_answers', 'vidlankd_nb/hub.py'),
                                  'vidlankd_nb.hub.hushed': ('hub.html#hushed', 'vidlankd_nb/hub.py'),
-                                 'vidlankd_nb.hub.is_hub_name': ('hub.html#is_hub_name', 'vidlankd_nb/hub.py'),
+                                 'vidlankd_nb.hub.may_be_on_hub': ('hub.html#may_be_on_hub', 'vidlankd_nb/hub.py'),
                                  'vidlankd_nb.hub.meant_on_hub': ('hub.html#meant_on_hub', 'vidlankd_nb/hub.py'),
                                  'vidlankd_nb.hub.owned': ('hub.html#owned', 'vidlankd_nb/hub.py'),
                                  'vidlankd_nb.hub.reading_options': ('hub.html#reading_options', 'vidlankd_nb/hub.py'),
