@@ -90,7 +90,8 @@ def why_unreadable(
     pieces = _sentence_pieces(source)
     asks_for_pieces = pieces or 'sentencepiece' in said.lower() or 'tiktoken' in said
     if asks_for_pieces and importlib.util.find_spec('sentencepiece') is None:
-        return (f"its vocabulary is {pieces or 'a SentencePiece file'}, which the package sentencepiece reads: "
+        file = pieces or 'a SentencePiece file'
+        return (f"its vocabulary is {file}, which the package sentencepiece reads: "
                 "pip install sentencepiece")
     if may_be_on_hub(source):
         return _why_not_fetched(str(source), said)

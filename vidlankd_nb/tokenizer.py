@@ -156,6 +156,6 @@ def check_offsets(
                         "save a fast one (tokenizer.json) beside the weights.")
     wrong, seen = false_cuts(tokenizer, texts)
     if len(wrong) > (1 - least) * seen:
-        raise UserError(f"The tokenizer of '{name}' says wrongly which characters a token came from: of {seen:,} "
-                        f"words {len(wrong):,} are cut out otherwise ({cut_examples(wrong)}). "
+        raise UserError(f"The tokenizer of '{name}' says wrongly which characters a token came from: "
+                        f"of {seen:,} words {len(wrong):,} are cut out otherwise ({cut_examples(wrong)}). "
                         "Use another tokenizer.json for these weights.")

@@ -290,8 +290,9 @@ def check_cuts(
         cut = row['context'][first:behind]
         if not em(cut, answer['text']): wrong.append((answer['text'], cut))
     if len(wrong) > (1 - least) * seen:
-        raise UserError("This tokenizer says wrongly which characters a token came from: a perfect model would "
-                        f"reach an EM of {1 - len(wrong) / seen:.1%} ({cut_examples(wrong)}). "
+        reached = 1 - len(wrong) / seen
+        raise UserError("This tokenizer says wrongly which characters a token came from: a perfect model "
+                        f"would reach an EM of {reached:.1%} ({cut_examples(wrong)}). "
                         "Use another tokenizer.json for these weights.")
 
 # %% ../../nbs/09c_squad.ipynb #30e19895
