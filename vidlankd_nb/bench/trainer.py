@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,7 +56,8 @@ def trainer_rows(c: Candidate, task: Task, rows: Rows, cfg: FineTuning) -> list[
         return found
     first, second = texts_of(task, rows)
     texts = [first] if second is None else [first, second]
-    encoded = c.tokenizer(*texts, truncation=True, max_length=cfg.max_length)
+    tokenizer: Any = c.tokenizer
+    encoded = tokenizer(*texts, truncation=True, max_length=cfg.max_length)
     for i, label in enumerate(column(rows, 'label')):
         found.append({name: encoded[name][i] for name in names if name in encoded} | {'labels': label})
     return found
@@ -78,13 +80,14 @@ def by_trainer(c: Candidate, task: Task, train: Rows, dev: Rows, cfg: FineTuning
     with hushed():
         model = HEADS[task.kind].from_pretrained(c.source, dtype=torch.float32, **width,
                                                  **reading_options(c.source))
-    rows = trainer_rows(c, task, train, cfg)
+    rows: Any = trainer_rows(c, task, train, cfg)
+    asked_rows: Any = trainer_rows(c, task, dev, cfg)
     asked = TaskBatches(task, dev, c, cfg)
     with tempfile.TemporaryDirectory() as folder:
         arguments = trainer_arguments(cfg, len(rows), seed, folder)
         trainer = Trainer(model, arguments, DataCollatorWithPadding(c.tokenizer), train_dataset=rows)
         trainer.train()
-        said = trainer.predict(trainer_rows(c, task, dev, cfg)).predictions
+        said: Any = trainer.predict(asked_rows).predictions
     if task.kind != 'span': return asked.answers(list(np.asarray(said)))
     logits = []
     for i, window in enumerate(asked.windows):

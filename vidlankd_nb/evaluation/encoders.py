@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
@@ -268,8 +268,9 @@ def _without_head(
              if name.startswith(inside) and name not in new}
     with hushed():
         torch.manual_seed(hash_seed(seed, 'head'))
-        again, info = type(model).from_pretrained(None, config=model.config, state_dict=state,
-                                                  dtype=torch.float32, output_loading_info=True)
+        read: Any = type(model).from_pretrained(None, config=model.config, state_dict=state,
+                                                dtype=torch.float32, output_loading_info=True)
+    again, info = read
     return again, sorted(info['missing_keys'])
 
 def _kept_head(c: Candidate, task: Task, new: list[str]) -> None:
@@ -362,7 +363,8 @@ def with_head(
     "The candidate's encoder with a new head for a task; raises `UserError` when the folder holds no weights for the encoder, or its architecture cannot be used."
     try:
         model = _headed(c, task, seed, keep_head)
-        model.config.get_text_config().pad_token_id = c.pad   # by it, decoders find a text's last token
+        shape = cast(PretrainedConfig, model.config)
+        shape.get_text_config().pad_token_id = c.pad   # by it, decoders find a text's last token
         c.padding[task.kind] = padding_of(model, task.kind, c.tokenizer, c.pad)
     except UserError:
         raise
