@@ -6,6 +6,7 @@
 __all__ = ['split_words', 'FileUse', 'command_parser', 'file_words', 'named_models', 'configs_named', 'run_words', 'means_files']
 
 # %% ../nbs/13_arguments.ipynb #argimp00
+import os
 from argparse import SUPPRESS
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
@@ -196,10 +197,10 @@ def named_models(
     models = {}
     for word in words:
         name, equals, source = word.partition('=')
-        if not equals or '/' in name:   # a folder alone, perhaps with an = inside its path
+        if not equals or '/' in name or Path(word).is_dir():   # a folder alone, perhaps with an = in it
             name = ''
             source = word
-        name = name or Path(source).resolve().name
+        name = name or Path(os.path.abspath(source)).name
         if name in models:
             raise UserError(f"Two models are called '{name}': name them, as {name}-2={source}.")
         models[name] = source

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['TOY', 'SPEED_ONLY', 'RESULT_HAS', 'named_tasks', 'draw', 'rows_fingerprint', 'left_out', 'Grid', 'settings',
            'results_in', 'check_identity', 'identity_of', 'write_result', 'spoken', 'row_values', 'answer', 'compute',
-           'probe_cell', 'candidates_of', 'units_of', 'work', 'counted', 'grouped', 'evaluate', 'side_by_side',
-           'worker']
+           'probe_cell', 'candidates_of', 'tell_new_heads', 'units_of', 'work', 'counted', 'grouped', 'evaluate',
+           'side_by_side', 'worker']
 
 # %% ../../nbs/09d_grid.ipynb #gr09imp1
 import json
@@ -176,6 +176,7 @@ SPEED_ONLY = ('log_every', 'save_every', 'keep', 'workers', 'trackers', 'compile
 def settings(grid: Grid) -> dict:
     "What the figures of a grid depend on, beside models and rows."
     found = {name: value for name, value in asdict(grid.cfg).items() if name not in SPEED_ONLY}
+    if not found['keep_head']: del found['keep_head']   # results from before there was a choice stay valid
     return in_old_names(found) | {'limit': grid.limit, 'dev_limit': grid.dev_limit, 'held_out': grid.held_out}
 
 RESULT_HAS = {'model', 'task', 'kind', 'seed', 'metric', 'value', 'scores', 'majority', 'collapsed',
@@ -348,6 +349,14 @@ def candidates_of(grid: Grid) -> dict[str, Candidate]:
     "The grid's models by name; errors as for `candidate`."
     return {name: candidate(source, name) for name, source in grid.models.items()}
 
+def tell_new_heads(grid: Grid, candidates: dict[str, Candidate]) -> None:
+    "Say that a checkpoint's own head is not used."
+    if grid.cfg.keep_head: return
+    for c in candidates.values():
+        if c.trained_head:
+            print(f"{c.name} was saved with the head of another training ({c.trained_head}): each seed draws a "
+                  "new one (--keep_head true goes on with it).", flush=True)
+
 def units_of(
     grid: Grid,
     candidates: dict[str, Candidate],
@@ -413,6 +422,7 @@ def evaluate(
     Path(grid.out).mkdir(parents=True, exist_ok=True)
     todo = len(list(filter(grid.missing, units.values())))
     if show:
+        tell_new_heads(grid, candidates)
         all_cells = counted(len(units), 'cell')
         print(f'{all_cells}, {todo} to compute', flush=True)
     processes = min(processes, todo)
