@@ -323,14 +323,15 @@ def padding_of(
     "Where a model wants a batch's padding, so that a text's logits do not depend on its neighbours; raises what the model raises."
     short, long = [tokenizer(text)['input_ids'] for text in TRIAL_TEXTS]
     n = len(short)
+    length = 2 * len(long)   # what a mask lets through grows with the padding
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         model.train()
-        head_logits(model, kind, _trial(kind, [short, long], len(long), 'right', pad))
+        head_logits(model, kind, _trial(kind, [short, long], length, 'right', pad))
     with in_eval_mode(model), torch.no_grad():
         alone = head_logits(model, kind, _trial(kind, [short], n, 'right', pad))[0]
         sides: tuple[Padding, ...] = ('right', 'left')
         for side in sides:
-            together = head_logits(model, kind, _trial(kind, [short, long], len(long), side, pad))[0]
+            together = head_logits(model, kind, _trial(kind, [short, long], length, side, pad))[0]
             if kind == 'span':
                 together = together[-n:] if side == 'left' else together[:n]
             if (together - alone).abs().max() <= closeness * alone.abs().max(): return side
