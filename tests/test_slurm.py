@@ -34,7 +34,7 @@ JOB = {
 def submit(script, folder, tenths, code=0):
     (folder / 'bin').mkdir()
     for name, text in (('srun', TRAINING), ('python', TRAINING), ('scontrol', SCONTROL)):
-        (folder / 'bin' / name).write_text(text)
+        (folder / 'bin' / name).write_text(text, encoding='utf-8')
         (folder / 'bin' / name).chmod(0o755)
     env = (
         os.environ
@@ -66,8 +66,10 @@ def test_a_warned_job_saves_and_is_queued_again(script, tmp_path):
         time.sleep(0.02)
     job.send_signal(signal.SIGUSR1)
     assert job.wait(30) == 75 and (tmp_path / 'saved').exists()
-    assert (tmp_path / 'started').read_text() == WORDS[script]
-    assert (tmp_path / 'queue').read_text() == f"requeue {'7' if script == 'train' else '7_3'}\n"
+    assert (tmp_path / 'started').read_text(encoding='utf-8') == WORDS[script]
+    assert (tmp_path / 'queue').read_text(
+        encoding='utf-8'
+    ) == f"requeue {'7' if script == 'train' else '7_3'}\n"
 
 
 @pytest.mark.parametrize('script', WORDS)

@@ -29,15 +29,15 @@ def refused(*args):
 def test_files(tmp_path):
     out = vidlankd(SAMPLES / 'caption.json', SAMPLES / 'text' / 'corpus.txt', '--out', tmp_path / 'v')
     assert out.returncode == 0, out.stderr
-    found = json.loads((tmp_path / 'v' / 'vocabulary.json').read_text())
+    found = json.loads((tmp_path / 'v' / 'vocabulary.json').read_text(encoding='utf-8'))
     assert (tmp_path / 'v' / 'vocabulary.png').read_bytes()[:4] == b'\x89PNG'
     said = {
         w
-        for c in json.loads((SAMPLES / 'caption.json').read_text()).values()
+        for c in json.loads((SAMPLES / 'caption.json').read_text(encoding='utf-8')).values()
         for t in c['text']
         for w in t.split()
     }
-    text = Counter((SAMPLES / 'text' / 'corpus.txt').read_text().split())
+    text = Counter((SAMPLES / 'text' / 'corpus.txt').read_text(encoding='utf-8').split())
     end = found['curve'][-1]
     assert end['captions'] == found['captions'] == 1440 and end['own']['mean'] == len(said)
     assert (
@@ -89,24 +89,30 @@ def test_broken_captions_are_counted(tmp_path):
                 'c': [1],
                 'd': {'text': 'the'},
             }
-        )
+        ),
+        encoding='utf-8',
     )
-    (tmp_path / 't.txt').write_text('the ball and the dog\n')
+    (tmp_path / 't.txt').write_text('the ball and the dog\n', encoding='utf-8')
     out = vidlankd(tmp_path / 'c.json', tmp_path / 't.txt', '--out', tmp_path / 'v')
     assert (
         out.returncode == 0
         and '3 captions without words' in out.stdout
         and '3 videos without a list of texts' in out.stdout
     )
-    assert json.loads((tmp_path / 'v' / 'vocabulary.json').read_text())['curve'][-1]['tokens']['mean'] == 0.6
+    assert (
+        json.loads((tmp_path / 'v' / 'vocabulary.json').read_text(encoding='utf-8'))['curve'][-1]['tokens'][
+            'mean'
+        ]
+        == 0.6
+    )
 
 
 def test_wrong_words(tmp_path):
     good, text = SAMPLES / 'caption.json', SAMPLES / 'text' / 'corpus.txt'
-    (tmp_path / 'torn.json').write_text('{"a": {"text": ["the')
-    (tmp_path / 'none.json').write_text('{}')
+    (tmp_path / 'torn.json').write_text('{"a": {"text": ["the', encoding='utf-8')
+    (tmp_path / 'none.json').write_text('{}', encoding='utf-8')
     (tmp_path / 'latin.txt').write_bytes('caf\xe9\n'.encode('latin-1'))
-    (tmp_path / 'empty.txt').write_text('12 34\n\n')
+    (tmp_path / 'empty.txt').write_text('12 34\n\n', encoding='utf-8')
     assert 'torn.json' in refused(tmp_path / 'torn.json', text, '--out', tmp_path / 'v')
     assert 'No captions' in refused(tmp_path / 'none.json', text, '--out', tmp_path / 'v')
     assert 'absent.json' in refused(tmp_path / 'absent.json', text, '--out', tmp_path / 'v')
@@ -120,11 +126,11 @@ def test_wrong_words(tmp_path):
 
 
 def test_a_file_where_the_folder_should_be(tmp_path):
-    (tmp_path / 'v').write_text('mine')
+    (tmp_path / 'v').write_text('mine', encoding='utf-8')
     assert (
         'is a file'
         in refused(SAMPLES / 'caption.json', SAMPLES / 'text' / 'corpus.txt', '--out', tmp_path / 'v')
-        and (tmp_path / 'v').read_text() == 'mine'
+        and (tmp_path / 'v').read_text(encoding='utf-8') == 'mine'
     )
 
 

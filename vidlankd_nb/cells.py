@@ -130,7 +130,7 @@ def state_of(
     file = cell_file(out, cell.name, seed)
     if not file.exists():
         return {'status': 'waiting'}
-    record = json.loads(file.read_text())
+    record = json.loads(file.read_text(encoding='utf-8'))
     if record['status'] != 'done':
         return record
     words = why_changed(record, CellRun(cell, base, seed, Path(out)/'store'))
@@ -163,4 +163,4 @@ def elapsed_seconds(
 ) -> float:
     "How long commands on this grid have worked so far."
     file = out/'clock.json'
-    return json.loads(file.read_text())['seconds'] if file.exists() else 0.0
+    return json.loads(file.read_text(encoding='utf-8'))['seconds'] if file.exists() else 0.0

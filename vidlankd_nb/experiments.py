@@ -105,7 +105,7 @@ class Experiment(RunFolder):
     def record(self, name: str) -> dict | None:
         "What a finished stage left behind: key and seconds; None when it is not finished."
         file = self.path('stages', f'{name}.json')
-        return json.loads(file.read_text()) if file.exists() else None
+        return json.loads(file.read_text(encoding='utf-8')) if file.exists() else None
 
     def do(self,
         *names: str,       # stages; all of them when none is named
@@ -397,7 +397,7 @@ def _evaluate(places: Places) -> None:
 def _vocabulary(places: Places) -> None:
     files = sources(places)
     probes = places.path('world', 'probes.json')
-    asked = json.loads(probes.read_text()) if probes.exists() else {}
+    asked = json.loads(probes.read_text(encoding='utf-8')) if probes.exists() else {}
     nouns = {}
     for name, key in (('shown', 'names'), ('withheld', 'withheld')):
         if key in asked:

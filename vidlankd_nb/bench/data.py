@@ -58,7 +58,7 @@ def invent_captions(
     "Write captions for invented videos, one video at a time."
     starts = [30 * k for k in range(clips)]
     ends = [start + 10 for start in starts]
-    with open(path, 'w') as f:
+    with open(path, 'w', encoding='utf-8') as f:
         separator = '{'
         for i in range(videos):
             text = [f'now add spoon {k} of sugar to bowl {i}' for k in range(clips)]
@@ -105,7 +105,7 @@ def memory(
     if not Path('/proc/self/status').exists():   # only Linux has it
         return {}
     words = [sys.executable, '-c', READER, str(folder), str(reads)]
-    done = subprocess.run(words, capture_output=True, text=True)
+    done = subprocess.run(words, capture_output=True, encoding='utf-8')
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1]
         raise UserError(f"The memory of a reading process could not be measured: {last}")

@@ -96,7 +96,7 @@ def bench_grounding_speed(
                   seconds={k: round(v, 3) for k, v in seconds.items()}, peak_memory_grown_mb=round(grown),
                   machine=machine(torch.get_num_threads()))
     Path(out).mkdir(parents=True, exist_ok=True)
-    (Path(out)/'grounding_speed.json').write_text(json.dumps(result, indent=1) + '\n')
+    (Path(out)/'grounding_speed.json').write_text(json.dumps(result, indent=1) + '\n', encoding='utf-8')
     return result
 
 def summary(

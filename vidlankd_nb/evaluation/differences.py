@@ -26,7 +26,7 @@ def run_rows(
 ) -> np.ndarray:         # (n, 2) gold and predicted, or (n,) values; (0,) where there are none
     "What a run's score is made of, a row each."
     file = Path(run['folder'])/'rows.json'
-    return np.array(json.loads(file.read_text())) if file.is_file() else np.zeros(0)
+    return np.array(json.loads(file.read_text(encoding='utf-8'))) if file.is_file() else np.zeros(0)
 
 def value_of(
     run: dict,           # of `results_in`
