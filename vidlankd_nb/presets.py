@@ -84,9 +84,15 @@ def run_parser(**kwargs) -> Any:   # a `jsonargparse.ArgumentParser`; `kwargs` a
     parser.add_argument('--config', action=ActionConfigFile,
                         help='a preset, or a YAML file; several are layered')
     parser.add_class_arguments(Run)
-    docs = dotted(Run)
+    docs = dotted(Run) | {'print_config': 'show the whole configuration and stop'}
     for action in parser._actions:
-        if action.dest in docs: action.help = docs[action.dest]
+        if action.dest in docs:
+            action.help = docs[action.dest]
+        elif action.help == 'Path to a configuration file.':
+            action.help = 'this section, from a YAML file'
+    for group in parser._action_groups[2:]:   # behind argparse's own two
+        section = group._group_actions[0].dest
+        group.title = 'settings of a run' if section == 'seed' else f'settings in {section}'
     return parser
 
 # %% ../nbs/00aa_presets.ipynb #cfren002

@@ -27,7 +27,8 @@ def world_job(
     "The job of one world, whose settings are written beside its folder."
     config = out/f'seed-{seed}.yaml'
     write_aside(config, to_yaml(replace(run, seed=seed)))
-    return Job(seed, program('vidlankd_nb.cli', 'run', '--config', config, '--out', out/f'seed-{seed}'))
+    words = ['--config', config, '--out', out/f'seed-{seed}', '--allow-code']   # who started the worlds was asked
+    return Job(seed, program('vidlankd_nb.cli', 'run', *words))
 
 def stop_if_failed(
     job: Job,

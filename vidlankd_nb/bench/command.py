@@ -6,11 +6,11 @@
 __all__ = ['BENCHMARKS', 'bench']
 
 # %% ../../nbs/bench/command.ipynb #bcmd0004
-import argparse
 import importlib
 import inspect
 from pathlib import Path
 
+from ..arguments import WordParser
 from ..files import UserError, nearest
 
 # %% ../../nbs/bench/command.ipynb #90f9f226
@@ -22,9 +22,9 @@ BENCHMARKS = {'objectives': ('bench.objectives', 'bench_objectives'),
               'grounding': ('bench.grounding', 'bench_grounding'),
               'grounding-speed': ('bench.grounding_speed', 'bench_grounding_speed')}
 
-def _bench_parser() -> argparse.ArgumentParser:
+def _bench_parser() -> WordParser:
     "The parser of `vidlankd bench`."
-    parser = argparse.ArgumentParser(prog='vidlankd bench', description=bench.__doc__)
+    parser = WordParser('bench', str(bench.__doc__))
     parser.add_argument('what', choices=BENCHMARKS)
     parser.add_argument('--out', default='benchmarks', help='folder of the results')
     parser.add_argument('--threads', type=int, default=2, help='processor threads')
@@ -41,7 +41,7 @@ def bench(
     args: list[str],   # the words behind `vidlankd bench`
 ) -> None:
     "Measure one part of the package and write its figures as JSON into the folder --out."
-    if not args or args[0] not in (*BENCHMARKS, '-h', '--help'):
+    if not args or args[0] not in (*BENCHMARKS, '-h', '--help', '--help-all'):
         known = nearest(args[0], BENCHMARKS) if args else ', '.join(BENCHMARKS)
         raise UserError(f"'vidlankd bench' needs what to measure: {known}")
     space = _bench_parser().parse_args(args)
