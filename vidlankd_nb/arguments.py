@@ -102,9 +102,9 @@ class FlagAction(Action):
 
 class HelpAction(FlagAction):
     "Print a help text and stop."
-    def __init__(self, option_strings, dest, help=None, text=None, **kwargs):
+    def __init__(self, option_strings, dest, help=None, text: Callable[[Any], str] = str, **kwargs):
         super().__init__(option_strings, dest, help)
-        self.text = text   # of a parser
+        self.text = text   # makes it of a parser
 
     def __call__(self, parser, namespace, values, option_string=None) -> None:
         "Print, and leave with exit code 0."

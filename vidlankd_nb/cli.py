@@ -345,7 +345,8 @@ def completion_command(
     args: list[str],   # the words behind `vidlankd completion`
 ) -> None:
     "Print a script that completes commands and options; raises `UserError` without shtab."
-    parser = WordParser('completion', 'Print a script for your shell. For bash: eval "$(vidlankd completion bash)"')
+    parser = WordParser('completion', 'Print a script for your shell. For bash: '
+                        'eval "$(vidlankd completion bash)"')
     parser.add_argument('shell', choices=('bash', 'zsh', 'tcsh'))
     shell = parser.parse_args(args).shell
     try:
@@ -359,9 +360,11 @@ def completion_command(
         one = commands.add_parser(name, help=about, add_help=False)
         for option, words in options_shown(name).items():
             action = one.add_argument(option, choices=words or None)
-            if not words: action.complete = shtab.FILE   # pyright: ignore[reportAttributeAccessIssue] – read by shtab
+            if not words:
+                setattr(action, 'complete', shtab.FILE)   # noqa: B010 – which shtab reads
         if name not in ('help', 'completion'):
-            one.add_argument('words', nargs='*').complete = shtab.FILE   # pyright: ignore[reportAttributeAccessIssue]
+            files = one.add_argument('words', nargs='*')
+            setattr(files, 'complete', shtab.FILE)   # noqa: B010
     print(shtab.complete(whole, shell))
 
 def help_command(
@@ -390,8 +393,11 @@ COMMANDS = {
                    'and what distillation does for each'),
     'ground': (stage_command('ground'), 'draw what words see'),
     'report': (stage_command('report'), 'write report.html and report.json'),
-    'ablate': (command_in('grid_command', 'ablate'), 'every cell of a grid of comparisons, once for each seed'),
+    'ablate': (command_in('grid_command', 'ablate'), 'every cell of a grid of comparisons, '
+               'once for each seed'),
     'bench': (bench, 'measure a part of the package'),
+    'publish': (command_in('publishing', 'publish'), 'bring a student to the Hugging Face hub'),
+    'doctor': (command_in('doctor', 'doctor'), 'what this machine can do, and what to change'),
     'completion': (completion_command, 'print a script that completes commands in a shell'),
     'help': (help_command, "what a command takes: 'vidlankd help evaluate'")}
 
@@ -425,7 +431,7 @@ def _do(args: list[str]) -> None:
 
 # %% ../nbs/13_cli.ipynb #climain1
 ANSWERS = {'-h', '--help', '--help-all', '-V', '--version', '--print_config', '--table', '--slurm', '--json',
-           'help', 'completion'}   # words that ask for something to be shown, which --quiet does not hold back
+           'help', 'completion'}   # words that ask for something, which --quiet does not hold back
 
 def main(
     args: list[str] | None = None,   # the words after `vidlankd`; None: those of the process

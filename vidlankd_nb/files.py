@@ -208,8 +208,8 @@ class Progress:
         if self.bar is not None: self.bar.close()
 
 # %% ../nbs/00_files.ipynb #flout002
-PLAIN_LETTERS = {'…': '...', '–': '-', '—': '-', '·': '*', '×': 'x', '±': '+-', '→': '->', '≤': '<=', '≥': '>=',
-                 '“': '"', '”': '"', '‘': "'", '’': "'", '\N{REPLACEMENT CHARACTER}': '?'}
+PLAIN_LETTERS = {'…': '...', '–': '-', '—': '-', '·': '*', '×': 'x', '±': '+-', '→': '->', '≤': '<=',
+                 '≥': '>=', '“': '"', '”': '"', '‘': "'", '’': "'", '\N{REPLACEMENT CHARACTER}': '?'}
 
 def _in_plain_letters(error: UnicodeError) -> tuple[str, int]:
     "For `codecs`: what a terminal cannot show, in letters that each one has."

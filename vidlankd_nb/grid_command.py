@@ -36,8 +36,8 @@ def grid_parser() -> Any:   # a `jsonargparse` parser
         usage='vidlankd ablate --config PRESET|FILE --grid GRID [--section.key VALUE …]',
         description='every cell of a grid of comparisons, once for each seed. The same command goes on after '
                     'an interruption, and tries failed cells again.', add_help=False)
-    add_help(parser, {'config', 'print_config', 'out', 'grid', 'seeds', 'first_seed', 'processes', 'cell', 'again',
-                      'table', 'slurm', 'threads'})
+    add_help(parser, {'config', 'print_config', 'out', 'grid', 'seeds', 'first_seed', 'processes', 'cell',
+                      'again', 'table', 'slurm', 'threads'})
     parser.add_argument('--allow-code', action=FlagAction,
                         help="run objectives that a grid takes from outside this package")
     known = ', '.join(grids())
