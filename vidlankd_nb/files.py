@@ -4,21 +4,29 @@
 
 # %% auto #0
 __all__ = ['PLAIN_LETTERS', 'UserError', 'make_folder', 'nearest', 'flat', 'unknown_key', 'unknown_option', 'plain_words',
-           'Progress', 'Output', 'steady_output', 'write_aside', 'write_json', 'composed', 'printable', 'files_under']
+           'Progress', 'Output', 'steady_output', 'flush', 'new_beside', 'put_in_place', 'whole_file', 'write_aside',
+           'write_json', 'composed', 'printable', 'check_name', 'check_names', 'as_file_name', 'files_under']
 
 # %% ../nbs/00_files.ipynb #fl000004
 import codecs
 import difflib
+import errno
+import glob
 import json
 import os
+import platform
 import re
+import secrets
 import sys
 import time
 import unicodedata
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 # %% ../nbs/00_files.ipynb #6165c5aa
 class UserError(ValueError):
@@ -282,18 +290,76 @@ def steady_output(
         nowhere.close()
 
 # %% ../nbs/00_files.ipynb #aside002
+def flush(
+    path: str | Path,   # of a file or a folder
+) -> None:
+    "Have the disk hold what was written; of a folder, the names in it, where the system can do that."
+    is_folder = os.path.isdir(path)
+    if is_folder and os.name == 'nt':
+        return
+    fd = os.open(path, os.O_RDWR if os.name == 'nt' else os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    except OSError as e:
+        if not is_folder or e.errno not in (errno.EINVAL, errno.ENOTSUP): raise
+    finally:
+        os.close(fd)
+
+_HERE = f'{zlib.crc32(platform.node().encode()):08x}'   # this machine, in the names of files that are being written
+_OLD = 24 * 3600   # seconds after which a file that another machine began counts as left behind
+
+def _is_left(aside: Path) -> bool:
+    "Did the process that wrote this die? Of one on another machine, its age tells."
+    m = re.fullmatch(r'.*\.([0-9a-f]{8})-(\d+)-[0-9a-f]{16}\.part', aside.name)
+    if not m:
+        return False
+    if m[1] == _HERE:
+        return not psutil.pid_exists(int(m[2]))
+    try:
+        return time.time() - aside.stat().st_mtime > _OLD
+    except OSError:
+        return False   # it is gone already
+
+def new_beside(
+    path: str | Path,   # the file to write
+) -> Path:              # where to write it
+    "A new, empty file beside `path`; what processes that died left there is taken away."
+    path = Path(path)
+    for left in path.parent.glob(f'.{glob.escape(path.name)}.*.part'):
+        if _is_left(left):
+            left.unlink(missing_ok=True)
+    aside = path.with_name(f'.{path.name}.{_HERE}-{os.getpid()}-{secrets.token_hex(8)}.part')
+    open(aside, 'x', encoding='utf-8').close()   # new: an error where something has that name, be it a link
+    return aside
+
+def put_in_place(
+    aside: Path,        # of `new_beside`, written
+    path: str | Path,
+) -> None:
+    "Give a written file its name, once the disk holds it."
+    flush(aside)
+    os.replace(aside, path)
+
+@contextmanager
+def whole_file(
+    path: str | Path,   # the file to write
+) -> Iterator[Path]:    # where to write it
+    "A file beside `path` that takes its place when the block ends, flushed; where the block fails it is removed, and `path` stays as it was."
+    aside = new_beside(path)
+    try:
+        yield aside
+        put_in_place(aside, path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
 def write_aside(
     path: str | Path,   # file to write
     text: str,
 ) -> None:
-    "Write a text file whole or not at all: aside, flushed to disk, then renamed."
-    path = Path(path)
-    aside = path.with_name(f'.{path.name}.{os.getpid()}')
-    with open(aside, 'w', encoding='utf-8') as f:
-        f.write(text)
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(aside, path)
+    "Write a text file whole or not at all."
+    with whole_file(path) as aside:
+        aside.write_text(text, encoding='utf-8')
 
 def write_json(
     path: str | Path,   # file to write
@@ -314,6 +380,43 @@ def printable(
 ) -> str:            # with / between its parts
     "A path as text that can be written as UTF-8: bytes that are none come as \\xe9."
     return os.fsencode(Path(path).as_posix()).decode('utf-8', 'backslashreplace')
+
+# %% ../nbs/00_files.ipynb #fl00nam1
+_RESERVED = re.compile(r'(con|prn|aux|nul|com\d|lpt\d)(\..*)?', re.IGNORECASE)   # no files' names on Windows
+
+def check_name(
+    name: str,
+    what: str,       # that it names, for the sentence: 'student'
+) -> None:
+    "Raise `UserError` where a name cannot be that of a file or a folder on every system."
+    name = str(name)
+    letters = name.translate(str.maketrans('', '', '_-.+'))
+    odd_ends = name.startswith(('.', '-')) or name.endswith('.')
+    if not letters.isalnum() or odd_ends or len(name) > 100 or _RESERVED.fullmatch(name):
+        raise UserError(f"A {what} cannot be called {name[:100]!r}: a name is made of letters, digits, '_', "
+                        "'-', '.' and '+', at most 100; it begins with neither '.' nor '-', does not end with "
+                        "'.', and is no device of Windows such as 'con'. It becomes a file's name.")
+
+def check_names(
+    names: Iterable[str],
+    what: str,       # as for `check_name`
+) -> None:
+    "Raise `UserError` on a name that is none, and on two that some systems take for one."
+    seen = {}
+    for name in names:
+        check_name(name, what)
+        other = seen.setdefault(composed(str(name)).casefold(), name)
+        if other != name:
+            raise UserError(f"Two names of a {what}, {other!r} and {name!r}, are one file on some systems: "
+                            "choose another for one of them.")
+
+# %% ../nbs/00_files.ipynb #fl00pag1
+def as_file_name(
+    text: str,     # such as the id of a video
+) -> str:
+    "A text as a part of a file's name: what is no letter, digit, '_', '-', '.' or '+' becomes '-'."
+    letters = re.sub(r'[^\w.+-]', '-', composed(text))
+    return re.sub(r'^\.', '-', letters)[:100]
 
 # %% ../nbs/00_files.ipynb #fl000023
 def files_under(
