@@ -60,10 +60,10 @@ def contents(
     return digest(ends.hexdigest(), about.st_size, about.st_mtime_ns)
 
 def _listing(folder: Path) -> str:
-    "Names, sizes and times of the files in a folder, as a hash."
+    "Names, sizes and times of the files in a folder, locks left out, as a hash."
     found = []
     for f in files_under(folder):
-        if f.is_file():
+        if f.is_file() and not f.name.startswith('.lock'):
             about = f.stat()
             found.append([str(f.relative_to(folder)), about.st_size, about.st_mtime_ns])
     return digest(sorted(found))
