@@ -102,9 +102,10 @@ def _holder(lock: Path) -> str:
 def lock_folder(
     folder: Path,
     cure: str = 'wait for it, or choose another folder.',   # the end of the sentence: what to do
+    lock: Path | None = None,   # the lock's file; None: '.lock' in the folder
 ) -> BaseFileLock:          # `release()` lets go; so does the end of the process
     "The lock of a whole folder; raises `Taken`, with the name of its holder, when another process works in it."
-    lock = folder/'.lock'
+    lock = lock or folder/'.lock'
     mine = take_lock(lock, f"{folder} is in use by another process{_holder(lock)}: {cure}")
     write_aside(f'{lock}.by', json.dumps(_about_us()))
     return mine

@@ -63,7 +63,8 @@ def _listing(folder: Path) -> str:
     "Names, sizes and times of the files in a folder, locks left out, as a hash."
     found = []
     for f in files_under(folder):
-        if f.is_file() and not f.name.startswith('.lock'):
+        is_lock = f.name.startswith('.') and '.lock' in f.name
+        if f.is_file() and not is_lock:
             about = f.stat()
             found.append([str(f.relative_to(folder)), about.st_size, about.st_mtime_ns])
     return digest(sorted(found))
