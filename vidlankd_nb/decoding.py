@@ -128,7 +128,7 @@ Engine = Callable[[list[Path], Decoder, Any, Features], Iterator[tuple[dict, lis
 
 _NO_PROCESS = (errno.ENOSPC, errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENOENT)   # ENOENT: no /dev/shm
 
-def _as_it_is(piece: dict) -> dict: return piece   # PyTorch would make tensors of arrays
+def _as_it_is(piece): return piece   # PyTorch would make tensors of arrays
 
 def decoded_here(
     files: list[Path],
@@ -150,6 +150,6 @@ def decoded_here(
                         "the same command with features.workers=0 stops at the file that does it.") from None
     except OSError as e:
         if e.errno not in _NO_PROCESS: raise
-        raise UserError(f"{workers} decoding processes cannot be started ({e.strerror}): /dev/shm or the memory "
-                        "is too small for them. What is done is kept; take fewer (features.workers), or 0, "
-                        "which needs neither.") from None
+        raise UserError(f"{workers} decoding processes cannot be started ({e.strerror}): /dev/shm or the "
+                        "memory is too small for them. What is done is kept; take fewer (features.workers), "
+                        "or 0, which needs neither.") from None

@@ -349,7 +349,8 @@ def _two_of_one_id(twice):
 def _files_in(videos, store):
     "Files of a folder, videos first, without those of the store inside it; raises `UserError` when there is none."
     locks = f'.{store.resolve().name}.lock'
-    found = [p.relative_to(videos) for p in files_under(videos, leave=[store]) if not p.name.startswith(locks)]
+    files = [p for p in files_under(videos, leave=[store]) if not p.name.startswith(locks)]
+    found = [p.relative_to(videos) for p in files]
     if not found:
         raise UserError(f"{videos} holds no file: video files (mp4, mkv, webm, avi, "
                         "… – all that FFmpeg opens) were looked for, also in folders inside it.")

@@ -51,8 +51,8 @@ def _part_of_array() -> Part:
     for name in ('ID', 'MIN', 'COUNT', 'STEP'):
         value = os.environ.get(f'SLURM_ARRAY_TASK_{name}', '1' if name == 'STEP' else '')
         if not value.isdigit():
-            raise UserError(f"--shard slurm: SLURM_ARRAY_TASK_{name} is not set, so this is no task of a SLURM "
-                            "array. Name the part: --shard 1/8.")
+            raise UserError(f"--shard slurm: SLURM_ARRAY_TASK_{name} is not set, so this is no task of a "
+                            "SLURM array. Name the part: --shard 1/8.")
         place[name] = int(value)
     steps, rest = divmod(place['ID'] - place['MIN'], place['STEP'])
     if rest or steps >= place['COUNT']:
@@ -76,7 +76,8 @@ def _source(folder: Path) -> _Source:
     if not described.is_file():
         raise UserError(f"{folder} holds no features (no store.json); make them with `vidlankd features`.")
     if not report.is_file():
-        raise UserError(f"The extraction into {folder} has not ended (no report.json): run its command again, then merge.")
+        raise UserError(f"The extraction into {folder} has not ended (no report.json): "
+                        "run its command again, then merge.")
     meta = json.loads(described.read_text(encoding='utf-8'))
     part = meta.pop('shard', None)
     return _Source(folder, meta, part and part_named(part), json.loads(report.read_text(encoding='utf-8')))
@@ -122,8 +123,8 @@ def _refuse_gaps(sources: list[_Source]) -> None:
     missing = [str(Part(number, of)) for number in range(1, of + 1) if number not in parts]
     if missing:
         named = ', '.join(missing[:10]) + (' …' if len(missing) > 10 else '')
-        raise UserError(f"{len(missing)} of {of} parts are missing: {named}. Name their stores, or make them with "
-                        f"`vidlankd features … --shard {missing[0]}`.")
+        raise UserError(f"{len(missing)} of {of} parts are missing: {named}. Name their stores, or make them "
+                        f"with `vidlankd features … --shard {missing[0]}`.")
 
 def _refuse_twins(sources: list[_Source]) -> list[StoredVideo]:
     "All videos of the stores; raises `UserError` where two have one id."
@@ -216,8 +217,8 @@ def _decode(batch: pa.Table, decoder: Decoder) -> Iterator[pa.Table]:
     for number, name in zip(batch['file'].to_pylist(), batch['path'].to_pylist(), strict=True):
         file = Path(os.fsdecode(name))
         if not file.parent.is_dir():
-            raise UserError(f"The node {socket.gethostname()} sees no folder {file.parent}: the videos must lie "
-                            "under the same path on all nodes of the cluster.")
+            raise UserError(f"The node {socket.gethostname()} sees no folder {file.parent}: the videos must "
+                            "lie under the same path on all nodes of the cluster.")
         for place, piece in enumerate(decoder.pieces(number, file)):
             pictures = piece.pop('frames', None)
             yield _row(number, place, pictures, None if pictures is not None else piece)
@@ -320,8 +321,9 @@ def decoded_by_ray(
         tables = _stages(ray, files, decoder, cfg).iter_batches(batch_size=None, batch_format='pyarrow')
         yield from assembled(row for table in tables for row in table.to_pylist())
     except ray.exceptions.RayError as e:
-        raise UserError(f"The Ray job ended ({_said_by(e)}). What is done is kept, and the same command goes on; "
-                        "without --engine ray and with features.workers=0 it stops at a file that does it.") from None
+        raise UserError(f"The Ray job ended ({_said_by(e)}). What is done is kept, and the same command goes "
+                        "on; without --engine ray and with features.workers=0 it stops at a file that does "
+                        "it.") from None
     finally:
         if ours:
             ray.shutdown()

@@ -85,11 +85,13 @@ class Memory:
                 return
 
 def _features(folder: Path) -> None:
-    extract_folder(folder/'videos', folder/'features', captions=folder/'caption.json', progress=False, engine=invented)
+    extract_folder(folder/'videos', folder/'features', captions=folder/'caption.json', progress=False,
+                   engine=invented)
 
 def _parts(folder: Path) -> None:
     for number in (1, 2, 3, 4):
-        extract_folder(folder/'videos', folder/f'part-{number}', progress=False, part=Part(number, 4), engine=invented)
+        extract_folder(folder/'videos', folder/f'part-{number}', progress=False, part=Part(number, 4),
+                       engine=invented)
 
 def _merge(folder: Path) -> None:
     merge_stores([folder/f'part-{number}' for number in (1, 2, 3, 4)], folder/'merged')
@@ -127,7 +129,11 @@ def measure_step(
     return dict(seconds=round(seconds, 2), own_mib=memory.most)
 
 # %% ../../nbs/bench/rehearsal.ipynb #br000008
-SCRIPT = 'import json, sys; from vidlankd_nb.bench.rehearsal import measure_step; print(json.dumps(measure_step(*sys.argv[1:])))'
+SCRIPT = """
+import json, sys
+from vidlankd_nb.bench.rehearsal import measure_step
+print(json.dumps(measure_step(*sys.argv[1:])))
+"""
 
 def rehearse(
     folder: Path,       # made, and deleted afterwards
@@ -138,7 +144,8 @@ def rehearse(
     invent_videos(folder, videos)
     found = {}
     for name in STEPS:
-        done = subprocess.run([sys.executable, '-c', SCRIPT, name, str(folder)], capture_output=True, text=True)
+        words = [sys.executable, '-c', SCRIPT, name, str(folder)]
+        done = subprocess.run(words, capture_output=True, text=True)
         if done.returncode:
             last = done.stderr.strip().splitlines()[-1]
             raise UserError(f"The step '{name}' of the rehearsal failed: {last}")
@@ -167,7 +174,8 @@ def estimate(
     "Time and memory at another size, and what is used up first."
     few, many = min(sizes), max(sizes)
     steps = {}
-    shares = {f"file handles (pairs.open_shards {Pairs().open_shards} of {handles})": Pairs().open_shards/handles}
+    held = Pairs().open_shards
+    shares = {f'file handles (pairs.open_shards {held} of {handles})': held/handles}
     for name in STEPS:
         a = sizes[few][name]
         b = sizes[many][name]
@@ -195,8 +203,8 @@ def bench_rehearsal(
     sizes = {n: rehearse(out/f'rehearsal-{n}', n) for n in (videos//10, videos)}
     memory_gib = os.sysconf('SC_PAGE_SIZE')*os.sysconf('SC_PHYS_PAGES')/2**30
     handles = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    result = dict(command='vidlankd bench rehearsal', sizes=sizes, memory_gib=round(memory_gib, 1), handles=handles,
-                  estimate=estimate(sizes, memory_gib, handles), machine=machine(torch.get_num_threads()))
+    result = dict(command='vidlankd bench rehearsal', sizes=sizes, memory_gib=round(memory_gib, 1),
+                  handles=handles, estimate=estimate(sizes, memory_gib, handles), machine=machine(torch.get_num_threads()))
     write_json(out/'rehearsal.json', result)
     return result
 
