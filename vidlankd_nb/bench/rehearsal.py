@@ -204,7 +204,8 @@ def bench_rehearsal(
     memory_gib = os.sysconf('SC_PAGE_SIZE')*os.sysconf('SC_PHYS_PAGES')/2**30
     handles = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     result = dict(command='vidlankd bench rehearsal', sizes=sizes, memory_gib=round(memory_gib, 1),
-                  handles=handles, estimate=estimate(sizes, memory_gib, handles), machine=machine(torch.get_num_threads()))
+                  handles=handles, estimate=estimate(sizes, memory_gib, handles),
+                  machine=machine(torch.get_num_threads()))
     write_json(out/'rehearsal.json', result)
     return result
 
