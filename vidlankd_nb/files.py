@@ -16,6 +16,7 @@ import os
 import platform
 import re
 import secrets
+import shutil
 import sys
 import time
 import unicodedata
@@ -234,14 +235,20 @@ def _is_left(aside: Path) -> bool:
 
 def new_beside(
     path: str | Path,   # the file to write
+    is_folder: bool = False,   # is it a folder?
 ) -> Path:              # where to write it
-    "A new, empty file beside `path`; what processes that died left there is taken away."
+    "A new, empty file or folder beside `path`; what processes that died left there is taken away."
     path = Path(path)
     for left in path.parent.glob(f'.{glob.escape(path.name)}.*.part'):
-        if _is_left(left):
+        if _is_left(left) and left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
+        elif _is_left(left):
             left.unlink(missing_ok=True)
     aside = path.with_name(f'.{path.name}.{_HERE}-{os.getpid()}-{secrets.token_hex(8)}.part')
-    open(aside, 'x').close()   # new: an error where something has that name, be it a link
+    if is_folder:
+        aside.mkdir()
+    else:
+        open(aside, 'x').close()   # new, as a folder is: an error where something has that name, be it a link
     return aside
 
 def put_in_place(
