@@ -36,6 +36,7 @@ docs = lines("docs_requirements")
 completion = lines("completion_requirements")
 extras = {
     "jupyter": lines("jupyter_requirements"),
+    "ray": lines("ray_requirements"),
     "sentencepiece": lines("sentencepiece_requirements"),
     "completion": completion,
     "docs": docs,

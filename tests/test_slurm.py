@@ -48,14 +48,15 @@ def submit(script, folder, tenths, code=0):
             'CODE': str(code),
         }
     )
-    return subprocess.Popen(
-        ['bash', str(scripts / f'{script}.slurm'), 'student', '--config', 'base'], env=env
-    )
+    words = ASKED.get(script, ['student', '--config', 'base'])
+    return subprocess.Popen(['bash', str(scripts / f'{script}.slurm'), *words], env=env)
 
 
+ASKED = {'features': ['my videos', 'parts', '--backbone', 'clip']}
 WORDS = {
     'train': 'torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint nodes-first:20007 --rdzv-id 7 -m vidlankd_nb.cli student --config base',
     'ablate': '-m vidlankd_nb.cli ablate student --config base --cell 3',
+    'features': '-m vidlankd_nb.cli features my videos --out parts/part-3 --shard slurm --backbone clip',
 }
 
 
@@ -148,3 +149,9 @@ def test_a_grid_as_a_job_array(cluster):
         f'- -m vidlankd_nb.cli ablate --config tiny --cell {k}' for k in (0, 0, 1, 1)
     ]
     assert (cluster / 'slurm-41-1.log').exists()
+
+
+def test_single_parts_are_repeated_by_their_number(tmp_path, monkeypatch):
+    monkeypatch.setenv('SHARDS', '16')
+    assert submit('features', tmp_path, 0).wait(30) == 0
+    assert '--out parts/part-3 --shard 3/16 ' in (tmp_path / 'started').read_text(encoding='utf-8')

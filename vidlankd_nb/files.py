@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['PLAIN_LETTERS', 'UserError', 'make_folder', 'nearest', 'flat', 'unknown_key', 'unknown_option', 'plain_words',
            'Progress', 'Output', 'steady_output', 'flush', 'new_beside', 'put_in_place', 'whole_file', 'write_aside',
-           'write_json', 'composed', 'printable', 'check_name', 'check_names', 'as_file_name', 'files_under']
+           'write_json', 'composed', 'printable', 'check_name', 'check_names', 'as_file_name', 'files_under',
+           'NamedFiles']
 
 # %% ../nbs/00_files.ipynb #fl000004
 import codecs
@@ -22,7 +23,7 @@ import sys
 import time
 import unicodedata
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -218,13 +219,12 @@ class Progress:
 
 # %% ../nbs/00_files.ipynb #flout002
 PLAIN_LETTERS = {'…': '...', '–': '-', '—': '-', '·': '*', '×': 'x', '±': '+-', '→': '->', '≤': '<=',
-                 '≥': '>=', '“': '"', '”': '"', '‘': "'", '’': "'", '\N{REPLACEMENT CHARACTER}': '?'}
+                 '≥': '>=', '“': '"', '”': '"', '‘': "'", '’': "'"}
 
 def _in_plain_letters(error: UnicodeError) -> tuple[str, int]:
     "For `codecs`: what a terminal cannot show, in letters that each one has."
     if not isinstance(error, UnicodeEncodeError): raise error
-    missing = error.object[error.start:error.end]
-    return ''.join(PLAIN_LETTERS.get(letter, '?') for letter in missing), error.end
+    return ''.join(PLAIN_LETTERS.get(c, '?') for c in error.object[error.start:error.end]), error.end
 
 codecs.register_error('plain_letters', _in_plain_letters)
 
@@ -251,18 +251,15 @@ class Output:
         self._treat_as(self.errors)
 
     def __getattr__(self, name: str) -> Any:
-        "Everything else is the stream's."
-        return getattr(self.stream, name)
+        return getattr(self.stream, name)   # everything else is the stream's
 
     def _treat_as(self, errors: str | None) -> None:
         if errors and hasattr(self.stream, 'reconfigure'):
             with suppress(OSError): self.stream.reconfigure(errors=errors)
 
     def _if_read(self, act) -> None:
-        if not self.is_read:
-            return
         try:
-            act()
+            if self.is_read: act()
         except OSError as e:
             self.is_read = False
             with suppress(OSError):   # what is left in its buffer goes nowhere
@@ -426,15 +423,13 @@ def as_file_name(
     return re.sub(r'^\.', '-', letters)[:100]
 
 # %% ../nbs/00_files.ipynb #fl000023
-def files_under(
-    folder: str | Path,
-    leave: Iterable = (),   # folders that are left out
-) -> list[Path]:            # sorted
-    "All files of a folder and of the folders in it, linked ones too; a folder that cannot be read stands for its files."
+def _walked(folder: str | Path, leave: Iterable = ()) -> tuple[list[Path], list[Path]]:
+    "(files, folders) under a folder; linked folders are followed once, and one that cannot be read stands for its files."
     read = {Path(p).resolve() for p in leave}
     waiting = [Path(folder)]
     linked = []
     found = []
+    folders = []
     while waiting or linked:
         at = waiting.pop() if waiting else linked.pop(0)
         if at.resolve() in read:
@@ -445,6 +440,7 @@ def files_under(
         except OSError:
             found.append(at)
             continue
+        folders.append(at)
         for p in inside:
             if not os.path.isdir(p):
                 found.append(p)
@@ -452,4 +448,53 @@ def files_under(
                 linked.append(p)
             else:
                 waiting.append(p)
-    return sorted(found)
+    return sorted(found), folders
+
+def files_under(
+    folder: str | Path,
+    leave: Iterable = (),   # folders that are left out
+) -> list[Path]:            # sorted
+    "All files of a folder and of the folders in it, linked ones too; a folder that cannot be read stands for its files."
+    return _walked(folder, leave)[0]
+
+# %% ../nbs/00_files.ipynb #fl000027
+class NamedFiles:
+    "The files under a folder by a name that each is given; listed again when a folder in it has changed."
+    settled = 2e9   # ns after which a folder's time of change can be trusted
+
+    def __init__(self,
+        folder: str | Path,
+        name: Callable[[Path], str],   # of a file: what it is looked up by
+    ):
+        self.folder = Path(folder)
+        self.name = name
+        self.by_name = {}
+        self.seen = {}        # folder -> when its entries changed last, ns
+        self.listed = 0.      # when they were listed, ns
+
+    def __getitem__(self, name: str) -> list[Path]:   # sorted; empty where there is none
+        if not self.is_fresh():
+            self.list_files()
+        return self.by_name.get(name, [])
+
+    def is_fresh(self) -> bool:
+        "Do the folders hold what they held when they were listed?"
+        if not self.seen or max(self.seen.values()) > self.listed - self.settled:
+            return False
+        return all(_changed_at(folder) == when for folder, when in self.seen.items())
+
+    def list_files(self) -> None:
+        "Go through all folders."
+        self.listed = time.time_ns()
+        files, folders = _walked(self.folder)
+        self.seen = {folder: _changed_at(folder) for folder in folders}
+        self.by_name = {}
+        for file in files:
+            self.by_name.setdefault(self.name(file), []).append(file)
+
+def _changed_at(folder: Path) -> int:
+    "When the entries of a folder changed last, ns; 0 where it is gone."
+    try:
+        return os.stat(folder).st_mtime_ns
+    except OSError:
+        return 0
