@@ -117,7 +117,7 @@ def collect(
     for kind in ('students', 'controls'):
         for name in getattr(runs[0], kind):
             report[kind][name] = over_runs(evaluations(folders, f'{kind}-{name}'))
-    if 'permutation' in teacher[0]:
+    if runs[0].students and 'permutation' in teacher[0]:
         report['baseline'] = {'property': chance_level(folders, [*runs[0].students])}
     vokens = voken_figures(folders)
     if vokens:
