@@ -127,8 +127,8 @@ def vocabulary_command(
     "Which words of text files captions cover; raises `UserError`."
     from vidlankd_nb.vocabulary import vocabulary_files
     if len(words) < 2: raise UserError("'vidlankd vocabulary CAPTIONS TEXT…' needs at least one text file.")
-    cfg = Corpus(errors=given.errors, field=given.field)
-    found = vocabulary_files(words[0], words[1:], given.out, given.orders, given.seed, cfg)
+    reading = Corpus(errors=given.errors, field=given.field)
+    found = vocabulary_files(words[0], words[1:], given.out, given.orders, given.seed, reading)
     print(f"captions: {found['read']}")
     end = found['curve'][-1]
     noted = [f'{n:,} {LEFT_OUT[kind]}' for kind, n in found['text_left_out']['counts'].items() if kind in LEFT_OUT]
