@@ -107,8 +107,8 @@ def command_parser(
         parser.add_argument('files', nargs='*', metavar=use.plain, default=SUPPRESS, help=use.about)
     parser.add_argument('--out', type=str, help=place)
     parser.add_argument('--redo', nargs='*', metavar='STAGE', default=SUPPRESS,
-                        help='throw away finished work that the settings do not ask for any more, and make it '
-                             'again; with names of stages: theirs, changed or not')
+                        help='throw away finished work that the settings do not ask for any more, and '
+                             'make it again; with names of stages: theirs, changed or not')
     if use is not None:
         for name, option in use.all_options().items():
             if f'--{name}' not in of_run and name != 'out':

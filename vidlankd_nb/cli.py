@@ -60,8 +60,8 @@ def run_command(
     x.do()
     print(f"report: {out/'report.html'}")
     if 'student' not in x.chain():
-        print("left out: student. The configuration names no students; with a section 'students', for example "
-              "students: {text_only: {objective: none}}, the same command goes on with them.")
+        print("left out: student. The configuration names no students; with a section 'students', "
+              "for example students: {text_only: {objective: none}}, the same command goes on with them.")
 
 # %% ../nbs/13_cli.ipynb #50cbbce0
 def features_command(
@@ -131,7 +131,8 @@ def vocabulary_command(
     found = vocabulary_files(words[0], words[1:], given.out, given.orders, given.seed, reading)
     print(f"captions: {found['read']}")
     end = found['curve'][-1]
-    noted = [f'{n:,} {LEFT_OUT[kind]}' for kind, n in found['text_left_out']['counts'].items() if kind in LEFT_OUT]
+    counts = found['text_left_out']['counts']
+    noted = [f'{counts[kind]:,} {about}' for kind, about in LEFT_OUT.items() if counts.get(kind)]
     if noted:
         print(f"text: {'; '.join(noted)}")
     print(f"{found['captions']:,} captions with {found['caption_types']:,} types cover "
