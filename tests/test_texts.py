@@ -453,3 +453,11 @@ def test_the_command_line(tmp_path):
             tmp_path / 'e',
         ).stdout
     )
+
+
+def test_what_moved_is_found_where_it_was():
+    from vidlankd_nb import corpus, masking
+
+    assert corpus.TextBatches is masking.TextBatches
+    with pytest.raises(ImportError):
+        exec('from vidlankd_nb.corpus import TextBatch')

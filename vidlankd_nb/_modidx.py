@@ -449,6 +449,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'vidlankd_nb.corpus.RowWriter.__init__': ('corpus.html#rowwriter.__init__', 'vidlankd_nb/corpus.py'),
                                     'vidlankd_nb.corpus.RowWriter.add': ('corpus.html#rowwriter.add', 'vidlankd_nb/corpus.py'),
                                     'vidlankd_nb.corpus.RowWriter.close': ('corpus.html#rowwriter.close', 'vidlankd_nb/corpus.py'),
+                                    'vidlankd_nb.corpus.__getattr__': ('corpus.html#__getattr__', 'vidlankd_nb/corpus.py'),
                                     'vidlankd_nb.corpus._batches': ('corpus.html#_batches', 'vidlankd_nb/corpus.py'),
                                     'vidlankd_nb.corpus._check_examples': ('corpus.html#_check_examples', 'vidlankd_nb/corpus.py'),
                                     'vidlankd_nb.corpus._encoded': ('corpus.html#_encoded', 'vidlankd_nb/corpus.py'),

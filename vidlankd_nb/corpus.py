@@ -10,6 +10,7 @@ __all__ = ['SPECIAL_TOKENS', 'BATCH_TEXT', 'ROWS_AT_ONCE', 'is_markup', 'doc_tit
 # %% ../nbs/04_corpus.ipynb #9d12095c
 import hashlib
 import html
+import importlib
 import json
 import multiprocessing
 import os
@@ -473,3 +474,11 @@ class Examples:
             ids[at] = self.maps[p][0][here]
             lengths[at] = self.maps[p][1][here]
         return ids, lengths
+
+# %% ../nbs/04_corpus.ipynb #comoved2
+_MOVED = {'TextBatches': 'vidlankd_nb.masking'}   # name -> the module that has it now
+
+def __getattr__(name: str):
+    if name in _MOVED:
+        return getattr(importlib.import_module(_MOVED[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
