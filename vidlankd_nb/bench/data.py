@@ -285,5 +285,6 @@ def summary(result: dict) -> str:
     "What decoding costs, size by size: all figures are in the file."
     lines = ['decoding, times the bare PyAV']
     for name, found in result['decoding']['sizes'].items():
-        lines.append(f"  {name:>10}  1 picture a second {found['cost']:.2f}  every picture {found['dense_cost']:.2f}")
+        lines.append(f"  {name:>10}  1 picture a second {found['cost']:.2f}, "
+                     f"every picture {found['dense_cost']:.2f}")
     return '\n'.join(lines)
