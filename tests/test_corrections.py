@@ -331,8 +331,9 @@ def test_a_run_without_students_says_what_it_left(data, tmp_path):
     run = small()
     config = tmp_path / 'mine.yaml'
     config.write_text(to_yaml(replace(run, students={})))
-    out = call(*CLI, 'run', '--config', config, '--out', folder).stdout
-    assert 'left out: student. The configuration names no students' in out
+    done = call(*CLI, 'run', '--config', config, '--out', folder)
+    assert 'left out: student. The configuration names no students' in done.stdout
+    assert 'Warning' not in done.stderr and '<h2>' in (folder / 'report.html').read_text()
     assert (folder / 'figures' / 'grounding-0.png').exists() and (folder / 'report.html').exists()
     out = call(
         *CLI, 'run', '--config', config, '--out', folder, '--students', '{a: {objective: none}}'

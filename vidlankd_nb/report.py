@@ -281,8 +281,9 @@ def pictures_of(
 ) -> dict:             # name -> HTML image; 'grounding' -> a list of them
     "Every picture of a report."
     grounding = sorted((folder/'figures').glob('grounding-*.png'))
-    pictures = {'losses': figure_tag(plot_student_losses(folder).figure),
-                'grounding': [image_tag(p.read_bytes()) for p in grounding]}
+    pictures: dict = {'grounding': [image_tag(p.read_bytes()) for p in grounding]}
+    if report['students']:
+        pictures['losses'] = figure_tag(plot_student_losses(folder).figure)
     if 'vokens' in report:
         vokens = report['vokens'][0]
         pictures['vokens'] = figure_tag(plot_quantisation({vokens['source']: vokens['quantisation']}).figure)
