@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from .config import Distillation, Run, Teacher, Training, marked
+from .config import Distillation, Pairs, Run, Teacher, Training, marked
 from .files import UserError, flat
 from .objectives import parse_objective, reads_vokens
 from .presets import in_old_names
@@ -116,15 +116,16 @@ def sources(places: Places) -> dict:   # 'videos' (None where features are ready
     return {'videos': videos, 'captions': Path(d.captions), 'text': [Path(t) for t in d.text or ()]}
 
 # %% ../nbs/11b_plan.ipynb #37794aad
-HOW = tuple(sorted(marked(Training, 'speed')))
+HOW = tuple(sorted(marked(Training, 'speed') | marked(Pairs, 'speed')))
 
 def settings_that_count(section) -> dict:
     "A section as plain data, without what changes how it is computed and not what comes of it."
     found = asdict(section)
     for f in fields(section):
-        if isinstance(section, Training) and f.name in HOW:
-            found.pop(f.name)
-        elif f.name in marked(type(section), 'speed') and not isinstance(section, Training):
+        if isinstance(section, (Training, Pairs)):
+            if f.name in HOW:
+                found.pop(f.name)
+        elif f.name in marked(type(section), 'speed'):
             found[f.name] = f.default
     return with_contents(found)
 
