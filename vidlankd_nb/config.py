@@ -294,8 +294,8 @@ class FineTuning(Training):
     predict_batch: int = setting(64, ONE_OR_MORE, speed=True)               # rows predicted at once
     def __post_init__(self):
         if self.steps and self.epochs not in (None, FineTuning.epochs):
-            raise UserError(f"steps is {self.steps} and epochs {self.epochs:g}: a training is as long as one of "
-                            "them says; leave the other out.")
+            raise UserError(f"steps is {self.steps} and epochs {self.epochs:g}: a training is as long as "
+                            "one of them says; leave the other out.")
         if self.steps:
             self.epochs = None
         super().__post_init__()

@@ -115,8 +115,8 @@ def answer(
     if task.kind == 'span':
         squad.write_predictions(folder, *said)   # with what the threshold is chosen from
     read = {'train': cast(Rows, train_data.rows).report()} | sources.report()
-    counts = {'train': len(train_data.rows), 'dev': len(rows), 'batch': train_data.size, 'truncated': truncated,
-              'skipped': left_out(cast(Rows, train_data.rows), *sources.dev.values())}
+    counts = {'train': len(train_data.rows), 'dev': len(rows), 'batch': train_data.size,
+              'truncated': truncated, 'skipped': left_out(cast(Rows, train_data.rows), *sources.dev.values())}
     write_result(folder, c.name, task, seed, scores, predictions, row_values(task, rows, *said),
                  collapse(task, rows, _plain(task, said)), majority=majority(task, rows), examples=counts,
                  identity=identity, read=read, notes=sources.notes)
@@ -131,7 +131,8 @@ def predict_set(
     "Write what a fine-tuned model says to rows whose labels nobody knows."
     folder = grid.folder(c.name, task.name, seed)
     said, _ = _answered(grid, c, task, model, rows)
-    record_predicted(folder, name, rows, write_answers(folder/'predicted', name, task, rows, _plain(task, said)))
+    file = write_answers(folder/'predicted', name, task, rows, _plain(task, said))
+    record_predicted(folder, name, rows, file)
 
 @contextmanager
 def ctrl_c_saves() -> Iterator[None]:

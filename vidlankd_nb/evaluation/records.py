@@ -60,8 +60,8 @@ class Rows(list):
 
     def report(self) -> dict:
         "For a results file: counts, files with their hashes, and everything that was skipped."
-        found = {'task': self.task.name, 'split': self.split, 'rows': len(self), 'of': max(self.of, len(self)),
-                 'skipped': len(self.skipped), 'share_skipped': round(self.share_skipped(), 6),
+        found = {'task': self.task.name, 'split': self.split, 'rows': len(self),
+                 'of': max(self.of, len(self)), 'skipped': len(self.skipped), 'share_skipped': round(self.share_skipped(), 6),
                  'files': self.hashes(), 'left_out': self.skipped, 'notes': self.notes}
         return found | ({'cut': self.cut} if self.cut else {})
 

@@ -266,9 +266,11 @@ def average_notes(
     "Which tasks are in the GLUE average, and why a model has none."
     notes = []
     if averages:
-        wnli = 'as the leaderboard has it' if 'wnli' in tasks else 'without WNLI, which the leaderboard has in it'
-        notes.append(f"GLUE average: the mean over {', '.join(tasks)}; {wnli}; of two metrics their mean first, "
-                     "MNLI's matched and mismatched rows as one task; † where a run in it collapsed.")
+        wnli = 'as the leaderboard has it'
+        if 'wnli' not in tasks:
+            wnli = 'without WNLI, which the leaderboard has in it'
+        notes.append(f"GLUE average: the mean over {', '.join(tasks)}; {wnli}; "
+                     "of two metrics their mean first, MNLI's matched and mismatched rows as one task; † where a run in it collapsed.")
     for model, lacking in missing.items():
         if not averages.get(model):
             why = f"{', '.join(lacking)} missing" if lacking else 'no seed has all tasks'
@@ -313,10 +315,10 @@ def difference_grid(
     rows = []
     for g in gaps.to_dict('records'):
         interval = f"{g['low']:+.1f} … {g['high']:+.1f}" if g['seeds'] > 1 else '–'
-        rows.append([g['task'], g['model'], g['against'], f"{g['difference']:+.1f}", interval, str(g['seeds']),
-                     f"{g['rows']:,}"])
-    return head, rows, ["Mean over shared seeds, of the task's first metric. Intervals are Student's t over seeds, "
-                        "widened by what other questions would change; one seed gives none."]
+        rows.append([g['task'], g['model'], g['against'], f"{g['difference']:+.1f}", interval,
+                     str(g['seeds']), f"{g['rows']:,}"])
+    return head, rows, ["Mean over shared seeds, of the task's first metric. Intervals are Student's t over "
+                        "seeds, widened by what other questions would change; one seed gives none."]
 
 # %% ../../nbs/09e_results.ipynb #re09clas
 @dataclass

@@ -63,8 +63,8 @@ def check_apart(train: Rows, dev: Rows) -> None:
         return
     known = {row['id'] + _texts(row) for row in train}
     if any(row['id'] + _texts(row) in known for row in dev):
-        raise SameRows(f"{shared[0]} would be trained on and scored on, the same rows: give a folder with one "
-                       "file for each split, or --held_out 0.2, which keeps a fifth of its texts for scoring.")
+        raise SameRows(f"{shared[0]} would be trained on and scored on, the same rows: give a folder "
+                       "with one file for each split, or --held_out 0.2, which keeps a fifth of its texts for scoring.")
 
 def in_both(train: Rows, dev: Rows) -> int:
     "How many rows of `dev` a model has met in training, their answer included."

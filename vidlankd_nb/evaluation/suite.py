@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FORMS', 'GENERAL', 'DEV_IDS', 'OTHER_FORMS', 'SHARD', 'IN_ANOTHER_FORM', 'Form', 'form_of', 'folders', 'Missing',
-           'matches', 'find', 'is_there', 'mrpc_split', 'shards', 'parquet_records', 'read_other', 'reader_of',
+           'matches', 'find', 'is_there', 'mrpc_split', 'parts_of', 'parquet_records', 'read_other', 'reader_of',
            'read_hub', 'has_labels', 'cut_from', 'read_files', 'share_of', 'held_out_texts', 'one_side',
            'check_held_out', 'name_twins', 'load', 'score']
 
@@ -203,7 +203,7 @@ def mrpc_split(
             yield n, record
 
 # %% ../../nbs/09c_suite.ipynb #su09oth1
-def shards(path: Path) -> list[Path]:
+def parts_of(path: Path) -> list[Path]:
     "All parts of a file that lies in several; raises `UserError` when one is missing."
     first = SHARD.fullmatch(path.name.lower())
     if not first:
@@ -237,7 +237,8 @@ def _class_names(path: Path) -> list[str] | None:
     return getattr(label, 'names', None)
 
 # %% ../../nbs/09c_suite.ipynb #su09oth2
-IN_ANOTHER_FORM = {'.csv': csv_records, '.jsonl': read_jsonl, '.json': json_records, '.parquet': parquet_records}
+IN_ANOTHER_FORM = {'.csv': csv_records, '.jsonl': read_jsonl, '.json': json_records,
+                   '.parquet': parquet_records}
 
 def _ending(name: str | Path) -> str:
     "The last ending of a name that says something of its form: .gz does not."
@@ -247,7 +248,7 @@ def read_other(task: Task, path: Path, split: str, rows: Rows) -> Iterator[tuple
     "Records of a file that is not in the task's own form; raises `UserError` when it is another task's."
     ending = _ending(path)
     number = 0
-    parts = shards(path)
+    parts = parts_of(path)
     rows.files[-1:] = parts[:1]
     for part in parts:
         if part != parts[0]:

@@ -125,7 +125,8 @@ def as_json_lines(results: list[dict]) -> str:
     return ''.join(json.dumps(line, ensure_ascii=False) + '\n' for line in result_lines(results))
 
 # %% ../../nbs/09dc_typeset.ipynb #ts09hub1
-HUB_METRICS = {'mcc': 'matthews_correlation', 'spearman': 'spearmanr', 'em': 'exact_match', 'pearson': 'pearsonr'}
+HUB_METRICS = {'mcc': 'matthews_correlation', 'spearman': 'spearmanr', 'em': 'exact_match',
+               'pearson': 'pearsonr'}
 HUB_TASKS = {'span': 'question-answering', 'choice': 'multiple-choice', 'regression': 'sentence-similarity'}
 
 def eval_results(results: list[dict], model: str) -> list[EvalResult]:
