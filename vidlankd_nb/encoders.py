@@ -10,6 +10,7 @@ __all__ = ['TEXT_SIDE', 'unfit', 'most_tokens', 'encoder_config', 'text_encoder'
 # %% ../nbs/04b_encoders.ipynb #ec000005
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 
 from .config import Encoder
 from .files import UserError, nearest
+from .hub import reading_options, why_unreadable
 
 # %% ../nbs/04b_encoders.ipynb #ec000009
 _OTHERWISE = {
@@ -168,20 +170,20 @@ def load_text(
 def _reader(folder) -> Callable[[str | Path], PreTrainedModel]:
     "What reads the text encoder of this folder; raises `UserError` where nothing can."
     try:
-        said, _ = PretrainedConfig.get_config_dict(folder)
+        said, _ = PretrainedConfig.get_config_dict(folder, **reading_options(folder))
     except (OSError, ValueError) as e:
         raise _no_weights(folder, e) from None
     kind = said.get('model_type', '')
     if kind.startswith('vidlankd-') and kind not in TEXT_SIDE:
         raise UserError(f"'{folder}' holds a '{kind}', which can be read once the module that makes it "
                         "is known: import vidlankd_nb.teacher first.")
-    return TEXT_SIDE.get(kind, AutoModelForMaskedLM.from_pretrained)
+    return TEXT_SIDE.get(kind, partial(AutoModelForMaskedLM.from_pretrained, **reading_options(folder)))
 
 def _no_weights(folder, e: Exception) -> UserError:
     "The error of a folder that cannot be read."
     return UserError(f"No masked-LM weights at '{folder}': give a folder with config.json and "
                      "model.safetensors, or a name on the Hugging Face hub. "
-                     f"({str(e).splitlines()[0]})")
+                     f"({why_unreadable(folder, e)})")
 
 # %% ../nbs/04b_encoders.ipynb #4e03fa5b
 def states_of(

@@ -27,7 +27,7 @@ from .benchmarks import GROUPS, TASKS
 from .differences import difference, difference_lines
 from .outcomes import named_order, results_in
 from .sources import much_skipped
-from .typeset import ShownTable, as_card, as_json_lines, as_markdown
+from .typeset import ShownTable, as_card, as_json_lines
 from ..files import UserError, flat, nearest, write_aside
 
 # %% ../../nbs/09e_results.ipynb #20aeb51f
