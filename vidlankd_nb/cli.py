@@ -183,7 +183,8 @@ def evaluate_command(
             table = write_table(given.out, list(models), given.published, given.against)
     assert table is not None and table.gaps is not None, 'a grid that was computed has a table'
     text = f"{table.markdown()}\n\n{difference_lines(table.gaps)}".rstrip()
-    print(f"\n{text}\n\nwritten: {folder/'table.md'}, .html, .tex, runs.csv, differences.csv, results.png")
+    print(f"\n{text}\n\nwritten: {folder/'table.md'}, .html, .tex, runs.csv, differences.csv, results.jsonl, "
+          "results.png, and a model card in each model's folder")
 
 # %% ../nbs/13_cli.ipynb #clizs002
 def probe_command(

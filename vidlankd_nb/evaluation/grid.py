@@ -108,7 +108,8 @@ def answer(
         is_first = not task.parts or part == task.parts[0]
         for metric, value in score(task, rows, *said).items():
             scores[metric if is_first else f'{metric}_{part}'] = value
-        predictions['' if is_first else part] = spoken(task, rows, _plain(task, said))
+        if task.kind != 'span':   # whose predictions have files of their own
+            predictions['' if is_first else part] = spoken(task, rows, _plain(task, said))
         if part == next(iter(sources.dev)):
             first = rows, said
     rows, said = first
