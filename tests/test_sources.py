@@ -344,6 +344,7 @@ def test_a_file_without_labels_costs_its_own_score_alone(model, mnli, tmp_path):
             evaluate(grid(model, mnli, out, 'mnli,diagnostics', 1), show=False)
         found = results_in(out)
         assert [r['task'] for r in found] == ['mnli'] and [*found[0]['scores']] == ['accuracy']
+        assert not [note for note in found[0]['notes'] if 'not read' in note]
         assert 'no column' in found[0]['read']['dev/mismatched']['unscored']
         log = (out / 'one' / 'mnli' / 'seed-0' / 'log.jsonl').stat().st_mtime_ns
     assert (out / 'one' / 'mnli' / 'seed-0' / 'log.jsonl').stat().st_mtime_ns == log

@@ -78,14 +78,14 @@ def _kind_of_tracie(file: Path) -> str:
     prior = re.search('uniform|iid', f'{file.parent.name}/{file.name}'.lower())
     return f'{form}, {prior[0]} prior' if prior else f'{form}, prior unknown (uniform or iid)'
 
-def which_file(rows: Rows, data: str | Path) -> list[str]:
+def which_file(rows: Rows, data: str | Path, part: str = '') -> list[str]:
     "Which of several files was taken, in words; of TRACIE always, of others where there is a choice."
     files = [f for f in rows.files if isinstance(f, Path)]
     if not files or not Path(data).is_dir():
         return []
-    split = 'train' if rows.cut and not any(matches(rows.task, Path(data), rows.split)) else rows.split
-    parts = [part for part in rows.task.parts if part in files[0].name] or [None]
-    others = [f for f in dict.fromkeys(matches(rows.task, Path(data), split, parts[0])) if f not in files]
+    is_cut_out = rows.cut and not any(matches(rows.task, Path(data), rows.split, part or None))
+    split = 'train' if is_cut_out else rows.split
+    others = [f for f in dict.fromkeys(matches(rows.task, Path(data), split, part or None)) if f not in files]
     kind = f' ({_kind_of_tracie(files[0])})' if rows.task.name == 'tracie' else ''
     if not kind and not others:
         return []
@@ -189,7 +189,7 @@ def read_sources(
     notes = which_file(train, data)
     for part, rows in dev.items():
         check_apart(train, rows)
-        notes += which_file(rows, data)
+        notes += which_file(rows, data, part)
         twins = in_both(train, rows)
         if twins:
             notes.append(f"{name}: {twins:,} of {len(rows):,} {part or 'dev'} rows stand in train, too, "
