@@ -19,7 +19,6 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -29,6 +28,7 @@ from .outcomes import named_order, results_in
 from .sources import much_skipped
 from .typeset import ShownTable, as_card, as_json_lines
 from ..files import UserError, flat, nearest, write_aside
+from ..presets import read_yaml
 
 # %% ../../nbs/09e_results.ipynb #20aeb51f
 def percent(
@@ -427,11 +427,7 @@ def read_published(
     path: str | Path,   # YAML: a list of {model, source, scores: {task: percent}}
 ) -> list[dict]:
     "Published figures with their sources; raises `UserError` where one has none, or the file is no such list."
-    try:
-        found = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
-        reason = ' '.join(str(e).split())
-        raise UserError(f"{path} cannot be read as YAML: {reason}.") from None
+    found = read_yaml(path)
     if not isinstance(found, list):
         raise UserError(f"{path}: a list of entries with 'model', 'source' and 'scores' is expected.")
     return [checked_entry(p, f'{path}, entry {i}') for i, p in enumerate(found, 1)]

@@ -16,12 +16,12 @@ from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, PackageLoader
 
 from .benchmarks import TASKS
+from ..pictures import in_markdown
 
 # %% ../../nbs/09dc_typeset.ipynb #eccb46ca
 def markdown_line(cells: list[str]) -> str:
     "A row of a table in Markdown."
-    safe = [c.replace('|', '\\|') for c in cells]
-    return '| ' + ' | '.join(safe) + ' |'
+    return '| ' + ' | '.join(map(in_markdown, cells)) + ' |'
 
 def as_markdown(
     head: list[str],
@@ -31,7 +31,7 @@ def as_markdown(
     "A table for a README."
     lines = [markdown_line(head), '|---' * len(head) + '|', *map(markdown_line, rows), '']
     for note in notes:
-        lines.append(note + '  ')
+        lines.append(in_markdown(note) + '  ')
     return '\n'.join(lines).rstrip()
 
 # %% ../../nbs/09dc_typeset.ipynb #ts09htm1
