@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['split_words', 'FileUse', 'FlagAction', 'HelpAction', 'own_help', 'add_help', 'settings_of', 'WordParser',
            'command_parser', 'file_words', 'named_models', 'check_numbers', 'configs_named', 'show_help', 'names_code',
-           'check_code', 'run_words', 'quiet', 'means_files']
+           'check_code', 'run_words', 'redo_words', 'quiet', 'means_files']
 
 # %% ../nbs/13_arguments.ipynb #argimp00
 import re
@@ -38,9 +38,12 @@ def split_words(
 ) -> tuple[list[str], list[list[str]]]:   # (plain words, options: each with its value)
     "Plain words and options; what follows a lone `--` is plain."
     alone = {'--print_config'}   # options without a value
+    several = set()              # options with any number of them
     for action in parser._actions:
         if action.nargs == 0:
             alone.update(action.option_strings)
+        elif action.nargs == '*' and action.option_strings:
+            several.update(action.option_strings)
     plain, options = [], []
     waiting = False   # the option before still wants its value
     for at, word in enumerate(args):
@@ -51,7 +54,7 @@ def split_words(
             break
         elif waiting and not (is_option and name.startswith('--')):
             options[-1].append(word)
-            waiting = False
+            waiting = options[-1][0] in several
         elif is_option:
             options.append([word])
             waiting = name == word and name not in alone
@@ -200,7 +203,7 @@ def command_parser(
         usage = f'{use.usage(prog)}\n       {usage}'
     parser = run_parser(prog=prog, usage=usage, description=f'{about}.', add_help=False)
     own = {key for key in settings_of(Run) if key.split('.')[0] in settings}
-    own |= {'config', 'print_config', 'out', 'files', *settings}
+    own |= {'config', 'print_config', 'out', 'files', 'redo', *settings}
     of_run = set(parser._option_string_actions)
     place = "the run's folder; default: runs/CONFIG"
     if use is not None:
@@ -210,6 +213,9 @@ def command_parser(
     parser.add_argument('--allow-code', action=FlagAction,
                         help="run objectives that a file takes from outside this package")
     parser.add_argument('--out', type=str, help=place)
+    parser.add_argument('--redo', nargs='*', metavar='STAGE', default=SUPPRESS,
+                        help='throw away finished work that the settings do not ask for any more, and '
+                             'make it again; with names of stages: theirs, changed or not')
     if use is not None:
         own |= _shown(use)
         for name, option in use.all_options().items():
@@ -237,7 +243,6 @@ def _shown(use: FileUse) -> set[str]:
     "The options on files that the help shows: a training's speed is left out."
     left_out = marked(type(use.section), 'speed') if isinstance(use.section, Training) else set()
     return set(use.all_options()) - left_out
-
 
 # %% ../nbs/13_arguments.ipynb #argrefus
 def _refuse_others(
@@ -316,14 +321,15 @@ def file_words(
 def named_models(
     words: list[str],   # FOLDER or NAME=FOLDER
 ) -> dict[str, str]:    # name -> folder
-    "Folders by name; raises `UserError` when two have the same."
+    "Folders by the name that was typed: a link keeps its own; raises `UserError` when two have the same."
     models = {}
     for word in words:
         name, equals, source = word.partition('=')
-        if not equals or '/' in name:   # a folder alone, perhaps with an = inside its path
+        if not equals or '/' in name or Path(word).is_dir():   # a folder alone, perhaps with an = inside its path
             name = ''
             source = word
-        name = name or Path(source).resolve().name
+        typed = Path(source).name
+        name = name or (typed if typed not in ('', '..') else Path(source).resolve().name)
         if name in models:
             raise UserError(f"Two models are called '{name}': name them, as {name}-2={source}.")
         models[name] = source
@@ -334,11 +340,10 @@ def check_numbers(space, **least: int) -> None:
     for name, smallest in least.items():
         if space[name] < smallest: raise UserError(f"--{name.replace('_', '-')} must be {smallest} or more.")
 
-
 # %% ../nbs/13_arguments.ipynb #argrunre
 def _refuse_files(options: list[list[str]], parser, use: FileUse) -> None:
     "Raises `UserError` on options that only mean something on files."
-    here = {*run_parser()._option_string_actions, '--out'}
+    here = {*run_parser()._option_string_actions, '--out', '--redo'}
     names = {f'--{name}': f'--{of_run}' for name, of_run in use.in_run.items()}
     other = f"of '{parser.prog} {use.plain}' on files"
     _refuse_others(options, parser, here, names, other, 'of a run', nested=True)
@@ -443,6 +448,16 @@ def run_words(
     if run.threads is not None and run.threads < 1:
         raise UserError(f"threads is {run.threads}; 1 or more is expected, or null for PyTorch's own number.")
     return run, space, Path(space.out or f'runs/{Path(named[-1]).stem}')
+
+# %% ../nbs/13_arguments.ipynb #argredo1
+def redo_words(
+    space,              # everything parsed, of `run_words`
+) -> bool | list[str]:  # True: all of it; names of stages; none
+    "What `--redo` agrees to have thrown away."
+    named = space.get('redo')
+    if named is None:
+        return []
+    return named or True
 
 # %% ../nbs/13_arguments.ipynb #b69497d5
 def quiet(

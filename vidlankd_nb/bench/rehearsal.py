@@ -146,7 +146,7 @@ def rehearse(
     found = {}
     for name in STEPS:
         words = [sys.executable, '-c', SCRIPT, name, str(folder)]
-        done = subprocess.run(words, capture_output=True, text=True, encoding='utf-8')
+        done = subprocess.run(words, capture_output=True, encoding='utf-8')
         if done.returncode:
             last = done.stderr.strip().splitlines()[-1]
             raise UserError(f"The step '{name}' of the rehearsal failed: {last}")
