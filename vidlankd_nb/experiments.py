@@ -32,6 +32,7 @@ from .jobs import Unit, lock_folder, record_work
 from .layouts import Sieve
 from .looks import draw_looks
 from .masking import TextBatches
+from .named_pictures import open_pictures, write_names
 from .pairs import PairSet, make_pairs
 from vidlankd_nb.plan import (
     HOW,
@@ -39,6 +40,7 @@ from vidlankd_nb.plan import (
     STAGES,
     Places,
     RunFolder,
+    footage,
     reads_teacher,
     sources,
     stage_key,
@@ -151,16 +153,27 @@ def _world(places: Places) -> None:
         shutil.rmtree(folder)   # a half-made one
     make_world(folder, places.run.world, places.run.seed)
 
+# %% ../nbs/12_experiments.ipynb #expict01
+def _pictures(places: Places) -> None:
+    data = places.run.data
+    assert data.pictures is not None   # else the run has no such stage
+    pictures = open_pictures(data.pictures, places.run.features)
+    write_names(pictures, data.template, places.path('pictures', 'caption.json'))
+    skipped = places.path('pictures', 'skipped.json')
+    write_json(skipped, pictures.skipped)
+    places.say(f"pictures: {len(pictures):,} with a name, {len(pictures.skipped):,} files left out; {skipped} names each")
+
 # %% ../nbs/12_experiments.ipynb #a487bbb2
 def _features(places: Places) -> None:
-    files = sources(places)
-    if files['videos'] is None:
+    captions = sources(places)['captions']
+    films = footage(places)
+    if films is None:
         return
-    r = extract_folder(files['videos'], places.path('features'), places.run.features,
-                       captions=files['captions'], progress=places.show)
+    r = extract_folder(films, places.path('features'), places.run.features,
+                       captions=captions, progress=places.show)
     if 'captions' in r:
         places.say(f"captions: {r['captions']['found']}")
-    places.say(f"features: {len(r['done']):,} videos, {len(r['partial']):,} in part, "
+    places.say(f"features: {len(r['done']):,} {'pictures' if places.run.data.pictures else 'videos'}, {len(r['partial']):,} in part, "
                f"{len(r['skipped']):,} files skipped; {places.path('features', 'report.json')} names each")
 
 # %% ../nbs/12_experiments.ipynb #31a2426f
@@ -413,6 +426,6 @@ def _report(places: Places) -> None:
     make_report([places.path()], places.path(), list(STAGES))
 
 # %% ../nbs/12_experiments.ipynb #efcaf9w0
-WORK = {'world': _world, 'features': _features, 'pairs': _pairs, 'corpus': _corpus, 'teacher': _teacher,
+WORK = {'world': _world, 'pictures': _pictures, 'features': _features, 'pairs': _pairs, 'corpus': _corpus, 'teacher': _teacher,
         'vokens': _vokens, 'student': _student, 'evaluate': _evaluate, 'vocabulary': _vocabulary,
         'ground': draw_looks, 'report': _report}   # stage -> what does it, given the places of a run
