@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from .batches import PairBatches
@@ -26,7 +27,7 @@ from .corpus import Examples, build_corpus, cores
 from .encoders import encoder_flops, load_text, text_encoder
 from .examine import evaluate_model
 from .extraction import extract_folder
-from .files import UserError, make_folder, write_aside, write_json
+from .files import UserError, flush, make_folder, write_aside, write_json
 from .hours import make_world
 from .jobs import Unit, lock_folder, record_work
 from .layouts import Sieve
@@ -255,15 +256,39 @@ def save_model(
     save: Callable[[Path], object],   # save(folder)
     out: Path,
 ) -> None:
-    "Let `save` fill a folder aside, then move its files into `out`, the weights last: their presence says that all is there."
+    "Let `save` fill a folder aside, then move its files into `out`, the weights last: their presence says that all is there, on the disk. Raises `UserError` when that is full."
     aside = out/'.saving'
-    if aside.exists():
+    try:
+        _clear(aside)
+        save(aside)
+        _move_flushed(aside, out)
+    except Exception as e:   # a tokenizer's error is of no class of its own
+        _clear(aside)
+        why = getattr(e, 'strerror', None) or str(e)
+        if not isinstance(e, (OSError, SafetensorError)) and 'os error' not in why: raise
+        raise UserError(f"The model could not be written to {out} ({why}); the last checkpoint of its "
+                        "training stands. Make room and run the same command again.") from None
+
+def _clear(aside: Path) -> None:
+    "Take away what an earlier attempt left; a link there is not followed."
+    if aside.is_symlink():
+        aside.unlink()
+    elif aside.exists():
         shutil.rmtree(aside)
-    save(aside)
-    def are_weights(file: Path) -> bool:
-        return file.suffix == '.safetensors' and file.name.startswith('model')
-    for file in sorted(aside.iterdir(), key=are_weights):
+
+def _move_flushed(aside: Path, out: Path) -> None:
+    "Files from one folder into another: each is on the disk under its name before the weights get theirs."
+    weights = []
+    for file in sorted(aside.iterdir()):
+        flush(file)
+        if file.suffix == '.safetensors' and file.name.startswith('model'):
+            weights.append(file)
+        else:
+            os.replace(file, out/file.name)
+    flush(out)
+    for file in weights:
         os.replace(file, out/file.name)
+    flush(out)
     aside.rmdir()
 
 # %% ../nbs/12_experiments.ipynb #vok12002

@@ -129,4 +129,6 @@ class TextBatches:
         ids, lengths = self.examples[rows]
         special = np.isin(ids, self.special_ids)
         batch = masked_batch(ids, lengths, special, rows, epoch, self.masker, self.most)
+        if self.examples.manifest['packed'] and (lengths == ids.shape[1]).all():
+            batch['all_real'] = torch.ones(())   # its presence says that no token is padding
         return batch if self.vokens is None else batch | {'vokens': self.vokens[rows]}
