@@ -339,7 +339,7 @@ def test_pictures_become_rows_and_pairs(tmp_path, shop, capsys):
     assert 'motion is' in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(['features', str(shop), '--template', '{name}', '--out', str(out)])
-    assert '--template is about pictures' in capsys.readouterr().err
+    assert '--split are about pictures' in capsys.readouterr().err
 
 
 def test_a_picture_that_was_replaced_is_read_again(tmp_path, shop):

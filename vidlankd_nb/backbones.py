@@ -21,7 +21,7 @@ from transformers.utils.hub import cached_file
 from .config import Features
 from .features import Colours, Pixels
 from .files import UserError, import_class, nearest
-from .networks import ResNeXt3D, load_resnext3d, load_weights, settle
+from .networks import ResNeXt3D, load_resnext3d, load_tensors, settle
 
 # %% ../nbs/02b_backbones.ipynb #10f6e961
 HUB = dict(  # name -> (repository, configuration of the same architecture)
@@ -217,7 +217,8 @@ def _without_pooler(source, model):
     except (OSError, ValueError, KeyError):
         info = None
     if info is None or info['missing_keys']:
-        raise UserError(f"{source} lacks the pooler of a {type(model).__name__}, and holds no image classifier "
+        kind = type(model).__name__
+        raise UserError(f"{source} lacks the pooler of a {kind}, and holds no image classifier "
                         "that does without; it is not a backbone of its own.")
     return whole.config, whole.base_model
 
@@ -283,11 +284,13 @@ class TimmBackbone(Backbone):
         timm = _timm()
         name = cfg.backbone.removeprefix('timm:')
         if not timm.is_model(name):
-            raise UserError(f"timm has no model '{name}': {nearest(name, timm.list_models(), ['resnet50', 'vit_tiny_patch16_224'])}")
+            some = ['resnet50', 'vit_tiny_patch16_224']
+            raise UserError(f"timm has no model '{name}': {nearest(name, timm.list_models(), some)}")
         model = self._model(timm, name, cfg.weights)
         known = timm.data.resolve_model_data_config(model)
         side = known['input_size'][-1]
-        self._set(cfg.backbone, model, fps=cfg.fps or 1., window=1, resize=int(side/known['crop_pct']), crop=side,
+        self._set(cfg.backbone, model, fps=cfg.fps or 1., window=1,
+                  resize=int(side/known['crop_pct']), crop=side,
                   interpolation='BILINEAR' if known['interpolation'] == 'bilinear' else 'BICUBIC',
                   mean=[255*m for m in known['mean']], std=[255*x for x in known['std']], device=cfg.device)
 
@@ -305,7 +308,8 @@ class TimmBackbone(Backbone):
             return settle(model)
         if weights:
             classifier = model.pretrained_cfg.get('classifier') or ()
-            load_weights(model, weights, name, (classifier,) if isinstance(classifier, str) else tuple(classifier))
+            modules = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+            load_tensors(model, weights, name, modules)
         return model
 
     def forward(self,
@@ -363,6 +367,10 @@ class SideBySide:
 def _area(part) -> int:
     return part.size[0]*part.size[1]
 
+def _wish(part) -> tuple:
+    "The pictures that a backbone wants."
+    return part.size, part.crop, part.interpolation, part.fps
+
 def _averaged(frames, size):
     "Frames (B, 1, h, w, 3) at another size, as means over areas."
     if tuple(frames.shape[2:4]) == size:
@@ -376,11 +384,12 @@ def _can_stand_together(parts):
     apart = "make a store of each, and give both to pairs (data.features_2d and data.features_3d in a run)."
     for p in parts:
         if p.window != 1:
-            raise UserError(f"Backbones side by side look at one picture a row, and '{p.name}' at {p.window}: {apart}")
+            raise UserError("Backbones side by side look at one picture a row, "
+                            f"and '{p.name}' at {p.window}: {apart}")
     networks = [p for p in parts if isinstance(p, Backbone)]
     for p in networks[1:]:
         first = networks[0]
-        if (p.size, p.crop, p.interpolation, p.fps) != (first.size, first.crop, first.interpolation, first.fps):
+        if _wish(p) != _wish(first):
             raise UserError(f"'{first.name}' and '{p.name}' want pictures of different sizes: {apart}")
     for p in parts[:-1]:
         if p.difference:

@@ -162,7 +162,8 @@ def _pictures(places: Places) -> None:
     write_names(pictures, data.template, places.path('pictures', 'caption.json'))
     skipped = places.path('pictures', 'skipped.json')
     write_json(skipped, pictures.skipped)
-    places.say(f"pictures: {len(pictures):,} with a name, {len(pictures.skipped):,} files left out; {skipped} names each")
+    places.say(f"pictures: {len(pictures):,} with a name, {len(pictures.skipped):,} files left out; "
+               f"{skipped} names each")
 
 # %% ../nbs/12_experiments.ipynb #a487bbb2
 def _features(places: Places) -> None:
@@ -174,7 +175,8 @@ def _features(places: Places) -> None:
                        captions=captions, progress=places.show)
     if 'captions' in r:
         places.say(f"captions: {r['captions']['found']}")
-    places.say(f"features: {len(r['done']):,} {'pictures' if places.run.data.pictures else 'videos'}, {len(r['partial']):,} in part, "
+    kind = 'pictures' if places.run.data.pictures else 'videos'
+    places.say(f"features: {len(r['done']):,} {kind}, {len(r['partial']):,} in part, "
                f"{len(r['skipped']):,} files skipped; {places.path('features', 'report.json')} names each")
 
 # %% ../nbs/12_experiments.ipynb #31a2426f
@@ -451,6 +453,7 @@ def _report(places: Places) -> None:
     make_report([places.path()], places.path(), list(STAGES))
 
 # %% ../nbs/12_experiments.ipynb #efcaf9w0
-WORK = {'world': _world, 'pictures': _pictures, 'features': _features, 'pairs': _pairs, 'corpus': _corpus, 'teacher': _teacher,
+WORK = {'world': _world, 'pictures': _pictures, 'features': _features, 'pairs': _pairs, 'corpus': _corpus,
+        'teacher': _teacher,
         'vokens': _vokens, 'student': _student, 'evaluate': _evaluate, 'vocabulary': _vocabulary,
         'ground': draw_looks, 'report': _report}   # stage -> what does it, given the places of a run

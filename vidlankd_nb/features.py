@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['rows_between', 'FeatureRows', 'Pixels', 'Colours', 'picture_rows', 'reader', 'extract', 'is_finite', 'fits_float16',
-           'as_rows']
+           'as_rows', 'overlap', 'with_clips']
 
 # %% ../nbs/02a_features.ipynb #fe000004
 import math
@@ -44,6 +44,7 @@ class FeatureRows:
     start: float = 0.             # time of the first row, s
     difference: int = 0           # how many of the last columns are a difference from the row before
     note: str | None = None       # what was wrong with the video file
+    finite: bool = False          # is it known that no number is NaN or infinite?
 
     def __len__(self) -> int: return len(self.values)
 
@@ -57,12 +58,19 @@ class FeatureRows:
         "When the last row ends."
         return self.start + len(self)/self.rate
 
+    def between(self,
+        start: float,             # s
+        end: float,               # s
+    ) -> tuple[int, int]:         # equal where there is none
+        "The first row from `start` to `end`, and the one after the last."
+        return rows_between(start, end, self.start, self.rate, len(self))
+
     def window(self,
         start: float,             # s
         end: float,               # s
     ) -> tuple[np.ndarray, np.ndarray]: # (F, D) values, (F,) times in s
         "The rows from `start` to `end`; the first one's difference is 0."
-        a, b = rows_between(start, end, self.start, self.rate, len(self))
+        a, b = self.between(start, end)
         values = np.array(self.values[a:b])
         if self.difference:
             values[:1, -self.difference:] = 0
@@ -210,3 +218,32 @@ def as_rows(
     if not is_finite(values):
         raise UserError(f"{Path(path).name}: the backbone gave numbers that are not finite.")
     return values
+
+# %% ../nbs/02a_features.ipynb #683a8f75
+def overlap(
+    a: np.ndarray,   # (F,) start times of rows, s
+    da: float,       # how long each lasts, s
+    b: np.ndarray,   # (K,) start times of the other rows, s
+    db: float,       # how long each of those lasts, s
+) -> np.ndarray:     # (F, K) seconds
+    "How long each row of one kind shares the clock with each row of another."
+    a = a[:, None]                                          # (F, 1)
+    until = np.minimum(a + da, b + db)                      # (F, K)
+    return np.clip(until - np.maximum(a, b), 0, None)
+
+# %% ../nbs/02a_features.ipynb #68b5b0f1
+def with_clips(
+    values: np.ndarray,   # (F, D2) frame rows
+    times: np.ndarray,    # (F,) their times, s
+    lasts: float,         # how long each lasts, s
+    clips: FeatureRows,   # of the same video
+) -> tuple[np.ndarray, np.ndarray]:   # (F, D2 + D3) values, (F,) times in s
+    "Frame rows beside the mean of the clip rows that overlap them; those that no clip row overlaps go."
+    if not len(times):
+        return np.zeros((0, values.shape[1] + clips.values.shape[1]), values.dtype), times
+    near, at = clips.window(times[0] - 1/clips.rate, times[-1] + lasts)
+    weights = overlap(times, lasts, at, 1/clips.rate)       # (F, K)
+    both = weights.sum(1) > 0
+    weights = weights[both]/weights[both].sum(1, keepdims=True)
+    beside = (weights @ near.astype(np.float32)).astype(np.result_type(values, near))
+    return np.concatenate([values[both], beside], 1), times[both]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['METADATA', 'SPLITS', 'NamedPictures', 'picture_captions', 'write_names', 'clip_of', 'picture_endings',
-           'PictureFolder', 'PictureTable', 'open_pictures']
+           'PictureFolder', 'PictureTable', 'open_pictures', 'footage_named']
 
 # %% ../nbs/02cd_named_pictures.ipynb #np000004
 import csv
@@ -27,9 +27,11 @@ from .recipes import hashed
 from .stills import Camera, NoPicture, StillReader
 from .subtitles import ending_of, plain_stem
 from .tables import Reading, column_names, hub_splits, is_hub_name, plain_id, saved_splits
-from .video import Clip, set_aside
+from .video import Clip, set_aside, videos_first
 
 # %% ../nbs/02cd_named_pictures.ipynb #sl000025
+def _in_order(entry) -> tuple: return videos_first(entry[1])   # (id, file), as a store has them
+
 class NamedPictures:
     "Pictures by id with what each is called; `PictureFolder` and `PictureTable` know where they are."
     where: str                    # for sentences
@@ -43,7 +45,8 @@ class NamedPictures:
 
     def __repr__(self) -> str:
         words = {name for names in self.names.values() for name in names if isinstance(name, str)}
-        return f"{type(self).__name__}({len(self):,} pictures, {len(words):,} names, {len(self.skipped):,} files left out)"
+        kind = type(self).__name__
+        return f"{kind}({len(self):,} pictures, {len(words):,} names, {len(self.skipped):,} files left out)"
 
     def source(self, id: str) -> Path | bytes:
         "The picture of an id, as `read_picture` takes it."
@@ -60,14 +63,22 @@ class NamedPictures:
 
     def plan(self,
         wanted: set[str] | None,   # ids that have captions; None: all
+        part=None,                 # `extraction.Part` of the ids; None: all
     ) -> tuple[dict[str, Path], list[dict]]:   # ({id: file}, {'file', 'reason'} of the others)
         "Which pictures are to be shown; raises `UserError` where none is."
-        todo = {id: file for id, file in self.files.items() if wanted is None or id in wanted}
-        others = [dict(file=printable(f), reason=NO_CAPTIONS) for id, f in self.files.items() if id not in todo]
-        if not todo:
+        todo = {}
+        others = []
+        for id, file in sorted(self.files.items(), key=_in_order):
+            if part is not None and not part.has(id):
+                continue
+            if wanted is None or id in wanted:
+                todo[id] = file
+            else:
+                others.append(dict(file=printable(file), reason=NO_CAPTIONS))
+        if not todo and part is None:
             known = f'ids such as {min(wanted)!r}' if wanted else 'none'
-            raise UserError(f"None of the {len(self):,} pictures in {self} has captions: a picture's id is such as "
-                            f"{min(self.files)!r}, and the captions know {known}.")
+            raise UserError(f"None of the {len(self):,} pictures in {self} has captions: a picture's id "
+                            f"is such as {min(self.files)!r}, and the captions know {known}.")
         return todo, self.skipped + others
 
     def open(self,
@@ -86,11 +97,14 @@ def picture_captions(
 ) -> dict[str, dict]:            # id -> {'start', 'end', 'text'}, as HowTo100M has them
     "What is said over each picture, from its beginning to its end; raises `UserError` where the template has no place for a name."
     if '{name}' not in template:
-        raise UserError(f"The template '{template}' has no place for the name: write {{name}} where it belongs, "
-                        "as in 'look at the {name}'.")
+        raise UserError(f"The template '{template}' has no place for the name: "
+                        "write {name} where it belongs, as in 'look at the {name}'.")
     found = {}
     for id, names in pictures.names.items():
-        texts = [template.replace('{name}', ' '.join(n.split())) if fault(0, TO_END, n) is None else n for n in names]
+        texts = []
+        for name in names:
+            usable = fault(0, TO_END, name) is None
+            texts.append(template.replace('{name}', ' '.join(name.split())) if usable else name)
         found[id] = dict(start=[0.]*len(texts), end=[TO_END]*len(texts), text=texts)
     return found
 
@@ -145,7 +159,8 @@ def _table_rows(
         raise UserError(f"{table} cannot be read as a table ({e}).") from None
     listed = ', '.join(map(str, columns)) or 'none'
     if 'file_name' not in columns:
-        raise UserError(f"{table}: no column 'file_name', which says whose row it is, among its columns ({listed}).")
+        raise UserError(f"{table}: no column 'file_name', which says whose row it is, "
+                        f"among its columns ({listed}).")
     try:
         text = column_names([c for c in columns if c != 'file_name'], reading).get('text')
     except UserError as e:
@@ -216,7 +231,9 @@ class PictureFolder(NamedPictures):
         names = self.said.get(id) or ([] if reason else self._class_of(file))
         if not reason and not names:
             table = next((self.tables[p] for p in file.parents if p in self.tables), None)
-            reason = f'{table} has no row for it.' if table else 'no name: it lies in no class folder, and no table names it.'
+            reason = 'no name: it lies in no class folder, and no table names it.'
+            if table:
+                reason = f'{table} has no row for it.'
         if reason:
             self._leave(file, reason)
             return
@@ -243,8 +260,8 @@ class PictureFolder(NamedPictures):
 
     def _none(self) -> UserError:
         why = f" ({self.skipped[0]['file']}: {self.skipped[0]['reason'].rstrip('.')})" if self.skipped else ''
-        return UserError(f"{self.folder} holds no picture with a name{why}: class folders are expected, such as "
-                         "banana/1.png, or a metadata.csv with the columns file_name and text.")
+        return UserError(f"{self.folder} holds no picture with a name{why}: class folders are expected, "
+                         "such as banana/1.png, or a metadata.csv with the columns file_name and text.")
 
 # %% ../nbs/02cd_named_pictures.ipynb #sl000037
 class PictureTable(NamedPictures):
@@ -330,7 +347,8 @@ def _columns_of(
     listed = ', '.join(kinds)
     if not chosen: raise UserError(f"{where} has no column of pictures among {listed}.")
     if len(chosen) > 1:
-        raise UserError(f"{where} has several columns of pictures, {', '.join(images)}: keep one, or call it image.")
+        several = ', '.join(images)
+        raise UserError(f"{where} has several columns of pictures, {several}: keep one, or call it image.")
     others = [c for c in kinds if c not in images]
     try:
         names = column_names(others, reading)
@@ -338,7 +356,8 @@ def _columns_of(
         raise UserError(f"{where}: {e}.") from None
     labels = [c for c in others if isinstance(kinds[c], datasets.ClassLabel)]
     text = names.get('text') or (labels[0] if len(labels) == 1 else None)
-    if text is None: raise UserError(f"{where} has no column of names among {listed}: name it, --text COLUMN.")
+    if text is None:
+        raise UserError(f"{where} has no column of names among {listed}: name it, --text COLUMN.")
     return chosen[0], text, names.get('video')
 
 def open_pictures(
@@ -359,3 +378,20 @@ def open_pictures(
         raise UserError(f"There is no folder {source}, and a data set of the hub is called OWNER/NAME.")
     splits = hub_splits(str(source), reading.configuration, reading.split, streaming=False)
     return PictureTable(splits, str(source), reading, camera)
+
+def footage_named(
+    source: str,                 # folder of videos; or what `open_pictures` takes
+    cfg: Features,
+    given,                       # options of the command `features`
+) -> tuple:                      # (folder or `NamedPictures`, captions)
+    "What the command `features` is to read, and what is said over it; raises `UserError`."
+    if not given.pictures:
+        if given.template or given.text or given.configuration or given.split:
+            raise UserError("--template, --text, --configuration and --split are about pictures: "
+                            "add --pictures, or leave them out.")
+        return source, given.captions
+    reading = Reading(text=given.text, configuration=given.configuration, split=given.split)
+    pictures = open_pictures(source, cfg, reading, leave=[given.out])
+    if given.captions is not None:
+        return pictures, given.captions
+    return pictures, write_names(pictures, given.template or '{name}', Path(given.out)/'caption.json')

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from .config import Distillation, Run, Teacher, Training, marked
+from .config import Distillation, Pairs, Run, Teacher, Training, marked
 from .files import UserError
 from .named_pictures import NamedPictures, open_pictures
 from .objectives import parse_objective, reads_vokens
@@ -116,14 +116,15 @@ def footage(places: Places) -> Path | NamedPictures | None:   # None where featu
     return sources(places)['videos']
 
 # %% ../nbs/11b_plan.ipynb #37794aad
-HOW = tuple(sorted(marked(Training, 'speed')))
+HOW = tuple(sorted(marked(Training, 'speed') | marked(Pairs, 'speed')))
 
 def what_counts(section) -> dict:
     "A section as plain data, without what changes how a training runs and not what comes of it."
     found = asdict(section)
-    if isinstance(section, Training):
+    if isinstance(section, (Training, Pairs)):
         for name in HOW:
-            found.pop(name)
+            found.pop(name, None)
+    if isinstance(section, Training):
         found = in_old_names(found)
     return found
 

@@ -30,7 +30,8 @@ def _eight_bits(
 ) -> Image.Image:           # grey, or grey with what is transparent
     "Grey from 0 to 65,535 as grey from 0 to 255."
     values = np.asarray(picture)
-    if values.dtype.kind == 'f': raise NoPicture('has floating-point numbers, and does not say which is white.')
+    if values.dtype.kind == 'f':
+        raise NoPicture('has floating-point numbers, and does not say which is white.')
     if values.size and (values.min() < 0 or values.max() > 65535):
         raise NoPicture('has numbers beyond 16 bits, and does not say which is white.')
     grey = Image.fromarray(np.round(values/257).astype(np.uint8))
@@ -62,8 +63,9 @@ def read_picture(
     "A picture as it is meant to be seen; raises `NoPicture` with the reason where it cannot be shown whole."
     empty = not source if isinstance(source, bytes) else source.is_file() and not source.stat().st_size
     if empty: raise NoPicture('the file is empty (0 bytes).')
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
-        with warnings.catch_warnings(), Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
+        with warnings.catch_warnings(), Image.open(file) as picture:
             warnings.simplefilter('ignore', Image.DecompressionBombWarning)
             note = _note_of(picture)
             picture.load()
@@ -109,7 +111,10 @@ def view(
     return left, top, left + WINDOW, top + WINDOW
 
 # %% ../nbs/02cc_stills.ipynb #sl000018
-FILTERS = {'AREA': Image.Resampling.BOX, 'BILINEAR': Image.Resampling.BILINEAR, 'BICUBIC': Image.Resampling.BICUBIC}
+FILTERS = {
+    'AREA': Image.Resampling.BOX,
+    'BILINEAR': Image.Resampling.BILINEAR,
+    'BICUBIC': Image.Resampling.BICUBIC}
 MOST_PIXELS = 1 << 26   # of a frame: what a strip of 1 × 5,000 pixels would exceed
 
 def framed(
@@ -149,8 +154,8 @@ class Camera:
         except ValueError:
             colour = ()
         if len(colour) != 3:
-            raise UserError(f"features.background is '{cfg.background}', which is no colour: name one, such as "
-                            "white or grey, or write it as '#f0f0f0'.")
+            raise UserError(f"features.background is '{cfg.background}', which is no colour: "
+                            "name one, such as white or grey, or write it as '#f0f0f0'.")
         return cls(cfg.motion, cfg.seconds, colour)
 
     @property
