@@ -17,15 +17,19 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from . import __version__
 from vidlankd_nb.arguments import (
+    PICTURE_OPTIONS,
     FileUse,
     command_parser,
     configs_named,
     file_words,
     means_files,
     named_models,
+    redo_words,
+    refuse_below,
     run_words,
     split_words,
 )
@@ -51,15 +55,15 @@ def run_command(
     args: list[str],   # the words behind `vidlankd run`
 ) -> None:
     "All stages of a run, each once; the same command goes on after an interruption. Raises `UserError`."
-    run, _, out = run_words(args, command_parser('run', COMMANDS['run'][1]))
-    if not run.students:
-        raise UserError("The configuration names no students: add a section 'students', "
-                        "for example students: {text_only: {objective: none}}.")
+    run, space, out = run_words(args, command_parser('run', COMMANDS['run'][1]))
     from vidlankd_nb.experiments import Experiment
-    x = Experiment(run, out)
+    x = Experiment(run, out, redo=redo_words(space))
     quiet(run)
     x.do()
     print(f"report: {out/'report.html'}")
+    if 'student' not in x.chain():
+        print("left out: student. The configuration names no students; with a section 'students', "
+              "for example students: {text_only: {objective: none}}, the same command goes on with them.")
 
 # %% ../nbs/13_cli.ipynb #50cbbce0
 def features_command(
@@ -112,6 +116,7 @@ def pairs_command(
 
 LEFT_OUT = {'replaced': 'lines or texts with bytes that are no text, replaced by �',
             'skipped': 'lines or texts skipped, with bytes that are no text',
+            'unreadable': 'files or folders that may not be read',
             'no_text': 'records without text', 'no_json': 'lines that are no JSON',
             'cut_lines': 'cuts in lines of more than a megabyte'}
 
@@ -134,17 +139,22 @@ def corpus_command(
 def vocabulary_command(
     words: list[str],    # captions, then text files
     cfg: None,
-    given,               # out, orders, seed
+    given,               # out, orders, seed, errors, field
 ) -> None:
     "Which words of text files captions cover; raises `UserError`."
     from vidlankd_nb.vocabulary import vocabulary_files
     if len(words) < 2: raise UserError("'vidlankd vocabulary CAPTIONS TEXT…' needs at least one text file.")
-    found = vocabulary_files(words[0], words[1:], given.out, given.orders, given.seed)
+    reading = Corpus(errors=given.errors, field=given.field)
+    found = vocabulary_files(words[0], words[1:], given.out, given.orders, given.seed, reading)
+    print(f"captions: {found['read']}")
     end = found['curve'][-1]
-    left_out = ''.join(f'; left out: {n:,} {kind}' for kind, n in found['left_out'].items())
+    counts = found['text_left_out']['counts']
+    noted = [f'{counts[kind]:,} {about}' for kind, about in LEFT_OUT.items() if counts.get(kind)]
+    if noted:
+        print(f"text: {'; '.join(noted)}")
     print(f"{found['captions']:,} captions with {found['caption_types']:,} types cover "
           f"{end['types']['mean']:.1%} of {found['text_types']:,} types and {end['tokens']['mean']:.1%} of "
-          f"{found['text_tokens']:,} tokens{left_out}; {Path(given.out)/'vocabulary.json'}")
+          f"{found['text_tokens']:,} tokens; {Path(given.out)/'vocabulary.json'} names what was left out")
 
 # %% ../nbs/13_cli.ipynb #grndcli2
 def ground_command(
@@ -187,7 +197,8 @@ def evaluate_command(
         raise UserError(f"--against {given.against} is not among the models: {meant}")
     tasks = given.tasks.replace(',', ' ').split()
     grid = Grid(models, tasks, given.out, given.benchmarks, given.seeds, given.first_seed, given.limit,
-                given.dev_limit, given.held_out, given.strict, given.keep_models, given.device, cfg)
+                given.dev_limit, given.held_out, given.strict, given.keep_models, given.device, cfg,
+                given.held_out_seed, given.redo, given.predict)
     folder = Path(given.out)
     table = None
     try:
@@ -197,7 +208,8 @@ def evaluate_command(
             table = write_table(given.out, list(models), given.published, given.against)
     assert table is not None and table.gaps is not None, 'a grid that was computed has a table'
     text = f"{table.markdown()}\n\n{difference_lines(table.gaps)}".rstrip()
-    print(f"\n{text}\n\nwritten: {folder/'table.md'}, .html, .tex, runs.csv, differences.csv, results.png")
+    print(f"\n{text}\n\nwritten: {folder/'table.md'}, .html, .tex, runs.csv, differences.csv, results.jsonl, "
+          "results.png, and a model card in each model's folder")
 
 # %% ../nbs/13_cli.ipynb #clizs002
 def probe_command(
@@ -225,14 +237,9 @@ FILES = {
         {'out': OUT, 'strict': STRICT, 'captions': (str, None, f'{CAPTIONS}: only its videos are read'),
          'shard': (str, None, "I/N: the I-th of N parts of the videos, or 'slurm' in a SLURM array; see merge"),
          'engine': (str, 'local', "who does it: 'local', this process with its workers, or 'ray', a Ray cluster"),
-         'pictures': (None, False, 'VIDEOS are pictures: class folders, metadata.csv beside them, or a data set'),
-         'template': (str, None, "what is said over a picture, such as 'look at the {name}'"),
-         'text': (str, None, "column with the pictures' names"),
-         'configuration': (str, None, 'of a data set of pictures on the hub'),
-         'split': (str, None, 'of a data set of pictures; default: all')},
-        section=Features(),
-        in_run=_in_run(Features(), 'features', captions='data.captions', pictures='data.pictures',
-                       template='data.template')),
+         **PICTURE_OPTIONS},
+        section=Features(), in_run=_in_run(Features(), 'features', captions='data.captions',
+                                           pictures='data.pictures', template='data.template')),
     'pairs': FileUse(
         'FEATURES', 'one folder of frame features', pairs_command,
         {'out': OUT, 'strict': STRICT, 'captions': (str, None, CAPTIONS),
@@ -248,7 +255,9 @@ FILES = {
 # %% ../nbs/13_cli.ipynb #clifile2
 FILES['vocabulary'] = FileUse(
     'CAPTIONS TEXT…', f'{CAPTIONS}, then plain-text files', vocabulary_command,
-    {'out': OUT, 'orders': (int, 20, 'random orders behind the interval'), 'seed': (int, 0, 'of the orders')},
+    {'out': OUT, 'orders': (int, 20, 'random orders behind the interval'), 'seed': (int, 0, 'of the orders'),
+     'errors': (Literal['strict', 'replace', 'skip'], 'strict', 'bytes of a text that are none, as for corpus'),
+     'field': (str, None, 'column with the text in JSON lines, Parquet and data sets')},
     beside={'--seed': '--seed'})
 FILES['ground'] = FileUse(
     'RUN', "a run's folder", ground_command,
@@ -268,7 +277,12 @@ FILES['evaluate'] = FileUse(
      'seeds': (int, 5, 'runs of each model and task'), 'first_seed': (int, 0, 'the first seed'),
      'limit': (int, None, 'training rows of a task, drawn once for all'),
      'dev_limit': (int, None, 'dev rows of a task, likewise'),
-     'held_out': (float, None, 'where a benchmark has one file: the share of its texts that becomes dev'),
+     'held_out': (float, None, 'where a benchmark has one file with labels: the share of its texts that becomes '
+                               'dev; above 100: so many rows'),
+     'held_out_seed': (int, 0, 'of that cut'),
+     'predict': (str, None, "'test' writes predictions for the benchmarks' test sets, and GLUE's submission; "
+                            'a file: for its rows'),
+     'redo': (None, False, 'compute anew what --out holds of other data, settings or models'),
      'processes': (int, 1, 'cells computed side by side, one thread or one GPU each'),
      'keep_models': (bool, False, 'keep the checkpoints of fine-tuned models'),
      'device': (str, None, "'cpu' keeps off the GPU"),
@@ -287,19 +301,14 @@ def stage_command(
         if use is not None and means_files(args, parser, use):
             use.work(*file_words(args, parser, use))
             return
-        run, _, out = run_words(args, parser, use)
+        run, space, out = run_words(args, parser, use)
         from vidlankd_nb.experiments import Experiment
-        x = Experiment(run, out)
+        x = Experiment(run, out, redo=redo_words(space))
         quiet(run)
         x.do(name)
     return command
 
 # %% ../nbs/13_cli.ipynb #20c185c4
-def _at_least(space, **least: int) -> None:
-    "Raises `UserError` on a number that is too small."
-    for name, smallest in least.items():
-        if space[name] < smallest: raise UserError(f"--{name.replace('_', '-')} must be {smallest} or more.")
-
 def demo(
     args: list[str],   # the words behind `vidlankd demo`
 ) -> None:
@@ -309,10 +318,11 @@ def demo(
     parser.add_argument('--seeds', type=int, default=2, help='number of worlds, each with its own seed')
     parser.add_argument('--first-seed', type=int, default=0, help='seed of the first world')
     run, space, out = run_words(args, parser, default='tiny')
-    _at_least(space, seeds=1, first_seed=0)
+    refuse_below(space, seeds=1, first_seed=0)
     from vidlankd_nb.report import headline
     from vidlankd_nb.worlds import run_worlds
-    report = run_worlds(run, out, range(space.first_seed, space.first_seed + space.seeds))
+    seeds = range(space.first_seed, space.first_seed + space.seeds)
+    report = run_worlds(run, out, seeds, redo=redo_words(space))
     print(f"\nreport: {out/'report.html'}\n{headline(report)}")
 
 # %% ../nbs/13_cli.ipynb #abl13002
@@ -376,7 +386,7 @@ def ablate(
                         f"file, and --grid ({known}).")
     run, space = parse_run(args, parser)
     if not space.grid: raise UserError(f"'vidlankd ablate' needs --grid: {known}, or a YAML file.")
-    _at_least(space, seeds=1, processes=1, first_seed=0)
+    refuse_below(space, seeds=1, processes=1, first_seed=0)
     cells = read_grid(space.grid)
     seeds = list(range(space.first_seed, space.first_seed + space.seeds))
     out = Path(space.out or f'runs/ablation-{Path(space.grid).stem}')

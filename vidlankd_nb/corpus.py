@@ -10,6 +10,7 @@ __all__ = ['SPECIAL_TOKENS', 'BATCH_TEXT', 'ROWS_AT_ONCE', 'is_markup', 'doc_tit
 # %% ../nbs/04_corpus.ipynb #9d12095c
 import hashlib
 import html
+import importlib
 import json
 import multiprocessing
 import os
@@ -343,9 +344,9 @@ def _parts(files: list, out: Path, cfg: Corpus, part_bytes: int, changed: bool) 
             found.append((f, start, stop, out, name, str(out/'tokenizer'), cfg, changed))
     return found
 
-def _gather_left_out(parts: list[tuple], out: Path) -> None:
-    "What was left out or mended, of all parts, a line each; no file where there was nothing."
-    lines = []
+def _gather_left_out(parts: list[tuple], out: Path, before: LeftOut) -> None:
+    "What was left out or mended, before parts were made and in each of them, a line each; no file where there was nothing."
+    lines = list(map(json.dumps, before.places))
     for part in parts:
         note = out/f'{part[4]}.left_out'
         if note.exists():
@@ -373,7 +374,8 @@ def build_corpus(
 ) -> dict:                     # the manifest: counts, fingerprint, configuration
     "Turn plain text into examples on disk; raises `UserError` on missing, empty or unreadable text, and when `out` holds another corpus."
     out = Path(out)
-    files = text_files(files)
+    unread = LeftOut()
+    files = text_files(files, cfg.errors, unread)
     extra_text = text_files(extra_text)
     if cfg.block < 4:
         raise UserError(f"corpus.block is {cfg.block}: "
@@ -388,11 +390,11 @@ def build_corpus(
     if tokenizer is not None:
         save_tokenizer(tokenizer, out/'tokenizer')
     parts = _parts(files, out, cfg, part_bytes, changed)
-    total = Counter()
+    total = Counter(unread.counts)
     for counts in run_parts(parts, processes):
         total.update(counts)
     _check_examples(total, files, cfg)
-    _gather_left_out(parts, out)
+    _gather_left_out(parts, out, unread)
     manifest = {'counts': dict(sorted(total.items())), 'block': cfg.block, 'packed': cfg.packed,
                 'fingerprint': tokenizer_fingerprint(load_tokenizer(out/'tokenizer')), 'parts': [p[4] for p in parts]}
     write_json(out/'corpus.json', manifest)
@@ -477,3 +479,11 @@ class Examples:
             ids[at] = self.maps[p][0][here]
             lengths[at] = self.maps[p][1][here]
         return ids, lengths
+
+# %% ../nbs/04_corpus.ipynb #comoved2
+_MOVED = {'TextBatches': 'vidlankd_nb.masking'}   # name -> the module that has it now
+
+def __getattr__(name: str):
+    if name in _MOVED:
+        return getattr(importlib.import_module(_MOVED[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
