@@ -114,6 +114,16 @@ def corpus_command(
     noted = [f'{counts[kind]:,} {about}' for kind, about in LEFT_OUT.items() if counts.get(kind)]
     if noted:
         print(f"{'; '.join(noted)}: {Path(given.out)/'left_out.jsonl'} names the first of each part")
+    if given.teacher is not None:
+        _print_view(words, given)
+
+def _print_view(words: list[str], given) -> None:
+    "Make a teacher's view of a corpus, and say what it holds."
+    from vidlankd_nb.corpus import cores
+    from vidlankd_nb.views import build_view, view_lines
+    views = Path(given.out)/'views'
+    manifest = build_view(given.out, words, given.teacher, views, given.processes or cores())
+    print('\n'.join(view_lines(manifest, given.teacher)))
 
 # %% ../nbs/13_cli.ipynb #vok13001
 def vocabulary_command(
@@ -218,7 +228,9 @@ FILES = {
     'corpus': FileUse(
         'TEXT…', 'plain-text files, UTF-8', corpus_command,
         {'out': OUT, 'strict': STRICT,
-         'processes': (int, None, 'tokenizing processes; default: one a processor')},
+         'processes': (int, None, 'tokenizing processes; default: one a processor'),
+         'teacher': (str, None, 'a folder or hub name of any model with a text encoder: what it reads of the '
+                                'text is kept beside the examples')},
         section=Corpus(block=128, packed=True, vocab_size=30522), in_run=_in_run(Corpus(), 'corpus'))}
 
 # %% ../nbs/13_cli.ipynb #clifile2
@@ -420,6 +432,7 @@ COMMANDS = {
     'captions': (captions_command, 'captions of any layout to one file'),
     'pairs': (stage_command('pairs'), 'captions and features to video-text pairs'),
     'corpus': (stage_command('corpus'), 'text to a vocabulary and training examples'),
+    'views': (stage_command('views'), 'what teachers with words of their own read of the corpus'),
     'teacher': (stage_command('teacher'), 'train the video-language teacher'),
     'vokens': (stage_command('vokens'), "name the text's tokens by clips"),
     'student': (stage_command('student'), 'train the students and controls'),
