@@ -33,7 +33,12 @@ class WithSamples(build_py):
 
 init = (here / meta["lib_name"] / "__init__.py").read_text(encoding="utf-8")
 docs = lines("docs_requirements")
-extras = {"jupyter": lines("jupyter_requirements"), "docs": docs, "dev": lines("dev_requirements") + docs}
+extras = {
+    "jupyter": lines("jupyter_requirements"),
+    "sentencepiece": lines("sentencepiece_requirements"),
+    "docs": docs,
+    "dev": lines("dev_requirements") + docs,
+}
 
 setup(
     name=meta["lib_name"],

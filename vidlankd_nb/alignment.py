@@ -31,8 +31,8 @@ def pieces_of(
     "Tokens without special ones, and the characters of each; raises `UserError` where a tokenizer has no offsets."
     backend = text_backend(tokenizer)
     if backend is None:
-        raise UserError(f"The tokenizer '{tokenizer.name_or_path}' has no offsets, since it is one written in "
-                        "Python: without them its tokens cannot be laid beside another's. Save it as a fast "
+        raise UserError(f"The tokenizer '{tokenizer.name_or_path}' has no offsets, since it is one written "
+                        "in Python: without them its tokens cannot be laid beside another's. Save it as a fast "
                         "one (tokenizer.json), or take a model that has one.")
     ids, spans, line = [], [], []
     start = 0

@@ -6,6 +6,8 @@
 __all__ = ['derangement', 'PairBatches']
 
 # %% ../nbs/04c_batches.ipynb #bp000005
+from functools import lru_cache
+
 import numpy as np
 import torch
 
@@ -14,6 +16,7 @@ from .masking import Masker, masked_positions, most_masked
 from .pairs import PairSet, collate
 
 # %% ../nbs/04c_batches.ipynb #bp000009
+@lru_cache(maxsize=1)
 def derangement(
     n: int,
     seed: int,
@@ -42,12 +45,17 @@ class PairBatches:
         self.masker = Masker(tokenizer, seed, share)
         self.most = most_masked(cfg.max_tokens, share)
         self.width = pairs.store.width
-        self.partner = derangement(len(pairs), seed) if shuffled else None
+        self.shuffled = shuffled
         size = len(pairs) * cfg.max_frames * self.width * 4
         if size <= in_memory: pairs.preload(tokenizer, cfg)
 
     def __len__(self) -> int:
         return len(self.pairs)
+
+    @property
+    def partner(self) -> np.ndarray | None:   # (n,)
+        "Of the control: the pair whose video each pair gets. It is computed once in each process, and not sent to workers."
+        return derangement(len(self.pairs), self.masker.seed) if self.shuffled else None
 
     def batch(self,
         rows,           # (B,) numbers of the pairs

@@ -14,6 +14,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from . import __version__
 from .config import Distillation
 from .monitoring import read_log
+from .pictures import in_markdown
 from .plan import Places, sources
 from .presets import to_yaml
 
@@ -36,7 +37,7 @@ def loss_table(log: list[dict]) -> str:
     "The same as a table of Markdown."
     rows = ['| | step | loss | value |', '|---|---|---|---|']
     for kind, step, name, value in last_losses(log):
-        rows.append(f'| {kind} | {step:,} | {name} | {value:.4f} |')
+        rows.append(f'| {kind} | {step:,} | {in_markdown(name)} | {value:.4f} |')
     return '\n'.join(rows)
 
 # %% ../nbs/11c_cards.ipynb #cd000009
@@ -59,9 +60,9 @@ def model_card(
     return str(ModelCard(f"""---
 {about.to_yaml()}
 ---
-# {name}
+# {in_markdown(name)}
 
-{story} Made with vidlankd_nb {__version__}.
+{in_markdown(story)} Made with vidlankd_nb {__version__}.
 
 ## Loading
 
@@ -69,7 +70,7 @@ def model_card(
 
 ## Data
 
-{data}
+{in_markdown(data)}
 
 ## Losses
 

@@ -17,7 +17,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
-from .files import UserError, nearest
+from .files import UserError, check_names, nearest
 
 # %% ../nbs/00a_config.ipynb #cfset002
 @dataclass(frozen=True)
@@ -312,6 +312,10 @@ class Run(Section):
     controls: dict[str, Distillation] = field(default_factory=dict)   # students that must not learn what the videos show
     vokens: Vokens = field(default_factory=Vokens)
     evaluation: Evaluation = field(default_factory=Evaluation)
+    def __post_init__(self):
+        super().__post_init__()
+        check_names(self.students, 'student')
+        check_names(self.controls, 'control')
 
 # %% ../nbs/00a_config.ipynb #86251689
 def samples() -> Path:

@@ -32,7 +32,7 @@ from transformers import (
 )
 
 from .config import Corpus
-from .files import UserError, make_folder, write_aside, write_json
+from .files import UserError, make_folder, new_beside, put_in_place, write_aside, write_json
 from .recipes import check_recipe, differing
 from .texts import LeftOut, first_line, known_by, part_digest, text_files, text_parts, text_pieces
 from .tokenizer import load_tokenizer, save_tokenizer, text_backend, tokenizer_fingerprint
@@ -250,7 +250,7 @@ class RowWriter:
         self.path = path
         self.tok = tok
         self.block = block
-        self.aside = path.with_name(f'.{path.name}.{os.getpid()}')
+        self.aside = new_beside(path)
         self.n = 0
         self.rows = []       # that are not written yet
         self.file = pa.OSFile(str(self.aside), 'wb')
@@ -269,7 +269,7 @@ class RowWriter:
         write_rows(self.rows, self.stream, self.tok, self.block)
         self.stream.close()
         self.file.close()
-        os.replace(self.aside, self.path)
+        put_in_place(self.aside, self.path)
 
     def __enter__(self): return self
 
@@ -450,6 +450,7 @@ class Examples:
         split: str = 'train',   # 'train' or 'valid'
     ):
         self.folder = Path(folder)
+        self.split = split
         self.manifest = _manifest(self.folder)
         self.maps = []
         for part in self.manifest['parts']:
@@ -457,6 +458,10 @@ class Examples:
                 if len(ids):
                     self.maps.append((ids, lengths))
         self.starts = np.cumsum([0, *(len(ids) for ids, _ in self.maps)])
+
+    def __reduce__(self):
+        "Another process opens the files for itself; nothing of them travels."
+        return type(self), (self.folder, self.split)
 
     @property
     def block(self) -> int:

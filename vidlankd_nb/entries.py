@@ -111,6 +111,8 @@ class JsonPieces:
                 value, end = self.decoder.raw_decode(self.text, self.at)
             except json.JSONDecodeError:
                 if not self.more: raise TornJson('it ends too early, or is damaged') from None
+            except RecursionError:
+                raise TornJson('it is nested too deeply') from None
             else:
                 rest = self.text[end:end + 3]
                 goes_on = rest == '' or re.fullmatch(r'\.|[eE][+-]?', rest)   # a number may: 2, 2., 2.5e
@@ -154,7 +156,7 @@ def json_lines(file) -> Iterator:
         if line.strip():
             try:
                 yield json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):   # no JSON, or nested too deeply
                 yield None
 
 # %% ../nbs/02ca_entries.ipynb #en000011

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from .batches import PairBatches
@@ -26,7 +27,7 @@ from .corpus import Examples, build_corpus, cores
 from .encoders import encoder_flops, load_text, text_encoder
 from .examine import evaluate_model
 from .extraction import extract_folder
-from .files import UserError, make_folder, write_aside, write_json
+from .files import UserError, flush, make_folder, write_aside, write_json
 from .hours import make_world
 from .jobs import Unit, lock_folder, record_work
 from .layouts import Sieve
@@ -56,13 +57,7 @@ from .report import make_report
 from .schedule import hash_seed, total_steps
 from .student import StudentTask, budget_steps, save_student
 from .teacher import TeacherTask, VideoTeacher, make_teacher
-from vidlankd_nb.text_teachers import (
-    TextTeacher,
-    has_vocabulary_head,
-    load_text_teacher,
-    teacher_kind,
-    teacher_tokenizer,
-)
+from .text_teachers import TextTeacher, has_vocabulary_head, has_words_of, load_text_teacher
 from .tokenizer import check_vocabulary, load_tokenizer, tokenizer_fingerprint
 from .training import train
 from .views import View, build_view, view_lines
@@ -262,15 +257,39 @@ def save_model(
     save: Callable[[Path], object],   # save(folder)
     out: Path,
 ) -> None:
-    "Let `save` fill a folder aside, then move its files into `out`, the weights last: their presence says that all is there."
+    "Let `save` fill a folder aside, then move its files into `out`, the weights last: their presence says that all is there, on the disk. Raises `UserError` when that is full."
     aside = out/'.saving'
-    if aside.exists():
+    try:
+        _clear(aside)
+        save(aside)
+        _move_flushed(aside, out)
+    except Exception as e:   # a tokenizer's error is of no class of its own
+        _clear(aside)
+        why = getattr(e, 'strerror', None) or str(e)
+        if not isinstance(e, (OSError, SafetensorError)) and 'os error' not in why: raise
+        raise UserError(f"The model could not be written to {out} ({why}); the last checkpoint of its "
+                        "training stands. Make room and run the same command again.") from None
+
+def _clear(aside: Path) -> None:
+    "Take away what an earlier attempt left; a link there is not followed."
+    if aside.is_symlink():
+        aside.unlink()
+    elif aside.exists():
         shutil.rmtree(aside)
-    save(aside)
-    def are_weights(file: Path) -> bool:
-        return file.suffix == '.safetensors' and file.name.startswith('model')
-    for file in sorted(aside.iterdir(), key=are_weights):
+
+def _move_flushed(aside: Path, out: Path) -> None:
+    "Files from one folder into another: each is on the disk under its name before the weights get theirs."
+    weights = []
+    for file in sorted(aside.iterdir()):
+        flush(file)
+        if file.suffix == '.safetensors' and file.name.startswith('model'):
+            weights.append(file)
+        else:
+            os.replace(file, out/file.name)
+    flush(out)
+    for file in weights:
         os.replace(file, out/file.name)
+    flush(out)
     aside.rmdir()
 
 # %% ../nbs/12_experiments.ipynb #vok12002
@@ -320,17 +339,8 @@ def knows_words(
     teacher: str,      # as students name it
 ) -> bool:
     "Does a teacher have the corpus's words, under the same numbers?"
-    if teacher in OWN_TEACHERS:
-        return True
-    folder = Path(teacher)
-    if folder.is_dir() and not (folder/'tokenizer.json').is_file() and _is_ours(folder):
-        return True   # it is checked where it is loaded
-    made_with = tokenizer_fingerprint(load_tokenizer(places.path('corpus', 'tokenizer')))
-    return tokenizer_fingerprint(teacher_tokenizer(teacher)) == made_with
-
-def _is_ours(folder: Path) -> bool:
-    "Does a folder hold a teacher of this package?"
-    return (folder/'config.json').exists() and teacher_kind(folder).startswith('vidlankd-')
+    tokenizer = load_tokenizer(places.path('corpus', 'tokenizer'))
+    return teacher in OWN_TEACHERS or has_words_of(teacher, tokenizer)
 
 def teacher_encoder(places: Places, cfg: Distillation) -> PreTrainedModel | TextTeacher | None:
     "The text encoder of the teacher that a student asks for; None for a student without a teacher."
@@ -381,17 +391,14 @@ def student_training(
     tokens = training.batch * length
     usual = total_steps(training, len(data))
     own = tokens * task.flops_per_token(batch)
-    reading = tokens * _reading_flops(places, cfg, length)
+    if cfg.teacher in OWN_TEACHERS:
+        reading = tokens * encoder_flops(load_text(teacher_folder(places, cfg.teacher)), length)
+    else:
+        reading = tokens * load_text_teacher(cfg.teacher).flops_per_token(length)
     teaching = teaching_flops(places, cfg.teacher) if cfg.budget == 'distilled_and_teacher' else 0.0
     steps = budget_steps(usual, own, reading, teaching)
     places.say(f"  {steps:,} steps in place of {usual:,}, for as many operations")
     return replace(training, steps=steps, epochs=None)
-
-def _reading_flops(places: Places, cfg: Distillation, length: int) -> float:
-    "Operations of a teacher for each of the student's tokens."
-    if cfg.teacher in OWN_TEACHERS:
-        return encoder_flops(load_text(teacher_folder(places, cfg.teacher)), length)
-    return load_text_teacher(cfg.teacher).flops_per_token(length)
 
 def teaching_flops(
     places: Places,

@@ -32,7 +32,8 @@ from .files import UserError, write_aside
 from .recipes import contents
 
 # %% ../nbs/08a_jobs.ipynb #jb000006
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)   # what a disk without locks answers
+_ENOTSUPP = 524   # Linux's own number for what a network disk does not support; it has no name outside the kernel
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, _ENOTSUPP)   # what a disk without locks answers
 _told = set()   # folders whose disk has none, as far as it was said
 
 class Taken(UserError):

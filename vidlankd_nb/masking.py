@@ -133,6 +133,8 @@ class TextBatches:
         ids, lengths = self.examples[rows]
         special = np.isin(ids, self.special_ids)
         batch = masked_batch(ids, lengths, special, rows, epoch, self.masker, self.most)
+        if self.examples.manifest['packed'] and (lengths == ids.shape[1]).all():
+            batch['all_real'] = torch.ones(())   # its presence says that no token is padding
         if self.vokens is not None:
             batch |= {'vokens': self.vokens[rows]}
         if self.view is not None:

@@ -192,12 +192,12 @@ def check_reading(
     if same_words:
         return
     if cfg.teacher_reads == 'masked':
-        raise UserError(f"teacher_reads is 'masked', and the teacher '{cfg.teacher}' has words of its own, which "
-                        "cannot be masked as the student's are: set it to 'whole' or 'auto'.")
+        raise UserError(f"teacher_reads is 'masked', and the teacher '{cfg.teacher}' has words of its own, "
+                        "which cannot be masked as the student's are: set it to 'whole' or 'auto'.")
     for term in parse_objective(cfg.objective).terms:
         if term.kind.takes in ('logits', 'voken_ids'):
-            raise UserError(f"The objective '{term.name}' needs one vocabulary, and the teacher '{cfg.teacher}' has "
-                            "another than the corpus: choose an objective of states (l2, nst, infonce, crd, "
+            raise UserError(f"The objective '{term.name}' needs one vocabulary, and the teacher "
+                            f"'{cfg.teacher}' has another than the corpus: choose an objective of states (l2, nst, infonce, crd, "
                             f"sentence), or make the corpus with --corpus.tokenizer {cfg.teacher}.")
 
 # %% ../nbs/11b_plan.ipynb #pl000013

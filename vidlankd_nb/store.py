@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from .features import FeatureRows, fits_float16
-from .files import UserError, composed, make_folder, write_json
+from .files import UserError, composed, flush, make_folder, whole_file, write_json
 from .recipes import check_recipe, differing
 from .video import VIDEO_ENDINGS, even
 
@@ -49,8 +49,10 @@ def _write_shard(path, rows):
     offsets = np.cumsum([0, *map(len, values)])
     arrays.append(pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(values))))
     try:
+        Path(f'{path}.part').unlink(missing_ok=True)   # a link would be followed
         with pa.OSFile(f'{path}.part', 'wb') as f, pa.ipc.new_stream(f, SCHEMA) as out:
             out.write_batch(pa.record_batch(arrays, schema=SCHEMA))
+        flush(f'{path}.part')
         os.replace(f'{path}.part', path)
     except OSError as e:
         raise UserError(f"{path} cannot be written ({e.strerror or e}); "
@@ -136,12 +138,15 @@ class MappedTable:
     def __init__(self,
         path: str | Path,    # written by `StoreWriter` or `make_pairs`
     ):
+        self.path = path
         try:
             with open(path, 'rb') as f:
                 self.map = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
             self.table = pa.ipc.open_stream(pa.BufferReader(pa.py_buffer(self.map))).read_all()
         except (pa.ArrowInvalid, OSError, ValueError) as e:
             raise UserError(f"{path} cannot be read ({e}); delete it and make it again.") from None
+
+    def __reduce__(self): return type(self), (self.path,)   # another process opens the file for itself
 
     def give_back(self) -> None:
         "Let go of the pages that were touched; they are read again when needed."
@@ -166,9 +171,8 @@ def _index(folder):
         return np.load(path, mmap_mode='r', allow_pickle=False)
     index = _made_index(files)
     try:
-        with open(f'{path}.part', 'wb') as f:
+        with whole_file(path) as aside, open(aside, 'wb') as f:
             np.save(f, index, allow_pickle=False)
-        os.replace(f'{path}.part', path)
         write_json(state, now)
     except OSError:
         pass  # a read-only folder: the index stays in memory
@@ -263,6 +267,8 @@ class FeatureStore:
         self.reads = 0
 
     def __len__(self) -> int: return len(self.index)
+
+    def __reduce__(self): return type(self), (self.folder, self.opened)   # as `MappedTable`
 
     def __repr__(self) -> str:
         backbone = self.meta.get('backbone', '?')
@@ -387,6 +393,7 @@ class NpyFolder:
         video: str,              # video id
     ) -> FeatureRows:            # mapped from its file
         "The features of a video."
+        if Path(video).name != video: raise KeyError(video)   # it would lead out of the folder
         spelled = {video, composed(video), unicodedata.normalize('NFD', video)}
         names = sorted(one + tail for one in spelled for tail in self.tails)
         names.sort(key=len)   # the plainest first

@@ -16,7 +16,15 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from .config import Distillation
-from .encoders import encoder_flops, gradient_norms, mlm_sum, states_of, take, vocabulary_logits
+from vidlankd_nb.encoders import (
+    encoder_flops,
+    gradient_norms,
+    mask_of,
+    mlm_sum,
+    states_of,
+    take,
+    vocabulary_logits,
+)
 from .files import UserError, nearest, write_aside
 from .matching import ModelOutputs, Objective, Tokens
 from .objectives import build_terms, parse_objective
@@ -208,7 +216,7 @@ class StudentTask(nn.Module):
 
     def read(self, batch: dict) -> torch.Tensor:   # (B, L, H)
         "The student's last states."
-        return states_of(self.student, batch['input_ids'], batch['attention_mask'])
+        return states_of(self.student, batch['input_ids'], mask_of(batch))
 
     def terms(self, states: torch.Tensor, batch: dict, scale: dict) -> dict[str, torch.Tensor]:
         "What the losses make of states (B, L, H)."

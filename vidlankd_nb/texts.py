@@ -244,7 +244,7 @@ def _json_records(
             where = f'{file} at byte {at:,}'
             try:
                 record = json.loads(line)
-            except ValueError as e:
+            except (ValueError, RecursionError) as e:
                 if cfg.errors == 'strict':
                     raise UserError(f"{where} is no line of JSON ({e}): mend it, "
                                     "or set errors (corpus.errors) to 'skip'.") from None

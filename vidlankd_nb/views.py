@@ -7,6 +7,8 @@ __all__ = ['Readings', 'read_twice', 'Row', 'read_row', 'Blocks', 'view_part', '
 
 # %% ../nbs/06d_views.ipynb #vw000005
 import json
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -63,8 +65,9 @@ def read_twice(
     ends[words] = letters + 1
     breaks = np.searchsorted(mine.line, np.arange(len(lines) + 1))
     ordered = np.maximum.accumulate
-    return Readings(mine.ids, met.mine, met.mine_letters[:, 0], met.mine_letters[:, 1], theirs.ids, met.theirs,
-                   ordered(met.theirs_letters[:, 0]), ordered(met.theirs_letters[:, 1]), begins, ends, breaks)
+    return Readings(mine.ids, met.mine, met.mine_letters[:, 0], met.mine_letters[:, 1],
+                   theirs.ids, met.theirs, ordered(met.theirs_letters[:, 0]),
+                   ordered(met.theirs_letters[:, 1]), begins, ends, breaks)
 
 # %% ../nbs/06d_views.ipynb #vw000013
 @dataclass
@@ -179,7 +182,7 @@ def view_part(
     for number, lines in enumerate(line_batches(read_lines(file, {}, start, stop, cfg))):
         if number == 0:
             for tokenizer, whose in ((student, corpus), (teacher, teacher_name)):
-                check_offsets(tokenizer, lines, whose)
+                check_offsets(tokenizer, [_plain(line) for line in lines], whose)
         for split, own in _splits(lines, cfg.valid_share).items():
             for ids, row in blocks[split].add(own, room):
                 _check_row(ids, next(stored[split], None), corpus, file)
@@ -193,6 +196,10 @@ def view_part(
     counts['longest'] = max((len(r.ids) for found in rows.values() for r in found), default=0)
     write_aside(done, json.dumps(counts))
     return dict(counts)
+
+def _plain(line: str) -> str:
+    "Words without punctuation and loose accents, which some tokenizers leave out."
+    return re.sub(r'[^\w\s]|_', ' ', unicodedata.normalize('NFC', line))
 
 def _stored(file: Path, block: int) -> Iterator[np.ndarray]:
     "The ids of each block that a corpus holds, without special ones."
@@ -292,8 +299,8 @@ def view_lines(
              f"({share:.1%}) and {counts['teacher_tokens_alone']:,} of the teacher's belong to no word "
              "and are masked"]
     if counts['cut_words']:
-        lines.append(f"the teacher reads at most {manifest['limit']} tokens: {counts['cut_words']:,} words at "
-                     f"the ends of {counts['cut_blocks']:,} blocks are cut; with a smaller corpus.block none are")
+        lines.append(f"the teacher reads at most {manifest['limit']} tokens: {counts['cut_words']:,} words "
+                     f"at the ends of {counts['cut_blocks']:,} blocks are cut; with a smaller corpus.block none are")
     return lines
 
 # %% ../nbs/06d_views.ipynb #vw000026
@@ -309,8 +316,8 @@ class View:
         name = view_name(tokenizer_fingerprint(tokenizer), text_limit(teacher, tokenizer))
         self.folder = Path(views)/name
         if not (self.folder/'view.json').exists():
-            raise UserError(f"The corpus in {examples.folder} was made with another tokenizer than {teacher}, and "
-                            "the teacher's view of it is missing: run 'vidlankd views' with the same "
+            raise UserError(f"The corpus in {examples.folder} was made with another tokenizer than "
+                            f"{teacher}, and the teacher's view of it is missing: run 'vidlankd views' with the same "
                             f"configuration, or make the corpus with --corpus.tokenizer {teacher}, in a new folder.")
         self.manifest = json.loads((self.folder/'view.json').read_text(encoding='utf-8'))
         if self.manifest['corpus'] != _recipe(examples.folder):

@@ -16,6 +16,7 @@ import torch
 
 from .objectives import machine
 from ..config import FineTuning
+from ..devices import make_accelerator
 from ..evaluation.benchmarks import TASKS
 from ..evaluation.encoders import candidate, with_head
 from ..evaluation.finetuning import FineTuneTask, TaskBatches, padding_share, predict
@@ -23,7 +24,7 @@ from ..evaluation.suite import load
 from ..files import UserError
 from ..monitoring import Watch
 from ..schedule import total_steps
-from ..training import make_accelerator, make_optimizer, optimizer_step, to_device
+from ..training import make_optimizer, optimizer_step, to_device
 
 # %% ../../nbs/bench/evaluation.ipynb #0cc9a4c1
 def spread_steps(

@@ -22,6 +22,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..config import FineTuning
+from ..devices import make_accelerator
 from ..encoders import encoder_flops, in_eval_mode, most_tokens
 from . import squad
 from .benchmarks import Task
@@ -29,7 +30,7 @@ from .encoders import Candidate, hushed, with_head
 from .records import column
 from .suite import score
 from ..schedule import epoch_order
-from ..training import make_accelerator, to_device, train
+from ..training import to_device, train
 
 # %% ../../nbs/09d_finetuning.ipynb #a30ae9fe
 def texts_of(task: Task, rows: list[dict]) -> tuple[list[str], list[str] | None]:

@@ -16,7 +16,6 @@ from typing import cast
 
 import numpy as np
 import torch
-import yaml
 from torch import nn
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokenizerBase
@@ -25,6 +24,7 @@ from ..encoders import in_eval_mode, most_tokens, vocabulary_logits
 from .encoders import candidate, pretrained
 from .norms import MORE, Comparison, Norm
 from ..files import UserError
+from ..presets import read_yaml
 
 # %% ../../nbs/12h_prompts.ipynb #pm000007
 @dataclass
@@ -269,9 +269,9 @@ def coda_templates(
         raise UserError(f"CoDa's prompts are missing: {file.name} is expected in {file.parent}. "
                         "Get it from https://github.com/nala-cub/coda (licence: Apache-2.0).")
     try:
-        sets = yaml.safe_load(file.read_text(encoding='utf-8'))['templates']
+        sets = read_yaml(file)['templates']
         [found] = [one['templates'] for one in sets if one['name'] == 'text-masked']
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError):
         raise UserError(f"{file} is no file of CoDa's prompts: a set 'text-masked' is expected.") from None
     return [text for text in found if text.count('[MASK]') == 1]
 

@@ -19,7 +19,6 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import yaml
 from jinja2 import Environment, PackageLoader
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -28,6 +27,8 @@ from .benchmarks import GROUPS, TASKS
 from .differences import difference, difference_lines
 from .grid import results_in
 from ..files import UserError, flat, nearest, write_aside
+from ..pictures import in_markdown
+from ..presets import read_yaml
 
 # %% ../../nbs/09e_results.ipynb #20aeb51f
 def percent(
@@ -89,8 +90,7 @@ def glue_average(
 # %% ../../nbs/09e_results.ipynb #eccb46ca
 def markdown_line(cells: list[str]) -> str:
     "A row of a table in Markdown."
-    safe = [c.replace('|', '\\|') for c in cells]
-    return '| ' + ' | '.join(safe) + ' |'
+    return '| ' + ' | '.join(map(in_markdown, cells)) + ' |'
 
 def as_markdown(
     head: list[str],
@@ -100,7 +100,7 @@ def as_markdown(
     "A table for a README."
     lines = [markdown_line(head), '|---' * len(head) + '|', *map(markdown_line, rows), '']
     for note in notes:
-        lines.append(note + '  ')
+        lines.append(in_markdown(note) + '  ')
     return '\n'.join(lines).rstrip()
 
 def as_html(head: list[str], rows: list[list[str]], notes: list[str]) -> str:
@@ -419,11 +419,7 @@ def read_published(
     path: str | Path,   # YAML: a list of {model, source, scores: {task: percent}}
 ) -> list[dict]:
     "Published figures with their sources; raises `UserError` where one has none, or the file is no such list."
-    try:
-        found = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
-        reason = ' '.join(str(e).split())
-        raise UserError(f"{path} cannot be read as YAML: {reason}.") from None
+    found = read_yaml(path)
     if not isinstance(found, list):
         raise UserError(f"{path}: a list of entries with 'model', 'source' and 'scores' is expected.")
     return [checked_entry(p, f'{path}, entry {i}') for i, p in enumerate(found, 1)]
