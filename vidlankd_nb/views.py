@@ -354,4 +354,4 @@ class View:
             mine[i] = table.column('student_words')[at].values.to_numpy()
         return {'teacher_ids': ids, 'teacher_attention': np.arange(self.length) < used[:, None],
                 'teacher_words': np.where(words > 0, words, L), 'student_words': np.where(mine > 0, mine, L),
-                'words': mine == np.arange(L)}
+                'words': (mine > 0) & (mine == np.arange(L))}
