@@ -35,6 +35,7 @@ init = (here / meta["lib_name"] / "__init__.py").read_text(encoding="utf-8")
 docs = lines("docs_requirements")
 extras = {
     "jupyter": lines("jupyter_requirements"),
+    "ray": lines("ray_requirements"),
     "sentencepiece": lines("sentencepiece_requirements"),
     "docs": docs,
     "dev": lines("dev_requirements") + docs,

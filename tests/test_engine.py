@@ -187,6 +187,18 @@ def test_a_planted_link_is_not_followed_and_leftovers_are_cleared(tmp_path):
     assert (tmp_path / 'a.json').read_text() == 'second' and list(tmp_path.glob('.a.json.*.part')) == []
 
 
+def test_what_a_killed_process_left_of_a_tokenizer_is_cleared(prepared, tmp_path):
+    from vidlankd_nb.files import new_beside
+    from vidlankd_nb.tokenizer import load_tokenizer, save_tokenizer
+
+    alive = new_beside(tmp_path / 'tokenizer', is_folder=True)
+    dead = alive.with_name(alive.name.replace(f'-{os.getpid()}-', '-999999999-'))
+    dead.mkdir()
+    (dead / 'tokenizer.json').write_text('torn')
+    save_tokenizer(load_tokenizer(prepared / 'corpus' / 'tokenizer'), tmp_path / 'tokenizer')
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([alive.name, 'tokenizer'])
+
+
 # --- a warning to every process
 
 EIGHT = [

@@ -46,14 +46,15 @@ def submit(script, folder, tenths, code=0):
             'CODE': str(code),
         }
     )
-    return subprocess.Popen(
-        ['bash', str(scripts / f'{script}.slurm'), 'student', '--config', 'base'], env=env
-    )
+    words = ASKED.get(script, ['student', '--config', 'base'])
+    return subprocess.Popen(['bash', str(scripts / f'{script}.slurm'), *words], env=env)
 
 
+ASKED = {'features': ['my videos', 'parts', '--backbone', 'clip']}
 WORDS = {
     'train': 'torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint nodes-first:29500 --rdzv-id 7 -m vidlankd_nb.cli student --config base',
     'ablate': '-m vidlankd_nb.cli ablate student --config base --cell 3',
+    'features': '-m vidlankd_nb.cli features my videos --out parts/part-3 --shard slurm --backbone clip',
 }
 
 
@@ -75,3 +76,9 @@ def test_a_warned_job_saves_and_is_queued_again(script, tmp_path):
 def test_a_job_that_ends_by_itself_stays_out_of_the_queue(script, code, tmp_path):
     assert submit(script, tmp_path, 0, code).wait(30) == code
     assert not (tmp_path / 'queue').exists()
+
+
+def test_single_parts_are_repeated_by_their_number(tmp_path, monkeypatch):
+    monkeypatch.setenv('SHARDS', '16')
+    assert submit('features', tmp_path, 0).wait(30) == 0
+    assert '--out parts/part-3 --shard 3/16 ' in (tmp_path / 'started').read_text()

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LEFT_OUT', 'STRICT', 'OUT', 'CAPTIONS', 'FILES', 'COMMANDS', 'MENDABLE', 'quiet', 'run_command', 'features_command',
-           'pairs_command', 'corpus_command', 'vocabulary_command', 'ground_command', 'evaluate_command',
-           'probe_command', 'stage_command', 'demo', 'ablate', 'captions_command', 'usage', 'main']
+           'merge_command', 'pairs_command', 'corpus_command', 'vocabulary_command', 'ground_command',
+           'evaluate_command', 'probe_command', 'stage_command', 'demo', 'ablate', 'captions_command', 'usage', 'main']
 
 # %% ../nbs/13_cli.ipynb #1358b1ea
 import argparse
@@ -65,17 +65,30 @@ def run_command(
 def features_command(
     words: list[str],    # one folder of videos
     cfg: Features,
-    given,               # out, captions, strict
+    given,               # out, captions, strict, shard, engine
 ) -> None:
     "Videos to feature rows; raises `UserError`."
     from vidlankd_nb.extraction import extract_folder
+    from vidlankd_nb.machines import engine_named, part_named
     if len(words) > 1: raise UserError("'vidlankd features' reads one folder of videos.")
-    report = extract_folder(words[0], given.out, cfg, captions=given.captions, strict=given.strict)
+    part = part_named(given.shard) if given.shard else None
+    report = extract_folder(words[0], given.out, cfg, captions=given.captions, strict=given.strict, part=part,
+                            engine=engine_named(given.engine))
     if 'captions' in report:
         print(f"captions: {report['captions']['found']}")
+    _print_counts(report, given.out)
+
+def _print_counts(report: dict, out: str) -> None:
     done, partial, skipped = (len(report[k]) for k in ('done', 'partial', 'skipped'))
-    print(f"{done} videos done, {partial} in part, {skipped} skipped; "
-          f"{Path(given.out)/'report.json'} names each")
+    print(f"{done} videos done, {partial} in part, {skipped} skipped; {Path(out)/'report.json'} names each")
+
+def merge_command(
+    args: list[str],   # the words behind `vidlankd merge`
+) -> None:
+    "Feature stores to one; raises `UserError`."
+    from vidlankd_nb.machines import merge_parser, merge_stores
+    given = merge_parser(COMMANDS['merge'][1]).parse_args(args)
+    _print_counts(merge_stores(given.stores, given.out), given.out)
 
 # %% ../nbs/13_cli.ipynb #clifile1
 def pairs_command(
@@ -217,7 +230,9 @@ def _in_run(section, name: str, **more: str) -> dict[str, str]:
 FILES = {
     'features': FileUse(
         'VIDEOS', 'one folder of videos', features_command,
-        {'out': OUT, 'strict': STRICT, 'captions': (str, None, f'{CAPTIONS}: only its videos are read')},
+        {'out': OUT, 'strict': STRICT, 'captions': (str, None, f'{CAPTIONS}: only its videos are read'),
+         'shard': (str, None, "I/N: the I-th of N parts of the videos, or 'slurm' in a SLURM array; see merge"),
+         'engine': (str, 'local', "who does it: 'local', this process with its workers, or 'ray', a Ray cluster")},
         section=Features(), in_run=_in_run(Features(), 'features', captions='data.captions')),
     'pairs': FileUse(
         'FEATURES', 'one folder of frame features', pairs_command,
@@ -429,6 +444,7 @@ COMMANDS = {
     'run': (run_command, 'all stages of a configuration'),
     'world': (stage_command('world'), 'make the toy world'),
     'features': (stage_command('features'), 'videos to feature rows'),
+    'merge': (merge_command, 'feature stores of several machines to one'),
     'captions': (captions_command, 'captions of any layout to one file'),
     'pairs': (stage_command('pairs'), 'captions and features to video-text pairs'),
     'corpus': (stage_command('corpus'), 'text to a vocabulary and training examples'),

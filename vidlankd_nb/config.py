@@ -145,6 +145,8 @@ class Pairs(Section):
     still: bool = False                   # a control: the picture in the middle of a clip alone, without its difference in time
     windows: Literal['all', 'one'] = 'all'   # 'all' windows of a video are pairs, or 'one': the first usable one, as the released code has it
     valid_share: float = setting(0.06, SHARE)             # share of the videos held out, by a hash of the video id
+    check_finite: bool = setting(True, speed=True)    # look for NaN in features that nobody has looked at, such as .npy files; stores say that it was done
+    open_shards: int = setting(256, ONE_OR_MORE, speed=True)   # files of a feature store kept open at the same time
 
 # %% ../nbs/00a_config.ipynb #40d2ed48
 @dataclass

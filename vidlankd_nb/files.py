@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['UserError', 'make_folder', 'nearest', 'flat', 'unknown_key', 'unknown_option', 'plain_words', 'Progress', 'flush',
            'new_beside', 'put_in_place', 'whole_file', 'write_aside', 'write_json', 'composed', 'printable',
-           'check_name', 'check_names', 'as_file_name', 'files_under']
+           'check_name', 'check_names', 'as_file_name', 'files_under', 'NamedFiles']
 
 # %% ../nbs/00_files.ipynb #fl000004
 import difflib
@@ -16,11 +16,12 @@ import os
 import platform
 import re
 import secrets
+import shutil
 import sys
 import time
 import unicodedata
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -234,14 +235,20 @@ def _is_left(aside: Path) -> bool:
 
 def new_beside(
     path: str | Path,   # the file to write
+    is_folder: bool = False,   # is it a folder?
 ) -> Path:              # where to write it
-    "A new, empty file beside `path`; what processes that died left there is taken away."
+    "A new, empty file or folder beside `path`; what processes that died left there is taken away."
     path = Path(path)
     for left in path.parent.glob(f'.{glob.escape(path.name)}.*.part'):
-        if _is_left(left):
+        if _is_left(left) and left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
+        elif _is_left(left):
             left.unlink(missing_ok=True)
     aside = path.with_name(f'.{path.name}.{_HERE}-{os.getpid()}-{secrets.token_hex(8)}.part')
-    open(aside, 'x').close()   # new: an error where something has that name, be it a link
+    if is_folder:
+        aside.mkdir()
+    else:
+        open(aside, 'x').close()   # new, as a folder is: an error where something has that name, be it a link
     return aside
 
 def put_in_place(
@@ -331,15 +338,13 @@ def as_file_name(
     return re.sub(r'^\.', '-', letters)[:100]
 
 # %% ../nbs/00_files.ipynb #fl000023
-def files_under(
-    folder: str | Path,
-    leave: Iterable = (),   # folders that are left out
-) -> list[Path]:            # sorted
-    "All files of a folder and of the folders in it, linked ones too; a folder that cannot be read stands for its files."
+def _walked(folder: str | Path, leave: Iterable = ()) -> tuple[list[Path], list[Path]]:
+    "(files, folders) under a folder; linked folders are followed once, and one that cannot be read stands for its files."
     read = {Path(p).resolve() for p in leave}
     waiting = [Path(folder)]
     linked = []
     found = []
+    folders = []
     while waiting or linked:
         at = waiting.pop() if waiting else linked.pop(0)
         if at.resolve() in read:
@@ -350,6 +355,7 @@ def files_under(
         except OSError:
             found.append(at)
             continue
+        folders.append(at)
         for p in inside:
             if not os.path.isdir(p):
                 found.append(p)
@@ -357,4 +363,53 @@ def files_under(
                 linked.append(p)
             else:
                 waiting.append(p)
-    return sorted(found)
+    return sorted(found), folders
+
+def files_under(
+    folder: str | Path,
+    leave: Iterable = (),   # folders that are left out
+) -> list[Path]:            # sorted
+    "All files of a folder and of the folders in it, linked ones too; a folder that cannot be read stands for its files."
+    return _walked(folder, leave)[0]
+
+# %% ../nbs/00_files.ipynb #fl000027
+class NamedFiles:
+    "The files under a folder by a name that each is given; listed again when a folder in it has changed."
+    settled = 2e9   # ns after which a folder's time of change can be trusted
+
+    def __init__(self,
+        folder: str | Path,
+        name: Callable[[Path], str],   # of a file: what it is looked up by
+    ):
+        self.folder = Path(folder)
+        self.name = name
+        self.by_name = {}
+        self.seen = {}        # folder -> when its entries changed last, ns
+        self.listed = 0.      # when they were listed, ns
+
+    def __getitem__(self, name: str) -> list[Path]:   # sorted; empty where there is none
+        if not self.is_fresh():
+            self.list_files()
+        return self.by_name.get(name, [])
+
+    def is_fresh(self) -> bool:
+        "Do the folders hold what they held when they were listed?"
+        if not self.seen or max(self.seen.values()) > self.listed - self.settled:
+            return False
+        return all(_changed_at(folder) == when for folder, when in self.seen.items())
+
+    def list_files(self) -> None:
+        "Go through all folders."
+        self.listed = time.time_ns()
+        files, folders = _walked(self.folder)
+        self.seen = {folder: _changed_at(folder) for folder in folders}
+        self.by_name = {}
+        for file in files:
+            self.by_name.setdefault(self.name(file), []).append(file)
+
+def _changed_at(folder: Path) -> int:
+    "When the entries of a folder changed last, ns; 0 where it is gone."
+    try:
+        return os.stat(folder).st_mtime_ns
+    except OSError:
+        return 0

@@ -12,13 +12,17 @@ from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+<<<<<<< /tmp/tmpwdyl9y7i/h
 from transformers import PretrainedConfig
 
-from .config import Distillation, Run, Teacher, Training, marked
-from .files import UserError
-from .objectives import parse_objective, reads_vokens
-from .presets import in_old_names
-from .recipes import contents, digest
+from vidlankd_nb.config import Distillation, Run, Teacher, Training, marked
+=======
+from vidlankd_nb.config import Distillation, Pairs, Run, Teacher, Training, marked
+>>>>>>> /tmp/tmpwdyl9y7i/m
+from vidlankd_nb.files import UserError
+from vidlankd_nb.objectives import parse_objective, reads_vokens
+from vidlankd_nb.presets import in_old_names
+from vidlankd_nb.recipes import contents, digest
 
 # %% ../nbs/11b_plan.ipynb #5f3c2356
 @dataclass(frozen=True)
@@ -116,14 +120,15 @@ def sources(places: Places) -> dict:   # 'videos' (None where features are ready
     return {'videos': videos, 'captions': Path(d.captions), 'text': [Path(t) for t in d.text]}
 
 # %% ../nbs/11b_plan.ipynb #37794aad
-HOW = tuple(sorted(marked(Training, 'speed')))
+HOW = tuple(sorted(marked(Training, 'speed') | marked(Pairs, 'speed')))
 
 def what_counts(section) -> dict:
     "A section as plain data, without what changes how a training runs and not what comes of it."
     found = asdict(section)
-    if isinstance(section, Training):
+    if isinstance(section, (Training, Pairs)):
         for name in HOW:
-            found.pop(name)
+            found.pop(name, None)
+    if isinstance(section, Training):
         found = in_old_names(found)
     return found
 

@@ -19,7 +19,7 @@ import numpy as np
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from .files import UserError
+from .files import UserError, flush, new_beside
 from .hub import hushed, reading_options, why_unreadable
 from .recipes import hashed
 
@@ -66,8 +66,10 @@ def save_tokenizer(
     folder: Path,
 ) -> None:
     "Save a tokenizer whole or not at all."
-    aside = folder.with_name(f'.{folder.name}.{os.getpid()}')
+    aside = new_beside(folder, is_folder=True)
     tok.save_pretrained(aside)
+    for file in aside.iterdir():
+        flush(file)
     if folder.exists():
         shutil.rmtree(folder)
     os.replace(aside, folder)

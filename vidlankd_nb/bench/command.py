@@ -21,7 +21,8 @@ BENCHMARKS = {'objectives': ('bench.objectives', 'bench_objectives'),
               'train': ('bench.training', 'bench_training'),
               'evaluation': ('bench.evaluation', 'bench_evaluation'),
               'grounding': ('bench.grounding', 'bench_grounding'),
-              'grounding-speed': ('bench.grounding_speed', 'bench_grounding_speed')}
+              'grounding-speed': ('bench.grounding_speed', 'bench_grounding_speed'),
+              'rehearsal': ('bench.rehearsal', 'bench_rehearsal')}
 
 def _bench_parser() -> argparse.ArgumentParser:
     "The parser of `vidlankd bench`."
