@@ -120,6 +120,7 @@ def corpus_command(
 ) -> None:
     "Text to a vocabulary and training examples; raises `UserError`."
     from vidlankd_nb.corpus import build_corpus, cores
+    from vidlankd_nb.views import print_view
     counts = build_corpus(words, given.out, cfg, processes=given.processes or cores())['counts']
     valid, blank, markup = (counts.get(k, 0) for k in ('valid_examples', 'blank', 'markup'))
     print(f"{counts['train_examples']:,} training and {valid:,} validation examples of {cfg.block} tokens, "
@@ -128,15 +129,7 @@ def corpus_command(
     if noted:
         print(f"{'; '.join(noted)}: {Path(given.out)/'left_out.jsonl'} names the first of each part")
     if given.teacher is not None:
-        _print_view(words, given)
-
-def _print_view(words: list[str], given) -> None:
-    "Make a teacher's view of a corpus, and say what it holds."
-    from vidlankd_nb.corpus import cores
-    from vidlankd_nb.views import build_view, view_lines
-    views = Path(given.out)/'views'
-    manifest = build_view(given.out, words, given.teacher, views, given.processes or cores())
-    print('\n'.join(view_lines(manifest, given.teacher)))
+        print_view(given.out, words, given.teacher, given.processes or cores())
 
 # %% ../nbs/13_cli.ipynb #vok13001
 def vocabulary_command(
@@ -244,8 +237,7 @@ FILES = {
         'TEXT…', 'plain-text files, UTF-8', corpus_command,
         {'out': OUT, 'strict': STRICT,
          'processes': (int, None, 'tokenizing processes; default: one a processor'),
-         'teacher': (str, None, 'a folder or hub name of any model with a text encoder: what it reads of the '
-                                'text is kept beside the examples')},
+         'teacher': (str, None, "any text encoder's folder or hub name: what it reads is kept, too")},
         section=Corpus(block=128, packed=True, vocab_size=30522), in_run=_in_run(Corpus(), 'corpus'))}
 
 # %% ../nbs/13_cli.ipynb #clifile2

@@ -12,17 +12,13 @@ from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-<<<<<<< /tmp/tmpwdyl9y7i/h
 from transformers import PretrainedConfig
 
-from vidlankd_nb.config import Distillation, Run, Teacher, Training, marked
-=======
-from vidlankd_nb.config import Distillation, Pairs, Run, Teacher, Training, marked
->>>>>>> /tmp/tmpwdyl9y7i/m
-from vidlankd_nb.files import UserError
-from vidlankd_nb.objectives import parse_objective, reads_vokens
-from vidlankd_nb.presets import in_old_names
-from vidlankd_nb.recipes import contents, digest
+from .config import Distillation, Pairs, Run, Teacher, Training, marked
+from .files import UserError
+from .objectives import parse_objective, reads_vokens
+from .presets import in_old_names
+from .recipes import contents, digest
 
 # %% ../nbs/11b_plan.ipynb #5f3c2356
 @dataclass(frozen=True)
