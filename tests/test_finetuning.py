@@ -26,7 +26,9 @@ from vidlankd_nb.evaluation.finetuning import (
     padding_share,
     predict,
 )
-from vidlankd_nb.evaluation.grid import Grid, draw, evaluate, left_out, results_in
+from vidlankd_nb.evaluation.grid import Grid, evaluate
+from vidlankd_nb.evaluation.outcomes import results_in
+from vidlankd_nb.evaluation.sources import draw, left_out
 from vidlankd_nb.evaluation.suite import load, score
 from vidlankd_nb.files import UserError
 
@@ -850,6 +852,7 @@ def test_table_in_every_form(some):
         'table.tex',
         'runs.csv',
         'differences.csv',
+        'results.jsonl',
         'results.png',
     }
     assert len(list(csv.DictReader(open(some / 'runs.csv')))) == 12

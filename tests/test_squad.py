@@ -94,7 +94,7 @@ def test_reads(tmp_path):
         (question('b', text=None), "'question' is missing"),
         (question('b', text=7), "'question' is no text"),
         (question('a'), 'occurs a second time'),
-        (question(7), 'without an id'),
+        (question(True), 'without an id'),
         ('what?', 'without an id'),
         (question('b') | {'answers': 'none'}, 'is no list'),
         (question('b') | {'answers': ['Mo']}, 'without text'),

@@ -192,14 +192,15 @@ def file_words(
 def named_models(
     words: list[str],   # FOLDER or NAME=FOLDER
 ) -> dict[str, str]:    # name -> folder
-    "Folders by name; raises `UserError` when two have the same."
+    "Folders by the name that was typed: a link keeps its own; raises `UserError` when two have the same."
     models = {}
     for word in words:
         name, equals, source = word.partition('=')
-        if not equals or '/' in name:   # a folder alone, perhaps with an = inside its path
+        if not equals or '/' in name or Path(word).is_dir():   # a folder alone, perhaps with an = inside its path
             name = ''
             source = word
-        name = name or Path(source).resolve().name
+        typed = Path(source).name
+        name = name or (typed if typed not in ('', '..') else Path(source).resolve().name)
         if name in models:
             raise UserError(f"Two models are called '{name}': name them, as {name}-2={source}.")
         models[name] = source

@@ -188,7 +188,8 @@ def evaluate_command(
         raise UserError(f"--against {given.against} is not among the models: {meant}")
     tasks = given.tasks.replace(',', ' ').split()
     grid = Grid(models, tasks, given.out, given.benchmarks, given.seeds, given.first_seed, given.limit,
-                given.dev_limit, given.held_out, given.strict, given.keep_models, given.device, cfg)
+                given.dev_limit, given.held_out, given.strict, given.keep_models, given.device, cfg,
+                given.held_out_seed, given.redo, given.predict)
     folder = Path(given.out)
     table = None
     try:
@@ -198,7 +199,8 @@ def evaluate_command(
             table = write_table(given.out, list(models), given.published, given.against)
     assert table is not None and table.gaps is not None, 'a grid that was computed has a table'
     text = f"{table.markdown()}\n\n{difference_lines(table.gaps)}".rstrip()
-    print(f"\n{text}\n\nwritten: {folder/'table.md'}, .html, .tex, runs.csv, differences.csv, results.png")
+    print(f"\n{text}\n\nwritten: {folder/'table.md'}, .html, .tex, runs.csv, differences.csv, results.jsonl, "
+          "results.png, and a model card in each model's folder")
 
 # %% ../nbs/13_cli.ipynb #clizs002
 def probe_command(
@@ -263,7 +265,12 @@ FILES['evaluate'] = FileUse(
      'seeds': (int, 5, 'runs of each model and task'), 'first_seed': (int, 0, 'the first seed'),
      'limit': (int, None, 'training rows of a task, drawn once for all'),
      'dev_limit': (int, None, 'dev rows of a task, likewise'),
-     'held_out': (float, None, 'where a benchmark has one file: the share of its texts that becomes dev'),
+     'held_out': (float, None, 'where a benchmark has one file with labels: the share of its texts that becomes '
+                               'dev; above 100: so many rows'),
+     'held_out_seed': (int, 0, 'of that cut'),
+     'predict': (str, None, "'test' writes predictions for the benchmarks' test sets, and GLUE's submission; "
+                            'a file: for its rows'),
+     'redo': (None, False, 'compute anew what --out holds of other data, settings or models'),
      'processes': (int, 1, 'cells computed side by side, one thread or one GPU each'),
      'keep_models': (bool, False, 'keep the checkpoints of fine-tuned models'),
      'device': (str, None, "'cpu' keeps off the GPU"),

@@ -284,8 +284,8 @@ class Evaluation(Section):
 @dataclass
 class FineTuning(Training):
     "How a benchmark is fine-tuned: the released recipe, at half its learning rate."
-    steps: int = 0                        # optimizer steps, where `epochs` is null
-    epochs: float | None = setting(3.0, ABOVE_ZERO)            # passes over the training rows; null: `steps` counts
+    steps: int = setting(0, ZERO_OR_MORE)                       # optimizer steps; above 0 they count, and `epochs` does not
+    epochs: float | None = setting(3.0, ABOVE_ZERO)            # passes over the training rows
     batch: int = setting(32, ONE_OR_MORE)                       # rows of one optimizer step; fewer where a task has fewer
     lr: float = setting(5e-5, NUMBER)                      # peak learning rate; at the released code's 1e-4 some seeds learn nothing
     save_every: int = setting(500, ONE_OR_MORE, speed=True)                 # steps between checkpoints
@@ -296,6 +296,13 @@ class FineTuning(Training):
     stride: int = setting(128, ZERO_OR_MORE)                     # tokens that two windows share
     bucketed: bool = True                 # batches of like length; false: batches as they come
     predict_batch: int = setting(64, ONE_OR_MORE, speed=True)               # rows predicted at once
+    def __post_init__(self):
+        if self.steps and self.epochs not in (None, FineTuning.epochs):
+            raise UserError(f"steps is {self.steps} and epochs {self.epochs:g}: a training is as long as "
+                            "one of them says; leave the other out.")
+        if self.steps:
+            self.epochs = None
+        super().__post_init__()
 
 # %% ../nbs/00a_config.ipynb #4cf51830
 @dataclass

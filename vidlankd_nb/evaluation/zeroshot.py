@@ -44,8 +44,8 @@ from vidlankd_nb.evaluation.readouts import (
     word_groups,
     word_scores,
 )
-from .results import ShownTable
 from .suite import find, load
+from .typeset import ShownTable
 from ..files import UserError, make_folder, nearest, write_aside, write_json
 
 # %% ../../nbs/12i_zeroshot.ipynb #zs000007
