@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SPECIAL_TOKENS', 'BATCH_TEXT', 'ROWS_AT_ONCE', 'is_markup', 'doc_title', 'read_lines', 'train_tokenizer',
            'is_held_out', 'pack', 'line_batches', 'encoder', 'encode_part', 'RowWriter', 'row_schema', 'write_rows',
-           'claim', 'parts_of', 'build_corpus', 'cores', 'run_parts', 'mapped_rows', 'Examples']
+           'claim', 'corpus_parts', 'build_corpus', 'cores', 'run_parts', 'mapped_rows', 'Examples']
 
 # %% ../nbs/04_corpus.ipynb #9d12095c
 import hashlib
@@ -330,7 +330,7 @@ def claim(
     return changed
 
 # %% ../nbs/04_corpus.ipynb #03223c0c
-def parts_of(
+def corpus_parts(
     files: list,          # of text, as `text_files` finds them
     out: Path,            # folder of the corpus
     cfg: Corpus,
@@ -389,7 +389,7 @@ def build_corpus(
                      if cfg.tokenizer == 'train' else load_tokenizer(cfg.tokenizer))
     if tokenizer is not None:
         save_tokenizer(tokenizer, out/'tokenizer')
-    parts = parts_of(files, out, cfg, part_bytes, changed)
+    parts = corpus_parts(files, out, cfg, part_bytes, changed)
     total = Counter()
     for counts in run_parts(parts, processes):
         total.update(counts)

@@ -22,10 +22,10 @@ from .alignment import align, pieces_of
 from .config import Corpus
 from vidlankd_nb.corpus import (
     Examples,
+    corpus_parts,
     is_held_out,
     line_batches,
     mapped_rows,
-    parts_of,
     read_lines,
     run_parts,
 )
@@ -261,7 +261,7 @@ def build_view(
     said = json.loads((corpus/'source.json').read_text(encoding='utf-8'))
     cfg = Corpus(**{f.name: said[f.name] for f in fields(Corpus) if f.name in said})
     parts = []
-    for file, start, stop, _, name, *_ in parts_of(text_files(files), corpus, cfg, said['part_bytes']):
+    for file, start, stop, _, name, *_ in corpus_parts(text_files(files), corpus, cfg, said['part_bytes']):
         parts.append((file, start, stop, corpus, out, name, teacher, cfg, room))
     if [part[5] for part in parts] != recipe['parts']:
         raise UserError(f"The text of the corpus in {corpus} is in other files: name those it was made from.")
