@@ -4,7 +4,11 @@ import bz2
 import gzip
 import json
 import lzma
+import os
+import tempfile
 import tracemalloc
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +19,7 @@ from tokenizers import Tokenizer
 from vidlankd_nb.config import Corpus
 from vidlankd_nb.corpus import Examples, build_corpus, encoder, read_lines, train_tokenizer
 from vidlankd_nb.files import UserError
+from vidlankd_nb.texts import LeftOut, text_files
 from vidlankd_nb.tokenizer import load_tokenizer, tokenizer_fingerprint
 
 LINES = [
@@ -334,9 +339,62 @@ def test_linked_folders_are_followed_and_loops_are_cut(tmp_path):
     (tmp_path / 'text' / 'b.txt').write_text('here\n')
     (tmp_path / 'text' / 'more').symlink_to(tmp_path / 'real')
     (tmp_path / 'real' / 'loop').symlink_to(tmp_path / 'text')
-    from vidlankd_nb.texts import text_files
 
     assert [f.name for f in text_files([tmp_path / 'text'])] == ['b.txt', 'a.txt']
+
+
+@contextmanager
+def nobody():
+    "A user whose permissions count; the tests may run as root, for whom none do."
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+def test_what_may_not_be_read_is_counted_and_named():
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        text = Path(folder) / 'text'
+        for name in ('open/a.txt', 'closed/b.txt', 'c.txt'):
+            (text / name).parent.mkdir(parents=True, exist_ok=True)
+            (text / name).write_text(TEXT)
+        (text / 'closed').chmod(0)
+        (text / 'c.txt').chmod(0)
+        left = LeftOut()
+        with nobody():
+            with pytest.raises(UserError, match=r'The file .*c.txt cannot be read \(permission denied\)'):
+                text_files([text])
+            with pytest.raises(UserError, match=r'The folder .*closed cannot be read \(permission denied\)'):
+                text_files([text / 'closed'])
+            assert [f.name for f in text_files([text], 'skip', left)] == ['a.txt']
+            with pytest.raises(UserError, match=r'holds no files of text; 1 may not be read'):
+                text_files([text / 'closed'], 'skip')
+        (text / 'closed').chmod(0o755)
+        assert left.counts == {'unreadable': 2}
+        assert [p['where'] for p in left.places] == [str(text / 'c.txt'), str(text / 'closed')]
+
+
+def test_a_build_says_what_it_could_not_read(tmp_path, tok, monkeypatch):
+    for name in ('a.txt', 'b.txt'):
+        (tmp_path / 'text').mkdir(exist_ok=True)
+        (tmp_path / 'text' / name).write_text(TEXT)
+    opened = open
+
+    def denied(file, *args, **kwargs):
+        if str(file).endswith('b.txt'):
+            raise PermissionError(13, 'Permission denied')
+        return opened(file, *args, **kwargs)
+
+    monkeypatch.setattr('builtins.open', denied)
+    cfg = Corpus(block=16, errors='skip', valid_share=0.0)
+    counts = build_corpus([tmp_path / 'text'], tmp_path / 'c', cfg, tokenizer=tok)['counts']
+    assert counts['unreadable'] == 1 and counts['text'] == len(LINES)
+    where = json.loads((tmp_path / 'c' / 'left_out.jsonl').read_text())
+    assert where == {'where': str(tmp_path / 'text' / 'b.txt'), 'reason': 'unreadable'}
 
 
 def test_damaged_files_are_named(tmp_path):
@@ -395,3 +453,11 @@ def test_the_command_line(tmp_path):
             tmp_path / 'e',
         ).stdout
     )
+
+
+def test_what_moved_is_found_where_it_was():
+    from vidlankd_nb import corpus, masking
+
+    assert corpus.TextBatches is masking.TextBatches
+    with pytest.raises(ImportError):
+        exec('from vidlankd_nb.corpus import TextBatch')

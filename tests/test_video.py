@@ -1012,3 +1012,62 @@ def test_film_strip_labels_each_frame(n, shown):
     assert [t.get_text() for t in ax.get_xticklabels()] == [
         ('0 s', '0.5 s', '1 s')[k] for k in shown
     ] and ax.images[0].get_array().shape == (4, 7 * len(shown) - 1, 3)
+
+
+# --- what is cut off is not copied, and nothing else changes
+
+MATRICES = [None, [[0, 1, 0], [-1, 0, 0]], [[-1, 0, 0], [0, 1, 0]], [[0, -1, 0], [-1, 0, 0]]]
+
+
+@pytest.mark.parametrize('matrix', MATRICES, ids=['as it lies', 'turned', 'mirrored', 'transposed'])
+def test_a_picture_is_what_pyav_gives_turned_and_cut(matrix):
+    from av.video.reformatter import VideoReformatter
+
+    from vidlankd_nb.frames import scaled_rgb
+
+    rng = np.random.default_rng(0)
+    frame = av.VideoFrame.from_ndarray(rng.integers(0, 256, (50, 74, 3), np.uint8), 'rgb24')
+    frame = frame.reformat(format='yuv420p')
+    for shape, planes in (((50, 74), 'rgb24'), ((33, 47), 'gbrp'), ((100, 120), 'gbrp')):
+        for crop in (None, 21):
+            wanted = (
+                VideoReformatter().reformat(frame, *shape[::-1], planes, interpolation='BICUBIC').to_ndarray()
+            )
+            if matrix:
+                turned = wanted.swapaxes(0, 1) if matrix[0][0] == 0 else wanted
+                right, down = (
+                    (matrix[1][0], matrix[0][1]) if matrix[0][0] == 0 else (matrix[0][0], matrix[1][1])
+                )
+                turned = turned[:, ::-1] if right < 0 else turned
+                wanted = turned[::-1] if down < 0 else turned
+            if crop:
+                top, left = ((n - crop) // 2 for n in wanted.shape[:2])
+                wanted = wanted[top : top + crop, left : left + crop]
+            found = scaled_rgb(
+                VideoReformatter(),
+                frame,
+                shape,
+                'BICUBIC',
+                None if matrix is None else np.array(matrix),
+                crop,
+            )
+            assert found.flags.c_contiguous and found.dtype == np.uint8
+            assert np.array_equal(found, wanted), (shape, crop)
+
+
+def test_pictures_in_windows_and_pieces():
+    "Seven pictures in windows of two, three rows at a time; the last window repeats its last picture."
+    from types import SimpleNamespace
+
+    from vidlankd_nb.features import picture_rows
+
+    class Seven(SimpleNamespace):
+        def __iter__(self):
+            for k in range(7):
+                yield 0.5 + k, np.full((2, 3, 3), k, np.uint8)
+
+    video = Seven()
+    found = list(picture_rows(video, 2, 3))
+    assert [x.shape for x in found] == [(3, 2, 2, 3, 3), (1, 2, 2, 3, 3)]
+    assert np.concatenate(found)[:, :, 0, 0, 0].tolist() == [[0, 1], [2, 3], [4, 5], [6, 6]]
+    assert video.start == 0.5 and found[0].max() == 5  # a piece is not written into after it was given

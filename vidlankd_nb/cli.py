@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from . import __version__
 from vidlankd_nb.arguments import (
@@ -27,6 +28,7 @@ from vidlankd_nb.arguments import (
     file_words,
     means_files,
     named_models,
+    redo_words,
     run_words,
     split_words,
 )
@@ -52,15 +54,15 @@ def run_command(
     args: list[str],   # the words behind `vidlankd run`
 ) -> None:
     "All stages of a run, each once; the same command goes on after an interruption. Raises `UserError`."
-    run, _, out = run_words(args, command_parser('run', COMMANDS['run'][1]))
-    if not run.students:
-        raise UserError("The configuration names no students: add a section 'students', "
-                        "for example students: {text_only: {objective: none}}.")
+    run, space, out = run_words(args, command_parser('run', COMMANDS['run'][1]))
     from vidlankd_nb.experiments import Experiment
-    x = Experiment(run, out)
+    x = Experiment(run, out, redo=redo_words(space))
     quiet(run)
     x.do()
     print(f"report: {out/'report.html'}")
+    if 'student' not in x.chain():
+        print("left out: student. The configuration names no students; with a section 'students', "
+              "for example students: {text_only: {objective: none}}, the same command goes on with them.")
 
 # %% ../nbs/13_cli.ipynb #50cbbce0
 def features_command(
@@ -111,6 +113,7 @@ def pairs_command(
 
 LEFT_OUT = {'replaced': 'lines or texts with bytes that are no text, replaced by �',
             'skipped': 'lines or texts skipped, with bytes that are no text',
+            'unreadable': 'files or folders that may not be read',
             'no_text': 'records without text', 'no_json': 'lines that are no JSON',
             'cut_lines': 'cuts in lines of more than a megabyte'}
 
@@ -136,17 +139,22 @@ def corpus_command(
 def vocabulary_command(
     words: list[str],    # captions, then text files
     cfg: None,
-    given,               # out, orders, seed
+    given,               # out, orders, seed, errors, field
 ) -> None:
     "Which words of text files captions cover; raises `UserError`."
     from vidlankd_nb.vocabulary import vocabulary_files
     if len(words) < 2: raise UserError("'vidlankd vocabulary CAPTIONS TEXT…' needs at least one text file.")
-    found = vocabulary_files(words[0], words[1:], given.out, given.orders, given.seed)
+    reading = Corpus(errors=given.errors, field=given.field)
+    found = vocabulary_files(words[0], words[1:], given.out, given.orders, given.seed, reading)
+    print(f"captions: {found['read']}")
     end = found['curve'][-1]
-    left_out = ''.join(f'; left out: {n:,} {kind}' for kind, n in found['left_out'].items())
+    counts = found['text_left_out']['counts']
+    noted = [f'{counts[kind]:,} {about}' for kind, about in LEFT_OUT.items() if counts.get(kind)]
+    if noted:
+        print(f"text: {'; '.join(noted)}")
     print(f"{found['captions']:,} captions with {found['caption_types']:,} types cover "
           f"{end['types']['mean']:.1%} of {found['text_types']:,} types and {end['tokens']['mean']:.1%} of "
-          f"{found['text_tokens']:,} tokens{left_out}; {Path(given.out)/'vocabulary.json'}")
+          f"{found['text_tokens']:,} tokens; {Path(given.out)/'vocabulary.json'} names what was left out")
 
 # %% ../nbs/13_cli.ipynb #grndcli2
 def ground_command(
@@ -246,7 +254,9 @@ FILES = {
 # %% ../nbs/13_cli.ipynb #clifile2
 FILES['vocabulary'] = FileUse(
     'CAPTIONS TEXT…', f'{CAPTIONS}, then plain-text files', vocabulary_command,
-    {'out': OUT, 'orders': (int, 20, 'random orders behind the interval'), 'seed': (int, 0, 'of the orders')},
+    {'out': OUT, 'orders': (int, 20, 'random orders behind the interval'), 'seed': (int, 0, 'of the orders'),
+     'errors': (Literal['strict', 'replace', 'skip'], 'strict', 'bytes of a text that are none, as for corpus'),
+     'field': (str, None, 'column with the text in JSON lines, Parquet and data sets')},
     beside={'--seed': '--seed'})
 FILES['ground'] = FileUse(
     'RUN', "a run's folder", ground_command,
@@ -290,9 +300,9 @@ def stage_command(
         if use is not None and means_files(args, parser, use):
             use.work(*file_words(args, parser, use))
             return
-        run, _, out = run_words(args, parser, use)
+        run, space, out = run_words(args, parser, use)
         from vidlankd_nb.experiments import Experiment
-        x = Experiment(run, out)
+        x = Experiment(run, out, redo=redo_words(space))
         quiet(run)
         x.do(name)
     return command
@@ -310,7 +320,8 @@ def demo(
     check_least(space, seeds=1, first_seed=0)
     from vidlankd_nb.report import headline
     from vidlankd_nb.worlds import run_worlds
-    report = run_worlds(run, out, range(space.first_seed, space.first_seed + space.seeds))
+    seeds = range(space.first_seed, space.first_seed + space.seeds)
+    report = run_worlds(run, out, seeds, redo=redo_words(space))
     print(f"\nreport: {out/'report.html'}\n{headline(report)}")
 
 # %% ../nbs/13_cli.ipynb #abl13001

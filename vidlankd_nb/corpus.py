@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['SPECIAL_TOKENS', 'BATCH_TEXT', 'ROWS_AT_ONCE', 'is_markup', 'doc_title', 'read_lines', 'train_tokenizer',
            'is_held_out', 'pack', 'line_batches', 'encoder', 'encode_part', 'RowWriter', 'row_schema', 'write_rows',
-           'claim', 'corpus_parts', 'build_corpus', 'cores', 'run_parts', 'mapped_rows', 'Examples']
+           'claim', 'cores', 'run_parts', 'mapped_rows', 'Examples']
 
 # %% ../nbs/04_corpus.ipynb #9d12095c
 import hashlib
 import html
+import importlib
 import json
 import multiprocessing
 import os
@@ -345,9 +346,9 @@ def corpus_parts(
             found.append((f, start, stop, out, name, str(out/'tokenizer'), cfg, changed))
     return found
 
-def _gather_left_out(parts: list[tuple], out: Path) -> None:
-    "What was left out or mended, of all parts, a line each; no file where there was nothing."
-    lines = []
+def _gather_left_out(parts: list[tuple], out: Path, before: LeftOut) -> None:
+    "What was left out or mended, before parts were made and in each of them, a line each; no file where there was nothing."
+    lines = list(map(json.dumps, before.places))
     for part in parts:
         note = out/f'{part[4]}.left_out'
         if note.exists():
@@ -375,7 +376,8 @@ def build_corpus(
 ) -> dict:                     # the manifest: counts, fingerprint, configuration
     "Turn plain text into examples on disk; raises `UserError` on missing, empty or unreadable text, and when `out` holds another corpus."
     out = Path(out)
-    files = text_files(files)
+    unread = LeftOut()
+    files = text_files(files, cfg.errors, unread)
     extra_text = text_files(extra_text)
     if cfg.block < 4:
         raise UserError(f"corpus.block is {cfg.block}: "
@@ -389,12 +391,17 @@ def build_corpus(
                      if cfg.tokenizer == 'train' else load_tokenizer(cfg.tokenizer))
     if tokenizer is not None:
         save_tokenizer(tokenizer, out/'tokenizer')
+<<<<<<< /tmp/tmp3d23cnlv/h
     parts = corpus_parts(files, out, cfg, part_bytes, changed)
     total = Counter()
+=======
+    parts = _parts(files, out, cfg, part_bytes, changed)
+    total = Counter(unread.counts)
+>>>>>>> /tmp/tmp3d23cnlv/m
     for counts in run_parts(parts, processes):
         total.update(counts)
     _check_examples(total, files, cfg)
-    _gather_left_out(parts, out)
+    _gather_left_out(parts, out, unread)
     manifest = {'counts': dict(sorted(total.items())), 'block': cfg.block, 'packed': cfg.packed,
                 'fingerprint': tokenizer_fingerprint(load_tokenizer(out/'tokenizer')), 'parts': [p[4] for p in parts]}
     write_json(out/'corpus.json', manifest)
@@ -483,3 +490,11 @@ class Examples:
             ids[at] = self.maps[p][0][here]
             lengths[at] = self.maps[p][1][here]
         return ids, lengths
+
+# %% ../nbs/04_corpus.ipynb #comoved2
+_MOVED = {'TextBatches': 'vidlankd_nb.masking'}   # name -> the module that has it now
+
+def __getattr__(name: str):
+    if name in _MOVED:
+        return getattr(importlib.import_module(_MOVED[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,7 +10,7 @@ __all__ = ['WORK', 'Experiment', 'train_teacher', 'save_model', 'same_words', 't
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,8 +35,8 @@ from .looks import draw_looks
 from .masking import TextBatches
 from .objectives import parse_objective
 from .pairs import PairSet, make_pairs
+from .pieces import agree, await_room, check_needs, is_done, make_room, record_file
 from vidlankd_nb.plan import (
-    HOW,
     OWN_TEACHERS,
     STAGES,
     Places,
@@ -48,11 +48,13 @@ from vidlankd_nb.plan import (
     stage_key,
     stages_of,
     student_key,
+    students_of,
     teacher_config,
     teacher_key,
+    teachers_asked_for,
 )
-from .presets import differences, load_run, to_yaml
-from .recipes import check_free, check_recipe
+from .presets import to_yaml
+from .recipes import check_free
 from .report import make_report
 from .schedule import hash_seed, total_steps
 from .student import StudentTask, budget_steps, save_student
@@ -66,34 +68,24 @@ from .vokenization import labels_for, make_vokens
 
 # %% ../nbs/12_experiments.ipynb #d4bfc084
 class Experiment(RunFolder):
-    "A run that does its stages; raises `UserError` when the folder holds another configuration or is in use."
+    "A run that does its stages; raises `UserError` when the folder holds something else or is in use."
     def __init__(self,
         run: Run,
         folder: str | Path,      # made if absent
         show: bool = True,       # progress
+        redo: bool | Iterable[str] = (),   # finished work that may be thrown away: all that the settings do not ask for any more, or that of some stages
     ):
         rank = int(os.environ.get('RANK', 0))   # under torchrun, one process writes
         super().__init__(run, Path(folder), show, main=rank == 0)
-        config = self.folder/'config.yaml'
-        changes = self._changes(config)
+        self.redo = redo if isinstance(redo, bool) else tuple(redo)
         if run.seed < 0: raise UserError(f"seed is {run.seed}; 0 or more is expected.")
+        check_free(self.folder, 'run', 'config.yaml')
         make_folder(self.folder)
         if not self.main:
             return
         self.lock = lock_folder(self.folder)
-        if changes or not config.exists():
-            write_aside(config, to_yaml(run))
-
-    def _changes(self, config: Path) -> list[str]:
-        "How the run goes on in another way than it began; raises `UserError` where it would be another run."
-        check_free(self.folder, 'run', config.name)
-        if not config.exists():
-            return []
-        changes = differences(load_run(config), self.run)
-        odd = [c for c in changes if c.split(':')[0].split('.')[-1] not in HOW]
-        check_recipe(self.folder, 'a run of another configuration', odd,
-                     "choose another --out, or repeat that run's settings. Nothing was written.")
-        return changes
+        if not self.path('config.yaml').exists():
+            write_aside(self.path('config.yaml'), to_yaml(run))
 
     def close(self) -> None:
         "Let another process work in the folder."
@@ -110,43 +102,35 @@ class Experiment(RunFolder):
 
     def record(self, name: str) -> dict | None:
         "What a finished stage left behind: key and seconds; None when it is not finished."
-        file = self.path('stages', f'{name}.json')
+        file = record_file(self, name)
         return json.loads(file.read_text()) if file.exists() else None
 
     def do(self,
         *names: str,       # stages; all of them when none is named
     ) -> None:
-        "Do stages in order, each once; raises `UserError` when an input is missing or changed."
-        for name in names or self.chain():
-            self._check_inputs(name)
-            if not self._is_done(name):
+        "Do stages in order, each once; raises `UserError` when an input is missing, or finished work would be lost."
+        names = names or tuple(self.chain())
+        agree(self, names, self.redo)
+        self.redo = self.redo is True   # a stage that was named is made again once
+        if self.main and self.path('config.yaml').read_text(encoding='utf-8') != to_yaml(self.run):
+            write_aside(self.path('config.yaml'), to_yaml(self.run))
+        for name in names:
+            check_needs(self, name)
+            if is_done(self, name):
+                self.say(f'{name}: done before')
+            else:
                 self._do(name)
-
-    def _check_inputs(self, name: str) -> None:
-        needs = [n for n in STAGES[name].needs if n in self.chain()]
-        if missing := [n for n in needs if not self.record(n)]:
-            raise UserError(f"'{name}' needs '{missing[0]}' first, which is not done in {self.folder}: "
-                            f"run 'vidlankd {missing[0]}' with the same configuration, "
-                            "or 'vidlankd run' for everything.")
-
-    def _is_done(self, name: str) -> bool:
-        record = self.record(name)
-        if not record:
-            return False
-        if record['key'] != stage_key(self, STAGES[name]):
-            raise UserError(f"The inputs of '{name}' changed after it was done in {self.folder}: "
-                            "choose another folder.")
-        if name == 'report':
-            return False   # it is drawn anew, from figures that stand
-        self.say(f'{name}: done before')
-        return True
 
     def _do(self, name: str) -> None:
         if int(os.environ.get('WORLD_SIZE', 1)) > 1 and name not in ('teacher', 'student'):
             raise UserError(f"'{name}' is the work of one process: run 'vidlankd {name}' without torchrun, "
                             "and only 'teacher' and 'student' with it.")
+        if self.main:
+            make_room(self, name)
+        else:
+            await_room(self, name)
         unit = self.unit(name)
-        file = self.path('stages', f'{name}.json') if self.main else None
+        file = record_file(self, name) if self.main else None
         record = record_work(unit.make, file, lambda: {'key': unit.key})
         self.say(f"{name}: {record['seconds']:.1f} s")
 
@@ -161,7 +145,8 @@ def _world(places: Places) -> None:
 def _features(places: Places) -> None:
     files = sources(places)
     if files['videos'] is None:
-        return
+        raise UserError("There are no videos to make features of: set data.videos to a folder of them, "
+                        "or data.features_2d to ready-made features.")
     r = extract_folder(files['videos'], places.path('features'), places.run.features,
                        captions=files['captions'], progress=places.show)
     if 'captions' in r:
@@ -200,7 +185,7 @@ def _corpus(places: Places) -> None:
     write_aside(captions, '\n'.join(lines) + '\n')
     write_json(folder/'captions_skipped.json', {'counts': sieve.source.faults, 'skipped': sieve.source.cases})
     places.say(f'captions: {sieve.said()}')
-    texts = sources(places)['text'] + [captions] * cfg.captions
+    texts = sources(places)['text'] + [captions] * cfg.captions or [captions]   # no student reads them
     counts = build_corpus(texts, folder, cfg, extra_text=[captions], processes=cores())['counts']
     places.say(f"corpus: {counts['train_examples']:,} examples, {counts.get('valid_examples', 0):,} held out")
 
@@ -215,11 +200,8 @@ def _views(places: Places) -> None:
             places.say(line)
 
 def _teacher(places: Places) -> None:
-    asked = {d.teacher for d in (places.run.students | places.run.controls).values()}
-    train_teacher(places, 'video')
-    for kind in ('captions', 'shuffled'):
-        if kind in asked:
-            train_teacher(places, kind)
+    for kind in teachers_asked_for(places.run):
+        train_teacher(places, kind)
 
 # %% ../nbs/12_experiments.ipynb #d7b9e61a
 def train_teacher(
@@ -301,9 +283,8 @@ def _vokens(places: Places) -> None:
 
 # %% ../nbs/12_experiments.ipynb #5c9c0bbc
 def _student(places: Places) -> None:
-    for kind in ('students', 'controls'):
-        for name, cfg in getattr(places.run, kind).items():
-            train_student(places, name, cfg, places.path(kind, name))
+    for (kind, name), cfg in students_of(places.run).items():
+        train_student(places, name, cfg, places.path(kind, name))
 
 # %% ../nbs/12_experiments.ipynb #e5f57a97
 def same_words(
@@ -459,10 +440,7 @@ def train_student(
 # %% ../nbs/12_experiments.ipynb #d7a57efa
 def _evaluate(places: Places) -> None:
     places.path('evaluation').mkdir(exist_ok=True)
-    models = [('teachers', 'video')]
-    for kind in ('students', 'controls'):
-        models += [(kind, name) for name in getattr(places.run, kind)]
-    for kind, name in models:
+    for kind, name in [('teachers', 'video'), *students_of(places.run)]:
         file = places.path('evaluation', f'{kind}-{name}.json')
         if file.exists():
             continue
@@ -481,8 +459,9 @@ def _vocabulary(places: Places) -> None:
         if key in asked:
             nouns[name] = set(asked[key])
     students = {n: places.path('students', n) for n in places.run.students}
-    found = vocabulary_of_run(students, files['captions'], files['text'], places.run.corpus.valid_share,
+    found = vocabulary_of_run(students, files['captions'], files['text'], places.run.corpus,
                               nouns, places.path('vocabulary'), seed=places.run.seed)
+    places.say(f"captions: {found['read']}")
     for line in gap_lines(found):
         places.say('  ' + line)
 

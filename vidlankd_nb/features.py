@@ -111,23 +111,26 @@ def picture_rows(
     chunk: int = 64,     # rows at a time
 ) -> Iterator[np.ndarray]: # (n, window, h, w, 3) uint8
     "Yield a video's pictures in rows, and put the time of the first one into `video.start`."
-    rows = []
-    row = []
+    rows = np.empty(0, np.uint8)
+    n = k = 0      # whole rows, and pictures of the next one
     for t, picture in video:
         if not hasattr(video, 'start'):
             video.start = t
-        row.append(picture)
-        if len(row) == window:
-            rows.append(np.stack(row))
-            row = []
-        if len(rows) == chunk:
-            yield np.stack(rows)
-            rows = []
-    if row:
-        missing = window - len(row)
-        rows.append(np.stack(row + [row[-1]]*missing))
-    if rows:
-        yield np.stack(rows)
+        if not n and not k:
+            rows = np.empty((chunk, window, *picture.shape), np.uint8)
+        rows[n, k] = picture
+        k += 1
+        if k == window:
+            n += 1
+            k = 0
+        if n == chunk:
+            yield rows
+            n = 0
+    if k:
+        rows[n, k:] = rows[n, k - 1]
+        n += 1
+    if n:
+        yield rows[:n]
 
 # %% ../nbs/02a_features.ipynb #b191101c
 def reader(

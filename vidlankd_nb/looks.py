@@ -38,7 +38,7 @@ def students_and_controls(places: Places) -> dict:   # name -> ('students' or 'c
 def first_lines(places: Places, n: int = 2000) -> list[str]:
     "The first lines of a run's text, over all its files."
     found = []
-    for file in text_files(sources(places)['text']):
+    for file in text_files(sources(places)['text'], places.run.corpus.errors):
         found += islice(read_lines(file, cfg=places.run.corpus), n - len(found))
     return found
 

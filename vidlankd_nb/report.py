@@ -117,7 +117,7 @@ def collect(
     for kind in ('students', 'controls'):
         for name in getattr(runs[0], kind):
             report[kind][name] = over_runs(evaluations(folders, f'{kind}-{name}'))
-    if 'permutation' in teacher[0]:
+    if runs[0].students and 'permutation' in teacher[0]:
         report['baseline'] = {'property': chance_level(folders, [*runs[0].students])}
     vokens = voken_figures(folders)
     if vokens:
@@ -281,8 +281,9 @@ def pictures_of(
 ) -> dict:             # name -> HTML image; 'grounding' -> a list of them
     "Every picture of a report."
     grounding = sorted((folder/'figures').glob('grounding-*.png'))
-    pictures = {'losses': figure_tag(plot_student_losses(folder).figure),
-                'grounding': [image_tag(p.read_bytes()) for p in grounding]}
+    pictures: dict = {'grounding': [image_tag(p.read_bytes()) for p in grounding]}
+    if report['students']:
+        pictures['losses'] = figure_tag(plot_student_losses(folder).figure)
     if 'vokens' in report:
         vokens = report['vokens'][0]
         pictures['vokens'] = figure_tag(plot_quantisation({vokens['source']: vokens['quantisation']}).figure)

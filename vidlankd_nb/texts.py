@@ -9,6 +9,7 @@ __all__ = ['LONGEST', 'JSON_LINES', 'ROWS', 'boundary', 'raw_lines', 'first_line
 # %% ../nbs/03a_texts.ipynb #tx000004
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -150,27 +151,52 @@ def _is_object(path: Path) -> bool:
 
 def is_saved(folder: Path) -> bool:
     "Is it a folder that `datasets` has saved?"
-    return (folder/'dataset_dict.json').is_file() or (folder/'state.json').is_file()
+    return os.path.isfile(folder/'dataset_dict.json') or os.path.isfile(folder/'state.json')
 
 def text_files(
     paths: Iterable,     # files, folders of files, folders of data sets and names on the hub
+    errors: str = 'strict',        # what becomes of a file or folder that may not be read; else it is left out
+    left: LeftOut | None = None,   # if given, what was left out is noted here
 ) -> list:               # paths, and names on the hub
-    "All sources, in a fixed order; raises `UserError` where there is none."
+    "All sources, in a fixed order; raises `UserError` where there is none, or one may not be read and `errors` is strict."
+    left = LeftOut() if left is None else left
     found = []
     for p in dict.fromkeys(map(Path, paths)):
         if p.is_dir() and is_saved(p):
             found.append(p)
         elif p.is_dir():
-            files = [f for f in files_under(p) if f.is_file() and not f.name.startswith('.')]
-            if not files: raise UserError(f"The folder '{p}' holds no files of text.")
+            files = _readable([f for f in files_under(p) if not f.name.startswith('.')], errors, left)
+            if not files: raise UserError(f"The folder '{p}' holds no files of text{_unread(left)}.")
             found += files
         elif p.is_file():
-            found.append(p)
+            found += _readable([p], errors, left)
         elif is_hub_name(p.as_posix()):
             found.append(p.as_posix())
         else:
             raise UserError(f"No text file '{p}'.")
     return found
+
+def _readable(files: list[Path], errors: str, left: LeftOut) -> list[Path]:
+    "Those of some files that may be read; a folder among them is one that may not."
+    found = []
+    for f in files:
+        try:
+            if f.is_dir():
+                next(f.iterdir(), None)
+            elif f.is_file():
+                open(f, 'rb').close()
+                found.append(f)
+        except OSError as e:
+            if errors == 'strict':
+                what = 'folder' if f.is_dir() else 'file'
+                why = (e.strerror or str(e)).lower()
+                raise UserError(f"The {what} {f} cannot be read ({why}): let it be read (chmod), "
+                                "or set errors (corpus.errors) to 'skip'.") from None
+            left.add('unreadable', str(f))
+    return found
+
+def _unread(left: LeftOut) -> str:
+    return f"; {left.counts['unreadable']:,} may not be read" if left.counts.get('unreadable') else ''
 
 # %% ../nbs/03a_texts.ipynb #tx000014
 _OPEN: dict = {}     # data sets that this process has opened

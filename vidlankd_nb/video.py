@@ -32,7 +32,6 @@ from vidlankd_nb.frames import (
     StorageOrder,
     agreed_rate,
     display_matrix,
-    middle_square,
     nominal_rate,
     on_its_side,
     on_screen,
@@ -40,7 +39,6 @@ from vidlankd_nb.frames import (
     pixel_width,
     scaled_rgb,
     stream_length,
-    upright,
 )
 from .pictures import image_tag
 
@@ -340,12 +338,7 @@ class VideoReader:
         turn = -1 if matrix is not None and on_its_side(matrix) else 1   # a picture on its side has its height for its width
         height, width = self._first[::turn]
         high, wide = picture_size(height, width, self.size)[::turn]
-        x = scaled_rgb(self._convert, frame, (high, wide), self.interpolation)
-        if matrix is not None:
-            x = upright(x, matrix)
-        if self.crop:
-            x = middle_square(x, self.crop)
-        return np.ascontiguousarray(x)
+        return scaled_rgb(self._convert, frame, (high, wide), self.interpolation, matrix, self.crop)
 
     def _is_short(self, end):
         "Is an end (s) clearly before the declared one?"
