@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SPECIAL_TOKENS', 'BATCH_TEXT', 'ROWS_AT_ONCE', 'is_markup', 'doc_title', 'read_lines', 'train_tokenizer',
            'is_held_out', 'pack', 'line_batches', 'encoder', 'encode_part', 'RowWriter', 'row_schema', 'write_rows',
-           'claim', 'cores', 'run_parts', 'mapped_rows', 'Examples']
+           'claim', 'corpus_parts', 'build_corpus', 'cores', 'run_parts', 'mapped_rows', 'Examples']
 
 # %% ../nbs/04_corpus.ipynb #9d12095c
 import hashlib
@@ -391,13 +391,8 @@ def build_corpus(
                      if cfg.tokenizer == 'train' else load_tokenizer(cfg.tokenizer))
     if tokenizer is not None:
         save_tokenizer(tokenizer, out/'tokenizer')
-<<<<<<< /tmp/tmp3d23cnlv/h
     parts = corpus_parts(files, out, cfg, part_bytes, changed)
-    total = Counter()
-=======
-    parts = _parts(files, out, cfg, part_bytes, changed)
     total = Counter(unread.counts)
->>>>>>> /tmp/tmp3d23cnlv/m
     for counts in run_parts(parts, processes):
         total.update(counts)
     _check_examples(total, files, cfg)
