@@ -2149,6 +2149,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'vidlankd_nb.plan._evaluations': ('plan.html#_evaluations', 'vidlankd_nb/plan.py'),
                                   'vidlankd_nb.plan._students': ('plan.html#_students', 'vidlankd_nb/plan.py'),
                                   'vidlankd_nb.plan._teachers': ('plan.html#_teachers', 'vidlankd_nb/plan.py'),
+                                  'vidlankd_nb.plan.as_keyed': ('plan.html#as_keyed', 'vidlankd_nb/plan.py'),
                                   'vidlankd_nb.plan.check_reading': ('plan.html#check_reading', 'vidlankd_nb/plan.py'),
                                   'vidlankd_nb.plan.foreign_teachers': ('plan.html#foreign_teachers', 'vidlankd_nb/plan.py'),
                                   'vidlankd_nb.plan.model_key': ('plan.html#model_key', 'vidlankd_nb/plan.py'),

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STAGES', 'OWN_TEACHERS', 'HOW', 'FILE_SETTINGS', 'Stage', 'foreign_teachers', 'stages_of', 'Places', 'RunFolder',
-           'sources', 'settings_that_count', 'what_counts', 'with_contents', 'setting_value', 'unusual',
+           'sources', 'settings_that_count', 'what_counts', 'with_contents', 'as_keyed', 'setting_value', 'unusual',
            'stage_settings', 'stage_key', 'teacher_config', 'teacher_key', 'reads_teacher', 'rests_on_teacher',
            'check_reading', 'weights_of', 'student_key', 'Piece', 'teachers_asked_for', 'students_of', 'model_key',
            'pieces_of']
@@ -164,6 +164,16 @@ def with_contents(
         found[name] = value
     return found
 
+def as_keyed(
+    cfg: Distillation,
+) -> dict:
+    "A student's settings as keys have them: those that came later only where they differ, so that older keys stay valid."
+    what = asdict(cfg)
+    for name in ('layer', 'teacher_reads'):
+        if what[name] == getattr(Distillation, name):
+            what.pop(name)
+    return what
+
 def setting_value(run: Run, key: str) -> Any:
     "The value behind a section or dotted key, as plain data; files of `data` with a hash of what they hold."
     if key == 'students.teacher':
@@ -177,7 +187,7 @@ def setting_value(run: Run, key: str) -> Any:
     if is_dataclass(value):
         return what_counts(value)
     if isinstance(value, dict):
-        return {k: asdict(d) for k, d in value.items()}
+        return {k: as_keyed(d) for k, d in value.items()}
     return value
 
 # %% ../nbs/11b_plan.ipynb #plset001
@@ -279,13 +289,10 @@ def weights_of(
 
 def student_key(places: Places, cfg: Distillation) -> str:
     "A hash of everything a student depends on: of its teacher or its vokens only where it has them."
-    what = asdict(cfg)
+    what = as_keyed(cfg)
     if cfg.objective == 'none':
         what = {k: what[k] for k in ('objective', 'start', 'budget')}
     what.pop('teacher', None)
-    for name in ('layer', 'teacher_reads'):   # keys from before these settings stay valid
-        if what.get(name) == getattr(Distillation, name):
-            what.pop(name)
     inputs: list = [stage_key(places, STAGES['corpus'])]
     if rests_on_teacher(cfg):
         own = cfg.teacher in OWN_TEACHERS
