@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PICTURE_OPTIONS', 'split_words', 'FileUse', 'command_parser', 'file_words', 'named_models', 'configs_named',
-           'run_words', 'redo_words', 'means_files', 'refuse_below']
+           'run_words', 'redo_words', 'means_files', 'captions_parser', 'check_least']
 
 # %% ../nbs/13_arguments.ipynb #argimp00
-from argparse import SUPPRESS
+from argparse import SUPPRESS, ArgumentParser
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from vidlankd_nb.presets import (
     presets,
     run_parser,
 )
+from .tables import Reading
 
 # %% ../nbs/13_arguments.ipynb #argsplit
 def split_words(
@@ -297,17 +298,32 @@ def means_files(
     return bool(plain)
 
 # %% ../nbs/13_arguments.ipynb #argpic01
-def refuse_below(
-    space,            # everything parsed
-    **least: int,     # option -> its smallest value
-) -> None:
-    "Raises `UserError` on a number that is too small."
-    for name, smallest in least.items():
-        if space[name] < smallest: raise UserError(f"--{name.replace('_', '-')} must be {smallest} or more.")
-
 PICTURE_OPTIONS = {   # of `features`: (type, or None for a switch; default; comment)
     'pictures': (None, False, 'VIDEOS are pictures: class folders, metadata.csv beside them, or a data set'),
     'template': (str, None, "what is said over a picture, such as 'look at the {name}'"),
     'text': (str, None, "column with the pictures' names"),
     'configuration': (str, None, 'of a data set of pictures on the hub'),
     'split': (str, None, 'of a data set of pictures; default: all')}
+
+# %% ../nbs/13_arguments.ipynb #argcapt2
+def captions_parser(
+    about: str,    # what the command does
+) -> ArgumentParser:
+    "The parser of `vidlankd captions`: files in, one file out, and how they are read."
+    parser = ArgumentParser(prog='vidlankd captions', description=about)
+    parser.add_argument('sources', nargs='+', metavar='IN',
+                        help='files and folders (WebVTT, SRT, JSON, JSON lines, CSV, Parquet, also packed), '
+                             'or names of data sets on the Hugging Face hub')
+    parser.add_argument('--out', required=True, help="JSON file to write, in HowTo100M's layout")
+    docs = field_docs(Reading)
+    for f in fields(Reading):
+        parser.add_argument(f'--{f.name}', help=docs[f.name])
+    return parser
+
+def check_least(
+    space,         # options by name
+    **least: int,  # the smallest value of some
+) -> None:
+    "Raises `UserError` on a number that is too small."
+    for name, smallest in least.items():
+        if space[name] < smallest: raise UserError(f"--{name.replace('_', '-')} must be {smallest} or more.")

@@ -4,13 +4,12 @@
 
 # %% auto #0
 __all__ = ['repeated', 'count_rolling', 'rolling_note', 'Span', 'check', 'without_overlap', 'merged', 'timeline',
-           'write_captions', 'captions_parser']
+           'write_captions']
 
 # %% ../nbs/02e_captions.ipynb #ca000004
-import argparse
 import json
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -21,7 +20,6 @@ from .features import FeatureRows
 from .files import UserError, make_folder, whole_file
 from .layouts import Captions, Sieve
 from .layouts import read_captions as read_captions
-from .presets import field_docs
 from .tables import Reading
 
 # %% ../nbs/02e_captions.ipynb #42f14f88
@@ -227,18 +225,3 @@ def _copied(source, reading: Reading | None, f, written: set, named: _Named) -> 
     notes = [f'{source}: {sieve.said()}']
     roll = rolling_note(rolling, sieve.captions)
     return notes + [roll] if roll else notes
-
-# %% ../nbs/02e_captions.ipynb #cacli001
-def captions_parser(
-    about: str,   # a line on what the command does
-) -> argparse.ArgumentParser:
-    "The parser of `vidlankd captions`."
-    parser = argparse.ArgumentParser(prog='vidlankd captions', description=f'{about}.')
-    parser.add_argument('sources', nargs='+', metavar='IN',
-                        help='files and folders (WebVTT, SRT, JSON, JSON lines, CSV, Parquet, also packed), '
-                             'or names of data sets on the Hugging Face hub')
-    parser.add_argument('--out', required=True, help="JSON file to write, in HowTo100M's layout")
-    docs = field_docs(Reading)
-    for f in fields(Reading):
-        parser.add_argument(f'--{f.name}', help=docs[f.name])
-    return parser
