@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['split_words', 'FileUse', 'command_parser', 'file_words', 'named_models', 'configs_named', 'run_words', 'redo_words',
-           'means_files']
+           'means_files', 'captions_parser', 'check_least']
 
 # %% ../nbs/13_arguments.ipynb #argimp00
-from argparse import SUPPRESS
+from argparse import SUPPRESS, ArgumentParser
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from vidlankd_nb.presets import (
     presets,
     run_parser,
 )
+from .tables import Reading
 
 # %% ../nbs/13_arguments.ipynb #argsplit
 def split_words(
@@ -295,3 +296,26 @@ def means_files(
         raise UserError(f"'{parser.prog}' works on files ({use.plain}) or on a run (--config …), "
                         f"not on both: leave out '{plain[0]}' or --config.")
     return bool(plain)
+
+# %% ../nbs/13_arguments.ipynb #argcapt2
+def captions_parser(
+    about: str,    # what the command does
+) -> ArgumentParser:
+    "The parser of `vidlankd captions`: files in, one file out, and how they are read."
+    parser = ArgumentParser(prog='vidlankd captions', description=about)
+    parser.add_argument('sources', nargs='+', metavar='IN',
+                        help='files and folders (WebVTT, SRT, JSON, JSON lines, CSV, Parquet, also packed), '
+                             'or names of data sets on the Hugging Face hub')
+    parser.add_argument('--out', required=True, help="JSON file to write, in HowTo100M's layout")
+    docs = field_docs(Reading)
+    for f in fields(Reading):
+        parser.add_argument(f'--{f.name}', help=docs[f.name])
+    return parser
+
+def check_least(
+    space,         # options by name
+    **least: int,  # the smallest value of some
+) -> None:
+    "Raises `UserError` on a number that is too small."
+    for name, smallest in least.items():
+        if space[name] < smallest: raise UserError(f"--{name.replace('_', '-')} must be {smallest} or more.")

@@ -8,13 +8,12 @@ __all__ = ['LEFT_OUT', 'STRICT', 'OUT', 'CAPTIONS', 'FILES', 'COMMANDS', 'MENDAB
            'evaluate_command', 'probe_command', 'stage_command', 'demo', 'ablate', 'captions_command', 'usage', 'main']
 
 # %% ../nbs/13_cli.ipynb #1358b1ea
-import argparse
 import errno
 import os
 import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -22,6 +21,8 @@ from typing import Literal
 from . import __version__
 from vidlankd_nb.arguments import (
     FileUse,
+    captions_parser,
+    check_least,
     command_parser,
     configs_named,
     file_words,
@@ -34,7 +35,7 @@ from vidlankd_nb.arguments import (
 from .bench.command import bench
 from .config import Corpus, Features, FineTuning, Pairs, Run
 from .files import UserError, nearest
-from .presets import field_docs, parse_run, presets, run_parser
+from .presets import parse_run, presets, run_parser
 
 # %% ../nbs/13_cli.ipynb #b69497d5
 def quiet(
@@ -123,6 +124,7 @@ def corpus_command(
 ) -> None:
     "Text to a vocabulary and training examples; raises `UserError`."
     from vidlankd_nb.corpus import build_corpus, cores
+    from vidlankd_nb.views import print_view
     counts = build_corpus(words, given.out, cfg, processes=given.processes or cores())['counts']
     valid, blank, markup = (counts.get(k, 0) for k in ('valid_examples', 'blank', 'markup'))
     print(f"{counts['train_examples']:,} training and {valid:,} validation examples of {cfg.block} tokens, "
@@ -130,6 +132,8 @@ def corpus_command(
     noted = [f'{counts[kind]:,} {about}' for kind, about in LEFT_OUT.items() if counts.get(kind)]
     if noted:
         print(f"{'; '.join(noted)}: {Path(given.out)/'left_out.jsonl'} names the first of each part")
+    if given.teacher is not None:
+        print_view(given.out, words, given.teacher, given.processes or cores())
 
 # %% ../nbs/13_cli.ipynb #vok13001
 def vocabulary_command(
@@ -243,7 +247,8 @@ FILES = {
     'corpus': FileUse(
         'TEXT…', 'plain-text files, UTF-8', corpus_command,
         {'out': OUT, 'strict': STRICT,
-         'processes': (int, None, 'tokenizing processes; default: one a processor')},
+         'processes': (int, None, 'tokenizing processes; default: one a processor'),
+         'teacher': (str, None, "any text encoder's folder or hub name: what it reads is kept, too")},
         section=Corpus(block=128, packed=True, vocab_size=30522), in_run=_in_run(Corpus(), 'corpus'))}
 
 # %% ../nbs/13_cli.ipynb #clifile2
@@ -303,11 +308,6 @@ def stage_command(
     return command
 
 # %% ../nbs/13_cli.ipynb #20c185c4
-def _at_least(space, **least: int) -> None:
-    "Raises `UserError` on a number that is too small."
-    for name, smallest in least.items():
-        if space[name] < smallest: raise UserError(f"--{name.replace('_', '-')} must be {smallest} or more.")
-
 def demo(
     args: list[str],   # the words behind `vidlankd demo`
 ) -> None:
@@ -317,7 +317,7 @@ def demo(
     parser.add_argument('--seeds', type=int, default=2, help='number of worlds, each with its own seed')
     parser.add_argument('--first-seed', type=int, default=0, help='seed of the first world')
     run, space, out = run_words(args, parser, default='tiny')
-    _at_least(space, seeds=1, first_seed=0)
+    check_least(space, seeds=1, first_seed=0)
     from vidlankd_nb.report import headline
     from vidlankd_nb.worlds import run_worlds
     seeds = range(space.first_seed, space.first_seed + space.seeds)
@@ -410,7 +410,7 @@ def ablate(
                         f"file, and --grid ({known}).")
     run, space = parse_run(args, parser)
     if not space.grid: raise UserError(f"'vidlankd ablate' needs --grid: {known}, or a YAML file.")
-    _at_least(space, seeds=1, processes=1, first_seed=0)
+    check_least(space, seeds=1, processes=1, first_seed=0)
     cells = read_grid(space.grid)
     seeds = list(range(space.first_seed, space.first_seed + space.seeds))
     out = Path(space.out or f'runs/ablation-{Path(space.grid).stem}')
@@ -430,15 +430,7 @@ def captions_command(
     "Captions of any layout to one file; raises `UserError`."
     from vidlankd_nb.captions import write_captions
     from vidlankd_nb.tables import Reading
-    parser = argparse.ArgumentParser(prog='vidlankd captions', description=f"{COMMANDS['captions'][1]}.")
-    parser.add_argument('sources', nargs='+', metavar='IN',
-                        help='files and folders (WebVTT, SRT, JSON, JSON lines, CSV, Parquet, also packed), '
-                             'or names of data sets on the Hugging Face hub')
-    parser.add_argument('--out', required=True, help="JSON file to write, in HowTo100M's layout")
-    docs = field_docs(Reading)
-    for f in fields(Reading):
-        parser.add_argument(f'--{f.name}', help=docs[f.name])
-    space = vars(parser.parse_args(args))
+    space = vars(captions_parser(f"{COMMANDS['captions'][1]}.").parse_args(args))
     sources, out = space.pop('sources'), space.pop('out')
     for note in write_captions(sources, out, Reading(**space)):
         print(note)
@@ -454,6 +446,7 @@ COMMANDS = {
     'captions': (captions_command, 'captions of any layout to one file'),
     'pairs': (stage_command('pairs'), 'captions and features to video-text pairs'),
     'corpus': (stage_command('corpus'), 'text to a vocabulary and training examples'),
+    'views': (stage_command('views'), 'what teachers with words of their own read of the corpus'),
     'teacher': (stage_command('teacher'), 'train the video-language teacher'),
     'vokens': (stage_command('vokens'), "name the text's tokens by clips"),
     'student': (stage_command('student'), 'train the students and controls'),

@@ -240,7 +240,9 @@ class Distillation(Section):
     weight: float | None = setting(None, NUMBER)           # λ: weight beside the masked-LM loss; null: the measured default of each objective; 1: as published
     head: Literal['none', 'linear', 'mlp'] = 'mlp'   # distillation head beside the student
     options: dict = setting(dict)  # keyword arguments of the objective
-    teacher: str = 'video'                # 'video', 'captions' (a teacher that saw no video), 'shuffled' (one that saw the wrong ones) or a teacher's folder
+    teacher: str = 'video'                # 'video', 'captions' (a teacher that saw no video), 'shuffled' (one that saw the wrong ones), or any model with a text encoder: a folder, or a name on the Hugging Face hub
+    layer: int | str = 'last'             # of the teacher that is read: 'last', a number ('6', '-2'), or several, whose mean is taken ('4,5,6')
+    teacher_reads: Literal['auto', 'masked', 'whole'] = 'auto'   # 'masked': the student's masked words are masked for the teacher, too, as published; 'whole': whole sentences; 'auto': masked with the same vocabulary, else whole
     start: Literal['random', 'teacher'] = 'random'   # first weights: 'random', the same for all students, or 'teacher': go on from its text encoder
     fade_from: float = setting(1.0, SHARE_OR_ALL)                # share of the steps after which the distillation's weight begins to fall …
     fade_to: float = setting(1.0, SHARE_OR_ALL)                  # … and share of the steps at which it is 0; 1 and 1: it never falls

@@ -33,6 +33,7 @@ from vidlankd_nb.matching import (
     projection,
 )
 from .processes import all_reduce
+from .sentences import Sentence
 
 # %% ../nbs/06b_objectives.ipynb #97215a0b
 class Sum(Objective):
