@@ -419,12 +419,11 @@ def pictures_command(
 ) -> None:
     "Emoji of a font to a folder of named pictures; or, with --config, the pictures of a run. Raises `UserError`."
     if any(word.split('=')[0] == '--config' for word in args):
-        stage_command('pictures')(args)
-        return
+        return stage_command('pictures')(args)
     from vidlankd_nb.emoji import emoji_parser, said_of_emoji, write_emoji
     given = emoji_parser(COMMANDS['pictures'][1]).parse_args(args)
-    print('\n'.join(said_of_emoji(write_emoji(given.font, given.out))))
-    print(f"written: {Path(given.out)/'metadata.csv'}")
+    lines = said_of_emoji(write_emoji(given.font, given.out))
+    print(*lines, f"written: {Path(given.out)/'metadata.csv'}", sep='\n')
 
 # %% ../nbs/13_cli.ipynb #1fa27168
 COMMANDS = {
