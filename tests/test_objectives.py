@@ -32,6 +32,7 @@ CASES = {
     'crd capped': ('crd', {'queue': 5, 'dim': 6, 'max_tokens': 7}),
     'crd_bank': ('crd_bank', {'negatives': 7, 'dim': 6}),
     'voken': ('voken', {}),
+    'sentence': ('sentence', {}),
     'sum': ('100*nst+.3*crd', {'crd': {'queue': 16, 'dim': 6}}),
 } | {
     f'nst {o} {k} {s}': ('nst', {'over': o, 'kernel': k, 'sigma': s})
@@ -813,6 +814,7 @@ def test_the_catalogue_shows_every_price_and_draws_no_random_number():
         crd='1.4e+09',
         crd_bank='1.6e+08',
         voken='6.4e+09',
+        sentence='2.1e+06',
     )
     assert '| 10·K·D·E + 8·K²·E + 8·K·Q·E |' in shown and '| over sequences |' in shown
     assert (

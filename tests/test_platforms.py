@@ -428,7 +428,7 @@ def test_a_hub_that_is_not_reached_is_a_sentence(student, capsys, monkeypatch):
 
 
 def test_output_leaves_a_stream_as_it_was():
-    from vidlankd_nb.files import Output
+    from vidlankd_nb.output import Output
 
     stream = io.TextIOWrapper(io.BytesIO(), encoding='ascii')
     out = Output(stream)

@@ -96,8 +96,9 @@ def student_artifacts(x: CellRun) -> Iterator[Artifact]:
     yield from stage_artifacts(x, 'corpus')
     if rests_on_teacher(cfg) and cfg.teacher in OWN_TEACHERS:
         yield from teacher_artifacts(x, cfg.teacher)
-    if 'vokens' in stages_of(x.run):
-        yield from stage_artifacts(x, 'vokens')
+    for stage in ('vokens', 'views'):
+        if stage in stages_of(x.run):
+            yield from stage_artifacts(x, stage)
     yield Artifact('student', x.path('students', x.cell.name), student_key(x, cfg))
 
 # %% ../nbs/12a_cells.ipynb #cell0008

@@ -16,8 +16,7 @@ from typing import Any
 from vidlankd_nb.arguments import (
     FlagAction,
     add_help,
-    check_code,
-    check_numbers,
+    check_least,
     configs_named,
     quiet,
     show_help,
@@ -26,7 +25,7 @@ from vidlankd_nb.arguments import (
 from .config import Run
 from .files import UserError
 from .grids import grids, read_grid
-from .presets import parse_run, presets, run_parser
+from .presets import check_code, parse_run, presets, run_parser
 
 # %% ../nbs/13a_ablate.ipynb #abl13001
 def grid_parser() -> Any:   # a `jsonargparse` parser
@@ -116,7 +115,7 @@ def ablate(
                         f"file, and --grid ({known}).")
     run, space = parse_run(args, parser)
     if not space.grid: raise UserError(f"'vidlankd ablate' needs --grid: {known}, or a YAML file.")
-    check_numbers(space, seeds=1, processes=1, first_seed=0)
+    check_least(space, seeds=1, processes=1, first_seed=0)
     cells = read_grid(space.grid)
     if space.grid not in grids():
         check_code({c.name: c.student for c in cells}, f'The grid {space.grid}', ['--allow-code'] in options)

