@@ -112,7 +112,7 @@ def command_parser(
                              'make it again; with names of stages: theirs, changed or not')
     if use is not None:
         for name, option in use.all_options().items():
-            if f'--{name}' not in of_run and name != 'out':
+            if f'--{name}' not in of_run and name not in ('out', 'redo'):   # a run has them, too
                 _add_option(parser, name, *option)
     return parser
 

@@ -198,7 +198,7 @@ def evaluate_command(
     tasks = given.tasks.replace(',', ' ').split()
     grid = Grid(models, tasks, given.out, given.benchmarks, given.seeds, given.first_seed, given.limit,
                 given.dev_limit, given.held_out, given.strict, given.keep_models, given.device, cfg,
-                given.held_out_seed, given.redo, given.predict)
+                given.held_out_seed, given.redo is not False, given.predict)
     folder = Path(given.out)
     table = None
     try:
