@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from .alignment import align, pieces_of
+from .alignment import align, read_pieces
 from .config import Corpus
 from vidlankd_nb.corpus import (
     Examples,
@@ -57,7 +57,7 @@ def read_twice(
     lines: list[str],
 ) -> Readings:
     "Lines as both tokenizers read them."
-    mine, theirs = pieces_of(student, lines), pieces_of(teacher, lines)
+    mine, theirs = read_pieces(student, lines), read_pieces(teacher, lines)
     met = align('\n'.join(lines), mine, theirs)
     letters = np.flatnonzero(met.word_of >= 0)
     words = met.word_of[letters]
@@ -261,7 +261,8 @@ def build_view(
     said = json.loads((corpus/'source.json').read_text(encoding='utf-8'))
     cfg = Corpus(**{f.name: said[f.name] for f in fields(Corpus) if f.name in said})
     parts = []
-    for file, start, stop, _, name, *_ in corpus_parts(text_files(files, cfg.errors), corpus, cfg, said['part_bytes']):
+    sources = text_files(files, cfg.errors)
+    for file, start, stop, _, name, *_ in corpus_parts(sources, corpus, cfg, said['part_bytes']):
         parts.append((file, start, stop, corpus, out, name, teacher, cfg, room))
     if [part[5] for part in parts] != recipe['parts']:
         raise UserError(f"The text of the corpus in {corpus} is in other files: name those it was made from.")
