@@ -13,7 +13,7 @@ from vidlankd_nb import experiments, training
 from vidlankd_nb.config import Data, Distillation
 from vidlankd_nb.experiments import Experiment
 from vidlankd_nb.files import UserError
-from vidlankd_nb.pieces import lies_at, pieces_of
+from vidlankd_nb.pieces import lies_at, parts_of_stage
 from vidlankd_nb.presets import load_run, to_yaml
 
 ALL = ['world', 'features', 'pairs', 'corpus', 'teacher', 'student', 'evaluate', 'ground', 'report']
@@ -27,7 +27,7 @@ def fake(monkeypatch):
     def work(name):
         def fill(places):
             done.append(name)
-            for piece in pieces_of(places, name):
+            for piece in parts_of_stage(places, name):
                 at = lies_at(places, piece)
                 if piece.stage == 'evaluate':
                     at.parent.mkdir(exist_ok=True)

@@ -341,7 +341,7 @@ def test_the_id_of_a_video_does_not_leave_its_folder(tmp_path):
 
 def test_what_reaches_a_page_is_escaped():
     from vidlankd_nb.cards import model_card
-    from vidlankd_nb.evaluation.results import as_html, as_latex, as_markdown
+    from vidlankd_nb.evaluation.typeset import as_html, as_latex, as_markdown
 
     odd = 'a|b<img src=x>\nc'
     for page in (as_markdown(['model'], [[odd]], [odd]), as_html(['model'], [[odd]], [odd])):

@@ -30,6 +30,7 @@ class Decoder:
     crop: int | None
     interpolation: str
     batch: int             # rows that go through the model at once
+    opened: Callable = reader   # (file, this) -> what is iterated over: a video, or a picture as a clip
 
     @property
     def chunk(self) -> int:   # rows in a piece, of 32 MB at most
@@ -45,7 +46,7 @@ class Decoder:
         "Dicts with the pictures of a file, then one with `end` set; `error` says why there is nothing more, `other` that the file is no video."
         rows = 0
         try:
-            with reader(file, self) as video:
+            with self.opened(file, self) as video:
                 for pictures in picture_rows(video, self.window, self.chunk):
                     rows += len(pictures)
                     yield dict(file=number, frames=pictures)

@@ -33,6 +33,7 @@ from .jobs import Unit, lock_folder, record_work
 from .layouts import Sieve
 from .looks import draw_looks
 from .masking import TextBatches
+from .named_pictures import open_pictures, write_names
 from .objectives import parse_objective
 from .pairs import PairSet, make_pairs
 from .pieces import agree, await_room, check_needs, is_done, make_room, record_file
@@ -42,6 +43,7 @@ from vidlankd_nb.plan import (
     Places,
     RunFolder,
     check_reading,
+    footage,
     foreign_teachers,
     reads_teacher,
     sources,
@@ -141,17 +143,30 @@ def _world(places: Places) -> None:
         shutil.rmtree(folder)   # a half-made one
     make_world(folder, places.run.world, places.run.seed)
 
+# %% ../nbs/12_experiments.ipynb #expict01
+def _pictures(places: Places) -> None:
+    data = places.run.data
+    assert data.pictures is not None   # else the run has no such stage
+    pictures = open_pictures(data.pictures, places.run.features)
+    write_names(pictures, data.template, places.path('pictures', 'caption.json'))
+    skipped = places.path('pictures', 'skipped.json')
+    write_json(skipped, pictures.skipped)
+    places.say(f"pictures: {len(pictures):,} with a name, {len(pictures.skipped):,} files left out; "
+               f"{skipped} names each")
+
 # %% ../nbs/12_experiments.ipynb #a487bbb2
 def _features(places: Places) -> None:
-    files = sources(places)
-    if files['videos'] is None:
+    captions = sources(places)['captions']
+    films = footage(places)
+    if films is None:
         raise UserError("There are no videos to make features of: set data.videos to a folder of them, "
-                        "or data.features_2d to ready-made features.")
-    r = extract_folder(files['videos'], places.path('features'), places.run.features,
-                       captions=files['captions'], progress=places.show)
+                        "data.pictures to pictures with names, or data.features_2d to ready-made features.")
+    r = extract_folder(films, places.path('features'), places.run.features,
+                       captions=captions, progress=places.show)
     if 'captions' in r:
         places.say(f"captions: {r['captions']['found']}")
-    places.say(f"features: {len(r['done']):,} videos, {len(r['partial']):,} in part, "
+    kind = 'pictures' if places.run.data.pictures else 'videos'
+    places.say(f"features: {len(r['done']):,} {kind}, {len(r['partial']):,} in part, "
                f"{len(r['skipped']):,} files skipped; {places.path('features', 'report.json')} names each")
 
 # %% ../nbs/12_experiments.ipynb #31a2426f
@@ -470,7 +485,8 @@ def _report(places: Places) -> None:
     make_report([places.path()], places.path(), list(STAGES))
 
 # %% ../nbs/12_experiments.ipynb #efcaf9w0
-WORK = {'world': _world, 'features': _features, 'pairs': _pairs, 'corpus': _corpus, 'views': _views,
+WORK = {'world': _world, 'pictures': _pictures, 'features': _features, 'pairs': _pairs, 'corpus': _corpus,
+        'views': _views,
         'teacher': _teacher,
         'vokens': _vokens, 'student': _student, 'evaluate': _evaluate, 'vocabulary': _vocabulary,
         'ground': draw_looks, 'report': _report}   # stage -> what does it, given the places of a run

@@ -5,12 +5,14 @@
 # %% auto #0
 __all__ = ['UserError', 'make_folder', 'nearest', 'flat', 'unknown_key', 'unknown_option', 'plain_words', 'Progress', 'flush',
            'new_beside', 'put_in_place', 'whole_file', 'write_aside', 'write_json', 'composed', 'printable',
-           'check_name', 'check_names', 'as_file_name', 'files_under', 'NamedFiles']
+           'check_name', 'check_names', 'as_file_name', 'files_under', 'NamedFiles', 'import_class']
 
 # %% ../nbs/00_files.ipynb #fl000004
 import difflib
 import errno
 import glob
+import importlib
+import importlib.util
 import json
 import os
 import platform
@@ -413,3 +415,17 @@ def _changed_at(folder: Path) -> int:
         return os.stat(folder).st_mtime_ns
     except OSError:
         return 0
+
+# %% ../nbs/00_files.ipynb #flimp001
+def import_class(
+    path: str,      # 'package.module.Class', or 'path/to/file.py:Class'
+) -> type:
+    "A class from a package or a file; whatever goes wrong there is raised as it is."
+    module, _, name = path.rpartition(':') if ':' in path else path.rpartition('.')
+    if not module.endswith('.py'):
+        return getattr(importlib.import_module(module), name)
+    spec = importlib.util.spec_from_file_location(Path(module).stem, module)
+    if spec is None or spec.loader is None: raise ImportError(f'{module} is no file of Python')
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return getattr(found, name)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STUDENT_KEYS', 'GRIDS', 'Cell', 'with_setting', 'make_cell', 'check_cell_keys', 'keys_of', 'grids', 'read_grid',
-           'read_tables']
+           'read_tables', 'ablate_parser']
 
 # %% ../nbs/11f_grids.ipynb #gr000004
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -14,7 +14,7 @@ from typing import Any
 
 from .config import Distillation, Run
 from .files import UserError, check_name, check_names, nearest
-from .presets import dotted, read_yaml
+from .presets import dotted, read_yaml, run_parser
 
 # %% ../nbs/11f_grids.ipynb #ab000007
 @dataclass(eq=False)
@@ -137,3 +137,29 @@ def read_tables(name: str | Path) -> dict:   # {table: {cell: {key: value}}}
         raise UserError(f"{name} is no grid: tables of cells are expected, {{objectives: {{text_only: "
                         f"{{objective: none}}}}}}.")
     return tables
+
+# %% ../nbs/11f_grids.ipynb #grcli001
+def ablate_parser(
+    about: str,   # a line on what the command does
+) -> Any:         # a `jsonargparse` parser
+    "The parser of `vidlankd ablate`."
+    parser = run_parser(
+        prog='vidlankd ablate',
+        usage='vidlankd ablate --config PRESET|FILE --grid GRID [--section.key VALUE …]',
+        description=about
+        + '. The same command goes on after an interruption, and tries failed cells again.')
+    known = ', '.join(grids())
+    def number(name, default, about): parser.add_argument(f'--{name}', type=int, default=default, help=about)
+    def switch(name, about): parser.add_argument(f'--{name}', action='store_true', help=about)
+    parser.add_argument('--grid', type=str, help=f'a grid of the package ({known}) or a YAML file '
+                                                 '{table: {cell: {key: value}}}')
+    number('seeds', 3, 'number of seeds')
+    number('first-seed', 0, 'the first one')
+    parser.add_argument('--out', type=str, help="the grid's folder; default: runs/ablation-GRID")
+    number('processes', 1, 'cells at a time, one thread each')
+    number('cell', None, 'run one cell with one seed, by its number from 0: for job arrays')
+    switch('again', 'make cells anew whose inputs changed under them')
+    switch('table', 'show the table and stop')
+    switch('slurm', 'show the command that submits the grid as a SLURM array, and stop')
+    switch('leash', 'leave when standard input ends: for processes of a grid')
+    return parser

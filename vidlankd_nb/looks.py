@@ -21,7 +21,7 @@ from .files import UserError, nearest, write_aside, write_json
 from .grounding import Grounding, find_clips
 from .heatmaps import heat_maps, show_clips
 from .pairs import PairSet
-from .plan import Places, RunFolder, sources
+from .plan import Places, RunFolder, footage, sources
 from .presets import load_run
 from .readers import aligns, read_student
 from .states import check_sentence
@@ -66,7 +66,7 @@ def open_grounding(
         reader = read_student(places.path(kind, name), teacher, tokenizer, texts, objective)
         readers[reader.name] = reader
     return Grounding(teacher, tokenizer, PairSet.load(places.path('pairs'), split), places.run.pairs,
-                     sources(places)['videos'], readers)
+                     footage(places), readers)
 
 # %% ../nbs/11e_looks.ipynb #c2830cf7
 def draw_looks(

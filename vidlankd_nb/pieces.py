@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .files import UserError, nearest, write_json
-from .plan import STAGES, Piece, Places, RunFolder, pieces_of, stage_key, stages_of
+from .plan import STAGES, Piece, Places, RunFolder, parts_of_stage, stage_key, stages_of
 from .presets import load_run
 
 # %% ../nbs/11ba_pieces.ipynb #pc000008
@@ -104,7 +104,7 @@ def stale_pieces(
     "Pieces of some stages that the settings do not ask for any more."
     found = []
     for name in names:
-        for piece in pieces_of(places, name):
+        for piece in parts_of_stage(places, name):
             entry = entries.get(piece.path, {'key': 'unknown', 'settings': None})
             if entry['key'] == piece.key or not lies_at(places, piece).exists():
                 continue
@@ -146,13 +146,13 @@ def resting_on(
     keys = {}
     for name in named:
         keys[name] = 'again'
-        for piece in pieces_of(places, name):
+        for piece in parts_of_stage(places, name):
             keys[piece.path] = 'again'
     others = RunFolder(places.run, places.path(), keys=keys)
     found = set()
     for name in chain:
-        now = {piece.path: piece.key for piece in pieces_of(places, name)}
-        for piece in pieces_of(others, name):
+        now = {piece.path: piece.key for piece in parts_of_stage(places, name)}
+        for piece in parts_of_stage(others, name):
             if name in named or piece.key != now[piece.path]:
                 found.add(piece.path)
     return found
@@ -169,7 +169,7 @@ def struck_out(
         if name not in STAGES:
             raise UserError(f"--redo {name} names no stage: {nearest(name, [*STAGES])}")
         stale = stale_pieces(places, [name], entries)
-        if any(is_finished(places, p) for p in pieces_of(places, name)) and not stale:
+        if any(is_finished(places, p) for p in parts_of_stage(places, name)) and not stale:
             fresh.add(name)
     out = dict(entries)
     for path in resting_on(places, fresh, chain):
@@ -271,7 +271,7 @@ def make_room(
             throw_away(places, stale)
         else:
             move_aside(places, stale)
-    for piece in pieces_of(places, name):
+    for piece in parts_of_stage(places, name):
         waiting = aside_of(places, piece.path, piece.key)
         if waiting.exists() and not lies_at(places, piece).exists():
             lies_at(places, piece).parent.mkdir(exist_ok=True)
@@ -287,7 +287,7 @@ def await_room(
     seconds: float = 600,   # until the process that writes is given up
 ) -> None:
     "Wait until the first of several processes has made room; raises `UserError` when it does not."
-    wanted = {piece.path: ledger_entry(piece) for piece in pieces_of(places, name)}
+    wanted = {piece.path: ledger_entry(piece) for piece in parts_of_stage(places, name)}
     began = time.monotonic()
     while any(read_ledger(places).get(path) != entry for path, entry in wanted.items()):
         if time.monotonic() - began > seconds:
@@ -311,7 +311,7 @@ def is_done(
     if name == 'report' or not has_todays_key(places, name):
         return False
     entries = read_ledger(places)
-    for piece in pieces_of(places, name):
+    for piece in parts_of_stage(places, name):
         if entries.get(piece.path, {}).get('key') != piece.key or not is_finished(places, piece):
             return False
     return True
@@ -352,7 +352,7 @@ def open_ledger(places: Places) -> dict:   # path of a piece -> its 'key' and 's
 def _there(places: Places, name: str) -> list[Piece]:
     if name in ('world', 'features', 'vocabulary') and name not in stages_of(places.run):
         return []
-    return [piece for piece in pieces_of(places, name) if lies_at(places, piece).exists()]
+    return [piece for piece in parts_of_stage(places, name) if lies_at(places, piece).exists()]
 
 def _renew_record(places: Places, name: str) -> None:
     "The record of a finished stage, under the key that it has today."

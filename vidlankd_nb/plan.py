@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['STAGES', 'OWN_TEACHERS', 'HOW', 'FILE_SETTINGS', 'Stage', 'foreign_teachers', 'stages_of', 'Places', 'RunFolder',
-           'sources', 'settings_that_count', 'what_counts', 'with_contents', 'as_keyed', 'setting_value', 'unusual',
-           'stage_settings', 'stage_key', 'teacher_config', 'teacher_key', 'reads_teacher', 'rests_on_teacher',
-           'check_reading', 'weights_of', 'student_key', 'Piece', 'teachers_asked_for', 'students_of', 'model_key',
-           'pieces_of']
+           'sources', 'footage', 'settings_that_count', 'what_counts', 'with_contents', 'as_keyed', 'setting_value',
+           'unusual', 'stage_settings', 'stage_key', 'teacher_config', 'teacher_key', 'reads_teacher',
+           'rests_on_teacher', 'check_reading', 'weights_of', 'student_key', 'Piece', 'teachers_asked_for',
+           'students_of', 'model_key', 'parts_of_stage']
 
 # %% ../nbs/11b_plan.ipynb #pl000004
 from collections.abc import Iterator
@@ -19,6 +19,7 @@ from transformers import PretrainedConfig
 
 from .config import Distillation, Pairs, Run, Teacher, Training, marked
 from .files import UserError, flat
+from .named_pictures import NamedPictures, open_pictures
 from .objectives import parse_objective, reads_vokens
 from .presets import in_old_names
 from .recipes import contents, digest
@@ -37,10 +38,12 @@ class Stage:
 # %% ../nbs/11b_plan.ipynb #efcaf9a7
 STAGES = {s.name: s for s in (
     Stage('world', (), ('world',)),
-    Stage('features', ('world',), ('data.videos', 'data.captions', 'features'), seeded=False),
+    Stage('pictures', (), ('data.pictures', 'data.template'), seeded=False),
+    Stage('features', ('world', 'pictures'), ('data.videos', 'data.captions', 'features'),
+          more=('data.pictures',), seeded=False),
     Stage('pairs', ('features',), ('data.captions', 'data.features_2d', 'data.features_3d', 'pairs'),
           unread=('pairs.max_tokens',), seeded=False),
-    Stage('corpus', ('world',), ('data.text', 'data.captions', 'corpus'),
+    Stage('corpus', ('world', 'pictures'), ('data.text', 'data.captions', 'corpus'),
           unread=('corpus.mask_share',), seeded=False),
     Stage('views', ('corpus',), ('students.teacher',), seeded=False),
     Stage('teacher', ('pairs', 'corpus'), ('teacher',), more=('pairs.max_tokens', 'corpus.mask_share')),
@@ -64,8 +67,10 @@ def foreign_teachers(run: Run) -> list[str]:
 def stages_of(run: Run) -> list[str]:
     "The stages of a run, in order, without those that have nothing to do."
     skip = set()
-    if run.data.videos or run.data.captions:
+    if run.data.videos or run.data.captions or run.data.pictures:
         skip.add('world')
+    if run.data.captions or not run.data.pictures:
+        skip.add('pictures')   # somebody has said already what is seen
     if run.data.features_2d:
         skip.add('features')   # they are there
     models = (run.students | run.controls).values()
@@ -115,19 +120,28 @@ class RunFolder:
             print(text, flush=True)
 
 # %% ../nbs/11b_plan.ipynb #ed038f6b
-def sources(places: Places) -> dict:   # 'videos' (None where features are ready-made), 'captions', 'text'
+def sources(places: Places) -> dict:   # 'videos' (None where features are ready-made, or made of pictures), 'captions', 'text'
     "Where videos, captions and text of a run are; raises `UserError` when only some of them are named."
     d = places.run.data
     world = places.path('world')
-    if not (d.videos or d.captions):
+    if not (d.videos or d.captions or d.pictures):
         return {'videos': world/'videos', 'captions': world/'caption.json',
                 'text': [world/'text'/'corpus.txt']}
+    if d.videos and d.pictures:
+        raise UserError("data.videos and data.pictures are both set: a run is made of the one or the other.")
+    captions = d.captions or (places.path('pictures', 'caption.json') if d.pictures else None)
     has_readers = bool(places.run.students or places.run.controls)
-    if not d.captions or (has_readers and not d.text):
+    if not captions or (has_readers and not d.text):
         raise UserError("Data of your own needs captions and, for students, text too: "
                         "set data.captions to captions in any layout and data.text to text files.")
     videos = Path(d.videos) if d.videos else None
-    return {'videos': videos, 'captions': Path(d.captions), 'text': [Path(t) for t in d.text or ()]}
+    return {'videos': videos, 'captions': Path(captions), 'text': [Path(t) for t in d.text or ()]}
+
+def footage(places: Places) -> Path | NamedPictures | None:   # None where features are ready-made
+    "What the clips of a run are cut from: a folder of videos, or named pictures."
+    if places.run.data.pictures:
+        return open_pictures(places.run.data.pictures, places.run.features)
+    return sources(places)['videos']
 
 # %% ../nbs/11b_plan.ipynb #37794aad
 HOW = tuple(sorted(marked(Training, 'speed') | marked(Pairs, 'speed')))
@@ -185,7 +199,9 @@ def setting_value(run: Run, key: str) -> Any:
         files = [value] if isinstance(value, str) else value
         return [(str(f), contents(f)) for f in files]
     if is_dataclass(value):
-        return what_counts(value)
+        found = what_counts(value)
+        unread = marked(type(value), 'pictures') if not run.data.pictures else ()
+        return {name: x for name, x in found.items() if name not in unread}
     if isinstance(value, dict):
         return {k: as_keyed(d) for k, d in value.items()}
     return value
@@ -354,7 +370,7 @@ def _evaluations(places: Places) -> Iterator[Piece]:
         yield Piece(f'evaluation/{kind}-{name}.json', 'evaluate', key, {'evaluation': evaluation})
 
 # %% ../nbs/11b_plan.ipynb #plpc0004
-def pieces_of(
+def parts_of_stage(
     places: Places,
     name: str,           # of a stage
 ) -> list[Piece]:        # none of the report, which is drawn anew each time

@@ -261,8 +261,8 @@ def build_view(
     said = json.loads((corpus/'source.json').read_text(encoding='utf-8'))
     cfg = Corpus(**{f.name: said[f.name] for f in fields(Corpus) if f.name in said})
     parts = []
-    sources = text_files(files, cfg.errors)
-    for file, start, stop, _, name, *_ in corpus_parts(sources, corpus, cfg, said['part_bytes']):
+    stretches = corpus_parts(text_files(files, cfg.errors), corpus, cfg, said['part_bytes'])
+    for file, start, stop, _, name, *_ in stretches:
         parts.append((file, start, stop, corpus, out, name, teacher, cfg, room))
     if [part[5] for part in parts] != recipe['parts']:
         raise UserError(f"The text of the corpus in {corpus} is in other files: name those it was made from.")
