@@ -354,7 +354,7 @@ def test_what_reaches_a_page_is_escaped():
     from vidlankd_nb.evaluation.typeset import as_html, as_latex, as_markdown
 
     odd = 'a|b<img src=x>\nc'
-    for page in (as_markdown(['model'], [[odd]], [odd]), as_html(['model'], [[odd]], [odd])):
+    for page in (as_markdown(['model'], [[odd]], [odd]), as_html([['model'], [[odd]], [odd]])):
         assert '<img' not in page and '&lt;img' in page
     log = [{'step': 1, 'terms': {odd: 1.0}}]
     assert '<img' not in model_card(odd, odd, 'code', odd, {}, log)

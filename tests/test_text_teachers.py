@@ -13,7 +13,7 @@ import transformers as hf
 from support.text_teachers import models_of, save_teacher
 from support.trainings import CLI, SMALL, call, copy_of, here, refused
 
-from vidlankd_nb.alignment import align, pieces_of
+from vidlankd_nb.alignment import align, read_pieces
 from vidlankd_nb.bench.alignment import PAIRS, ten_tokenizers
 from vidlankd_nb.config import Corpus, Distillation, Encoder, samples
 from vidlankd_nb.corpus import Examples, build_corpus, read_lines
@@ -54,7 +54,7 @@ def test_words_have_the_same_letters_on_both_sides(pair, tokenizers):
     "And they are as small as they can be: no letter inside of one is a cut of both."
     one, other = (tokenizers[name] for name in pair)
     lines = LINES + HARD
-    met = align('\n'.join(lines), pieces_of(one, lines), pieces_of(other, lines))
+    met = align('\n'.join(lines), read_pieces(one, lines), read_pieces(other, lines))
     at = [0, 0]
     words = 0
     for line in lines:
@@ -82,8 +82,8 @@ def test_a_letter_without_a_partner_is_counted(tokenizers):
     line = 'the 東 red'
     met = align(
         line,
-        pieces_of(tokenizers['wordpiece-cased'], [line]),
-        pieces_of(tokenizers['byte-level'], [line]),
+        read_pieces(tokenizers['wordpiece-cased'], [line]),
+        read_pieces(tokenizers['byte-level'], [line]),
     )
     assert met.words == 2 and met.unaligned == 1
     assert -1 in met.mine and (met.theirs == -1).sum() >= 3  # the bytes of one letter
@@ -231,7 +231,14 @@ def text_limit_of(folder):
     return text_limit(folder, None)
 
 
-TEACHER = ('views', 'student')
+def test_a_corpus_on_files_keeps_the_view_of_a_teacher(tmp_path):
+    (tmp_path / 'text.txt').write_text('\n'.join(LINES), encoding='utf-8')
+    save_teacher(tmp_path / 'clip', 'clip', LINES)
+    words = [*CLI, 'corpus', tmp_path / 'text.txt', '--out', tmp_path / 'corpus', '--vocab_size', 300]
+    said = call(*words, '--block', 16, '--processes', 1, '--teacher', tmp_path / 'clip').stdout
+    assert f'view of {tmp_path / "clip"}: ' in said
+    examples = Examples(tmp_path / 'corpus')
+    assert len(View(tmp_path / 'corpus' / 'views', tmp_path / 'clip', examples)) == len(examples)
 
 
 def words_of(folder, objective='l2+sentence'):

@@ -41,7 +41,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'vidlankd_nb.alignment.draw_alignment': ( 'alignment.html#draw_alignment',
                                                                                  'vidlankd_nb/alignment.py'),
                                        'vidlankd_nb.alignment.letter_ranges': ('alignment.html#letter_ranges', 'vidlankd_nb/alignment.py'),
-                                       'vidlankd_nb.alignment.pieces_of': ('alignment.html#pieces_of', 'vidlankd_nb/alignment.py')},
+                                       'vidlankd_nb.alignment.read_pieces': ('alignment.html#read_pieces', 'vidlankd_nb/alignment.py')},
             'vidlankd_nb.arguments': { 'vidlankd_nb.arguments.FileUse': ('arguments.html#fileuse', 'vidlankd_nb/arguments.py'),
                                        'vidlankd_nb.arguments.FileUse.all_options': ( 'arguments.html#fileuse.all_options',
                                                                                       'vidlankd_nb/arguments.py'),

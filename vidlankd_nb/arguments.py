@@ -220,7 +220,7 @@ def command_parser(
     if use is not None:
         own |= _shown(use)
         for name, option in use.all_options().items():
-            if f'--{name}' not in of_run and name not in ('out', 'redo'):
+            if f'--{name}' not in of_run and name not in ('out', 'redo'):   # a run has them, too
                 _add_option(parser, name, *option)
     _order_help(parser, use is not None)
     return parser
@@ -310,8 +310,6 @@ def file_words(
         raise UserError(explain(str(e), parser)) from None
     known = use.all_options()
     given = {name: space.get(name, default) for name, (_, default, _) in known.items()}
-    if 'redo' in given:
-        given['redo'] = 'redo' in space   # on files it takes no names
     for name in use.needs:
         if given[name] is None:
             raise UserError(f"'{parser.prog} {use.plain}' needs --{name}: {known[name][2]}.")

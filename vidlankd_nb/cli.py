@@ -120,8 +120,8 @@ def corpus_command(
     noted = [f'{counts[kind]:,} {about}' for kind, about in LEFT_OUT.items() if counts.get(kind)]
     if noted:
         print(f"{'; '.join(noted)}: {Path(given.out)/'left_out.jsonl'} names the first of each part")
-    if given.teacher is not None:
-        print_view(given.out, words, given.teacher, given.processes or cores())
+    if given.view_of is not None:
+        print_view(given.out, words, given.view_of, given.processes or cores())
 
 # %% ../nbs/13_cli.ipynb #vok13001
 def vocabulary_command(
@@ -191,7 +191,7 @@ def evaluate_command(
     tasks = given.tasks.replace(',', ' ').split()
     grid = Grid(models, tasks, given.out, given.benchmarks, given.seeds, given.first_seed, given.limit,
                 given.dev_limit, given.held_out, given.strict, given.keep_models, given.device, cfg,
-                given.held_out_seed, given.redo, given.predict)
+                given.held_out_seed, given.redo is not False, given.predict)
     folder = Path(given.out)
     table = None
     try:
@@ -243,8 +243,9 @@ FILES = {
         'TEXT…', 'plain-text files, UTF-8', corpus_command,
         {'out': OUT, 'strict': STRICT,
          'processes': (int, None, 'tokenizing processes; default: one a processor'),
-         'teacher': (str, None, "any text encoder's folder or hub name: what it reads is kept, too")},
-        section=Corpus(block=128, packed=True, vocab_size=30522), in_run=_in_run(Corpus(), 'corpus'))}
+         'view_of': (str, None, "any text encoder's folder or hub name: what it reads is kept, too")},
+        section=Corpus(block=128, packed=True, vocab_size=30522), in_run=_in_run(Corpus(), 'corpus'),
+        beside={'--teacher': '--view_of'})}
 
 # %% ../nbs/13_cli.ipynb #clifile2
 FILES['vocabulary'] = FileUse(

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from .alignment import align, pieces_of
+from .alignment import align, read_pieces
 from .config import Corpus
 from vidlankd_nb.corpus import (
     Examples,
@@ -57,7 +57,7 @@ def read_twice(
     lines: list[str],
 ) -> Readings:
     "Lines as both tokenizers read them."
-    mine, theirs = pieces_of(student, lines), pieces_of(teacher, lines)
+    mine, theirs = read_pieces(student, lines), read_pieces(teacher, lines)
     met = align('\n'.join(lines), mine, theirs)
     letters = np.flatnonzero(met.word_of >= 0)
     words = met.word_of[letters]

@@ -14,7 +14,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from ..alignment import Alignment, Pieces, align, pieces_of
+from ..alignment import Alignment, Pieces, align, read_pieces
 from ..corpus import read_lines
 from ..files import UserError, make_folder, write_json
 
@@ -146,7 +146,7 @@ def check_pair(
         batch = lines[start:start + 1000]
         text = '\n'.join(batch)
         begun = time.perf_counter()
-        mine, theirs = pieces_of(one, batch), pieces_of(other, batch)
+        mine, theirs = read_pieces(one, batch), read_pieces(other, batch)
         met = align(text, mine, theirs)
         seconds += time.perf_counter() - begun
         found['words'] += met.words

@@ -9,7 +9,6 @@ __all__ = ['ROWS_EACH', 'BYTES_EACH', 'STEPS', 'SCRIPT', 'invent_videos', 'inven
 # %% ../../nbs/bench/rehearsal.ipynb #br000003
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -203,6 +202,7 @@ def bench_rehearsal(
         raise UserError(f"{out} has too little room: about {needed/1e9:.1f} GB are needed.")
     sizes = {n: rehearse(out/f'rehearsal-{n}', n) for n in (videos//10, videos)}
     memory_gib = os.sysconf('SC_PAGE_SIZE')*os.sysconf('SC_PHYS_PAGES')/2**30
+    import resource   # Windows has none, and no such limit
     handles = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     result = dict(command='vidlankd bench rehearsal', sizes=sizes, memory_gib=round(memory_gib, 1),
                   handles=handles, estimate=estimate(sizes, memory_gib, handles),
