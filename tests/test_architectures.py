@@ -52,7 +52,8 @@ def write_text(file, lines=120):
         ''.join(
             f"{pick(['my father', 'the child', 'a neighbour'])} {pick(['bought', 'dropped', 'painted'])} the {pick(['ball', 'box', 'kettle', 'lamp'])} {pick(['last friday', 'in the rain', 'at noon'])} {i}\n"
             for i in range(lines)
-        )
+        ),
+        encoding='utf-8',
     )
     return file
 
@@ -440,7 +441,9 @@ except UserError as e: print(e)
 import vidlankd_nb
 vidlankd_nb.VideoTeacher
 print(type(AutoModel.from_pretrained(sys.argv[1])).__name__, type(load_text(sys.argv[1])).__name__)"""
-    out = subprocess.run([sys.executable, '-c', code, tmp_path / 'teacher'], capture_output=True, text=True)
+    out = subprocess.run(
+        [sys.executable, '-c', code, tmp_path / 'teacher'], capture_output=True, encoding='utf-8'
+    )
     assert out.returncode == 0, out.stderr[-2000:]
     assert out.stdout.splitlines() == [
         f"'{tmp_path / 'teacher'}' holds a 'vidlankd-teacher', which can be read once the module that makes it is known: import vidlankd_nb.teacher first.",

@@ -104,8 +104,8 @@ def test_a_save_before_any_load_counts_whole_ones_only(tmp_path):
 @pytest.mark.parametrize('manifest', ['[]', 'null', '{}', '7', '[' * 100_000, '{"state.json": 0}'])
 def test_a_manifest_that_names_nothing_is_damage(tmp_path, manifest):
     checkpoints = two(tmp_path, 1, 2)
-    (checkpoints.path(2) / 'manifest.json').write_text(manifest)
-    (checkpoints.path(1) / 'state.json').write_text(manifest)
+    (checkpoints.path(2) / 'manifest.json').write_text(manifest, encoding='utf-8')
+    (checkpoints.path(1) / 'state.json').write_text(manifest, encoding='utf-8')
     assert checkpoints.score(1) is None
     assert checkpoints.newest(lambda _: None) is None
 
@@ -128,7 +128,7 @@ def test_weights_get_their_name_when_all_is_on_the_disk(tmp_path, monkeypatch):
     def save(aside):
         aside.mkdir()
         for name in ('model.safetensors', 'tokenizer.json', 'config.json'):
-            (aside / name).write_text(name)
+            (aside / name).write_text(name, encoding='utf-8')
 
     monkeypatch.setattr(experiments, 'flush', flush)
     monkeypatch.setattr(experiments.os, 'replace', replace)
@@ -170,7 +170,7 @@ def test_a_disk_that_is_full_when_a_model_is_saved_is_a_sentence(prepared, tmp_p
 def test_a_planted_link_is_not_followed_and_leftovers_are_cleared(tmp_path):
     "A writer is killed before the rename; the next one takes its file away, and those of living ones stay."
     other = tmp_path / 'other'
-    other.write_text('mine')
+    other.write_text('mine', encoding='utf-8')
     (tmp_path / f'.a.json.{os.getpid()}').symlink_to(other)
     code = f"import os\nfrom vidlankd_nb import files\ndef die(path): os.kill(os.getpid(), 9)\nfiles.flush = die\nfiles.write_aside({str(tmp_path / 'a.json')!r}, 'torn')"
     call(sys.executable, '-c', code, code=-signal.SIGKILL)
@@ -179,12 +179,28 @@ def test_a_planted_link_is_not_followed_and_leftovers_are_cleared(tmp_path):
         assert not left.exists()
         write_aside(tmp_path / 'a.json', 'first')
         assert alive.exists()
-        alive.write_text('second')
-    assert (tmp_path / 'a.json').read_text() == 'second' and other.read_text() == 'mine'
+        alive.write_text('second', encoding='utf-8')
+    assert (tmp_path / 'a.json').read_text(encoding='utf-8') == 'second' and other.read_text(
+        encoding='utf-8'
+    ) == 'mine'
     assert list(tmp_path.glob('.a.json.*.part')) == []
     with pytest.raises(ZeroDivisionError), whole_file(tmp_path / 'a.json'):
         raise ZeroDivisionError
-    assert (tmp_path / 'a.json').read_text() == 'second' and list(tmp_path.glob('.a.json.*.part')) == []
+    assert (tmp_path / 'a.json').read_text(encoding='utf-8') == 'second' and list(
+        tmp_path.glob('.a.json.*.part')
+    ) == []
+
+
+def test_what_a_killed_process_left_of_a_tokenizer_is_cleared(prepared, tmp_path):
+    from vidlankd_nb.files import new_beside
+    from vidlankd_nb.tokenizer import load_tokenizer, save_tokenizer
+
+    alive = new_beside(tmp_path / 'tokenizer', is_folder=True)
+    dead = alive.with_name(alive.name.replace(f'-{os.getpid()}-', '-999999999-'))
+    dead.mkdir()
+    (dead / 'tokenizer.json').write_text('torn', encoding='utf-8')
+    save_tokenizer(load_tokenizer(prepared / 'corpus' / 'tokenizer'), tmp_path / 'tokenizer')
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([alive.name, 'tokenizer'])
 
 
 # --- a warning to every process
@@ -203,14 +219,16 @@ EIGHT = [
     '{l2: {objective: l2, weight: 5}}',
 ]
 WARNED = """
-import multiprocessing, os, signal, sys, time
+import multiprocessing, os, signal, subprocess, sys, time
 from vidlankd_nb import training
 def main(method, name, words):
     multiprocessing.set_start_method(method, force=True)
     step = training.optimizer_step
     def warned(*a):
         if a[-1] == 3:
-            os.killpg(0, getattr(signal, name))
+            # from another process, as a scheduler does: a worker leaves in peace when its own parent asks
+            send = f'import os; os.killpg({os.getpgid(0)}, {int(getattr(signal, name))})'
+            subprocess.run([sys.executable, '-S', '-c', send])
             time.sleep(.5)
         return step(*a)
     training.optimizer_step = warned
@@ -227,10 +245,16 @@ if __name__ == '__main__':
 def test_a_warning_to_the_whole_group_saves(method, name, prepared, tmp_path):
     "Workers that prepare batches are warned too, and hold out until the checkpoint is written."
     run = copy_of(prepared, tmp_path / 'run', EIGHT)
-    (tmp_path / 'warned.py').write_text(WARNED)
+    (tmp_path / 'warned.py').write_text(WARNED, encoding='utf-8')
     words = [sys.executable, tmp_path / 'warned.py', method, name, 'student', *EIGHT, '--out', run]
     out = subprocess.run(
-        list(map(str, words)), capture_output=True, text=True, env=ENV, timeout=200, start_new_session=True
+        list(map(str, words)),
+        capture_output=True,
+        text=True,
+        env=ENV,
+        timeout=200,
+        start_new_session=True,
+        encoding='utf-8',
     )
     said = out.stdout + out.stderr
     assert out.returncode == 75 and 'killed' not in said and 'Traceback' not in said, said[-3000:]
@@ -253,7 +277,7 @@ def test_one_rule_for_names(name, tmp_path):
         with pytest.raises(UserError, match=f'A {kind[:-1]} cannot be called'):
             Run(**{kind: {name: Distillation()}})
         file = tmp_path / 'run.yaml'
-        file.write_text(json.dumps({kind: {name: {'objective': 'none'}}}))
+        file.write_text(json.dumps({kind: {name: {'objective': 'none'}}}), encoding='utf-8')
         with pytest.raises(UserError, match=f'A {kind[:-1]} cannot be called'):
             load_run('quick', file)
     with pytest.raises(UserError, match='A cell cannot be called'):
@@ -284,7 +308,7 @@ def test_yaml_that_explodes_is_refused_wherever_it_is_read(tmp_path):
         ('students: &s {a: *s}', 'holds itself'),
     ):
         file = tmp_path / 'f.yaml'
-        file.write_text(text)
+        file.write_text(text, encoding='utf-8')
         for read in (load_run, read_grid, read_published):
             with pytest.raises(UserError, match=said):
                 read(file)
@@ -304,10 +328,10 @@ def test_json_that_is_nested_deeply_is_named(deep, tmp_path):
         ('b.json', '{"v": {"start": ' + deep),
         ('c.jsonl', f'{deep}\n{deep}'),
     ):
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_text(text, encoding='utf-8')
         with pytest.raises(UserError, match=name):
             list(open_captions(tmp_path / name))
-    (tmp_path / 'text.jsonl').write_text('{"text": "a ball"}\n' + deep)
+    (tmp_path / 'text.jsonl').write_text('{"text": "a ball"}\n' + deep, encoding='utf-8')
     with pytest.raises(UserError, match='text.jsonl at byte'):
         build_corpus([tmp_path / 'text.jsonl'], tmp_path / 'corpus', Corpus())
 
@@ -327,10 +351,10 @@ def test_the_id_of_a_video_does_not_leave_its_folder(tmp_path):
 
 def test_what_reaches_a_page_is_escaped():
     from vidlankd_nb.cards import model_card
-    from vidlankd_nb.evaluation.results import as_html, as_latex, as_markdown
+    from vidlankd_nb.evaluation.typeset import as_html, as_latex, as_markdown
 
     odd = 'a|b<img src=x>\nc'
-    for page in (as_markdown(['model'], [[odd]], [odd]), as_html(['model'], [[odd]], [odd])):
+    for page in (as_markdown(['model'], [[odd]], [odd]), as_html([['model'], [[odd]], [odd]])):
         assert '<img' not in page and '&lt;img' in page
     log = [{'step': 1, 'terms': {odd: 1.0}}]
     assert '<img' not in model_card(odd, odd, 'code', odd, {}, log)
@@ -459,7 +483,7 @@ def packed(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp('packed')
     lines = [f'{a} {b} stood near the door\n' for a in 'abcdefghijkl' for b in 'mnopqrstuvw']
-    (folder / 'text.txt').write_text(''.join(lines))
+    (folder / 'text.txt').write_text(''.join(lines), encoding='utf-8')
     tok = train_tokenizer([folder / 'text.txt'], 300)
     build_corpus(
         [folder / 'text.txt'], folder / 'corpus', Corpus(block=12, packed=True, valid_share=0.3), tok

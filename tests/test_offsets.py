@@ -122,7 +122,9 @@ def test_a_tokenizer_without_any_file_of_words_is_read(tmp_path):
 def test_a_sentencepiece_file_is_read(tmp_path):
     import sentencepiece
 
-    (tmp_path / 'text.txt').write_text('\n'.join(' '.join(WORDS[i % 6 :]) for i in range(60)))
+    (tmp_path / 'text.txt').write_text(
+        '\n'.join(' '.join(WORDS[i % 6 :]) for i in range(60)), encoding='utf-8'
+    )
     sentencepiece.SentencePieceTrainer.train(
         input=str(tmp_path / 'text.txt'),
         model_prefix=str(tmp_path / 'spm'),
@@ -140,7 +142,7 @@ def test_a_sentencepiece_file_is_read(tmp_path):
         user_defined_symbols='[MASK]',
     )
     about = {'do_lower_case': False, 'vocab_type': 'spm', 'tokenizer_class': 'DebertaV2Tokenizer'}
-    (tmp_path / 'tokenizer_config.json').write_text(json.dumps(about))
+    (tmp_path / 'tokenizer_config.json').write_text(json.dumps(about), encoding='utf-8')
     (tmp_path / 'spm.vocab').unlink()
     tok = load_tokenizer(tmp_path)
     assert tok.decode(tok('Bob lives in Paris').input_ids, skip_special_tokens=True) == 'Bob lives in Paris'
@@ -161,8 +163,10 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
 
 def test_code_of_others_is_not_run(tmp_path):
     says = {'AutoConfig': 'mine.MyConfig', 'AutoModelForMaskedLM': 'mine.MyModel'}
-    (tmp_path / 'config.json').write_text(json.dumps({'model_type': 'mine', 'auto_map': says}))
-    (tmp_path / 'mine.py').write_text("raise SystemExit('was run')")
+    (tmp_path / 'config.json').write_text(
+        json.dumps({'model_type': 'mine', 'auto_map': says}), encoding='utf-8'
+    )
+    (tmp_path / 'mine.py').write_text("raise SystemExit('was run')", encoding='utf-8')
     with pytest.raises(
         UserError, match='Python code of its own, which is not run here .trust_remote_code stays off'
     ):

@@ -99,7 +99,7 @@ def student_card(
     out: Path,      # holds its log
 ) -> str:
     "The model card of a student of a run."
-    corpus = json.loads(places.path('corpus', 'corpus.json').read_text())
+    corpus = json.loads(places.path('corpus', 'corpus.json').read_text(encoding='utf-8'))
     how = 'trained on text alone'
     if cfg.objective != 'none':
         weight = 'at its measured default weight' if cfg.weight is None else f'weight {cfg.weight:g}'
@@ -118,7 +118,7 @@ def teacher_card(
     out: Path,      # holds its log
 ) -> str:
     "The model card of a teacher of a run."
-    report = json.loads(places.path('pairs', 'report.json').read_text())
+    report = json.loads(places.path('pairs', 'report.json').read_text(encoding='utf-8'))
     counts = [f"{n:,} {what.replace('_', ' ')}" for what, n in report.items() if isinstance(n, int)]
     story = 'A text encoder that learned from captions and saw no video.'
     if kind == 'video':

@@ -118,9 +118,9 @@ def _write(
     folder.mkdir()
     save_file(weights, folder/'weights.safetensors')
     save_file(optimizer_state, folder/'moments.safetensors')
-    (folder/'state.json').write_text(json.dumps(state))
+    (folder/'state.json').write_text(json.dumps(state), encoding='utf-8')
     sums = {file.name: _sha256(file) for file in sorted(folder.iterdir())}
-    (folder/'manifest.json').write_text(json.dumps(sums))
+    (folder/'manifest.json').write_text(json.dumps(sums), encoding='utf-8')
     for file in folder.iterdir():
         _fsync(file)
 
@@ -128,7 +128,7 @@ _FILES = {'weights.safetensors', 'moments.safetensors', 'state.json'}   # of a c
 
 def _torn(folder: Path) -> list[str]:
     "Names of the files that do not match their checksums; a manifest that does not name every file is torn itself."
-    manifest = json.loads((folder/'manifest.json').read_text())
+    manifest = json.loads((folder/'manifest.json').read_text(encoding='utf-8'))
     if not isinstance(manifest, dict) or manifest.keys() != _FILES:
         return ['manifest.json']
     return [name for name, checksum in manifest.items() if _sha256(folder/name) != checksum]
@@ -142,7 +142,7 @@ def _faults(folder: Path) -> list[str]:
 
 def _read(folder: Path) -> tuple[dict, dict, dict]:
     "Weights, optimizer state and the rest."
-    state = json.loads((folder/'state.json').read_text())
+    state = json.loads((folder/'state.json').read_text(encoding='utf-8'))
     return load_file(folder/'weights.safetensors'), load_file(folder/'moments.safetensors'), state
 
 # %% ../nbs/07a_checkpoints.ipynb #71265c0d
@@ -171,7 +171,7 @@ class Checkpoints:
     def score(self, step: int) -> float | None:
         "The held-out loss of a checkpoint, if one was measured and its file is whole."
         try:
-            state = json.loads((self.path(step)/'state.json').read_text())
+            state = json.loads((self.path(step)/'state.json').read_text(encoding='utf-8'))
         except (OSError, ValueError, RecursionError):
             return None
         return state.get('score') if isinstance(state, dict) else None

@@ -5,22 +5,25 @@
 # %% auto #0
 __all__ = ['UserError', 'make_folder', 'nearest', 'flat', 'unknown_key', 'unknown_option', 'plain_words', 'Progress', 'flush',
            'new_beside', 'put_in_place', 'whole_file', 'write_aside', 'write_json', 'composed', 'printable',
-           'check_name', 'check_names', 'as_file_name', 'files_under']
+           'check_name', 'check_names', 'as_file_name', 'files_under', 'NamedFiles', 'import_class']
 
 # %% ../nbs/00_files.ipynb #fl000004
 import difflib
 import errno
 import glob
+import importlib
+import importlib.util
 import json
 import os
 import platform
 import re
 import secrets
+import shutil
 import sys
 import time
 import unicodedata
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -135,7 +138,7 @@ def plain_words(
         return unknown_key(path, {o[2:] for o in options} - _NO_SETTINGS)
     if m := re.search(r"Parser key \"([\w.]+)\":\s+Unable to load config '([^']*)'", message):
         return f"{m[1]} is {m[2]}; a mapping is expected, or a file that holds one."
-    said = _about_value(message, where, named) if where else ''
+    said = _about_value(message, where, named) if where else _about_word(message)
     return said or ' '.join(message.replace("<class '", "'").replace("'>", "'").split())
 
 def _about_value(message: str, where: str, named: dict[str, list[str]]) -> str:
@@ -156,6 +159,18 @@ def _about_value(message: str, where: str, named: dict[str, list[str]]) -> str:
     wanted = ' or '.join(str(_EXPECTED.get(k, k)) for k in kinds)
     return f"{where} is {value}; {wanted} is expected."
 
+def _about_word(message: str) -> str:
+    "A sentence about what `argparse` itself finds wrong with an option; '' where the message is about something else."
+    if m := re.search(r"argument (\S+?)(?:/\S+)*: expected (?:one|at least one) argument", message):
+        return f"{m[1]} needs a value."
+    if m := re.search(r"argument (\S+): invalid (\w+) value: '(.*)'", message):
+        return f"{m[1]} is {m[3]}; {_EXPECTED.get(m[2], m[2])} is expected."
+    if m := re.search(r"argument (\S+): invalid choice: '(.*)' \(choose from (.+)\)", message):
+        words = [word.strip(" '") for word in m[3].split(',')]
+        return f"Unknown {m[1]} '{m[2]}': {nearest(m[2], words)}"
+    return ''
+
+
 # %% ../nbs/00_files.ipynb #451dcf83
 class Progress:
     "A bar in a terminal, a line every ten seconds elsewhere; both with rate and time left."
@@ -175,7 +190,7 @@ class Progress:
         self.bar = None
         self.began = time.monotonic()
         self.said = self.began
-        if show and sys.stderr.isatty():
+        if show and sys.stderr is not None and sys.stderr.isatty():
             from tqdm.auto import tqdm
             self.bar = tqdm(total=total, initial=start, desc=what, unit=unit, leave=False)
 
@@ -234,14 +249,20 @@ def _is_left(aside: Path) -> bool:
 
 def new_beside(
     path: str | Path,   # the file to write
+    is_folder: bool = False,   # is it a folder?
 ) -> Path:              # where to write it
-    "A new, empty file beside `path`; what processes that died left there is taken away."
+    "A new, empty file or folder beside `path`; what processes that died left there is taken away."
     path = Path(path)
     for left in path.parent.glob(f'.{glob.escape(path.name)}.*.part'):
-        if _is_left(left):
+        if _is_left(left) and left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
+        elif _is_left(left):
             left.unlink(missing_ok=True)
     aside = path.with_name(f'.{path.name}.{_HERE}-{os.getpid()}-{secrets.token_hex(8)}.part')
-    open(aside, 'x').close()   # new: an error where something has that name, be it a link
+    if is_folder:
+        aside.mkdir()
+    else:   # new, as a folder is: an error where something has that name, be it a link
+        open(aside, 'x', encoding='utf-8').close()
     return aside
 
 def put_in_place(
@@ -331,15 +352,13 @@ def as_file_name(
     return re.sub(r'^\.', '-', letters)[:100]
 
 # %% ../nbs/00_files.ipynb #fl000023
-def files_under(
-    folder: str | Path,
-    leave: Iterable = (),   # folders that are left out
-) -> list[Path]:            # sorted
-    "All files of a folder and of the folders in it, linked ones too; a folder that cannot be read stands for its files."
+def _walked(folder: str | Path, leave: Iterable = ()) -> tuple[list[Path], list[Path]]:
+    "(files, folders) under a folder; linked folders are followed once, and one that cannot be read stands for its files."
     read = {Path(p).resolve() for p in leave}
     waiting = [Path(folder)]
     linked = []
     found = []
+    folders = []
     while waiting or linked:
         at = waiting.pop() if waiting else linked.pop(0)
         if at.resolve() in read:
@@ -350,6 +369,7 @@ def files_under(
         except OSError:
             found.append(at)
             continue
+        folders.append(at)
         for p in inside:
             if not os.path.isdir(p):
                 found.append(p)
@@ -357,4 +377,67 @@ def files_under(
                 linked.append(p)
             else:
                 waiting.append(p)
-    return sorted(found)
+    return sorted(found), folders
+
+def files_under(
+    folder: str | Path,
+    leave: Iterable = (),   # folders that are left out
+) -> list[Path]:            # sorted
+    "All files of a folder and of the folders in it, linked ones too; a folder that cannot be read stands for its files."
+    return _walked(folder, leave)[0]
+
+# %% ../nbs/00_files.ipynb #fl000027
+class NamedFiles:
+    "The files under a folder by a name that each is given; listed again when a folder in it has changed."
+    settled = 2e9   # ns after which a folder's time of change can be trusted
+
+    def __init__(self,
+        folder: str | Path,
+        name: Callable[[Path], str],   # of a file: what it is looked up by
+    ):
+        self.folder = Path(folder)
+        self.name = name
+        self.by_name = {}
+        self.seen = {}        # folder -> when its entries changed last, ns
+        self.listed = 0.      # when they were listed, ns
+
+    def __getitem__(self, name: str) -> list[Path]:   # sorted; empty where there is none
+        if not self.is_fresh():
+            self.list_files()
+        return self.by_name.get(name, [])
+
+    def is_fresh(self) -> bool:
+        "Do the folders hold what they held when they were listed?"
+        if not self.seen or max(self.seen.values()) > self.listed - self.settled:
+            return False
+        return all(_changed_at(folder) == when for folder, when in self.seen.items())
+
+    def list_files(self) -> None:
+        "Go through all folders."
+        self.listed = time.time_ns()
+        files, folders = _walked(self.folder)
+        self.seen = {folder: _changed_at(folder) for folder in folders}
+        self.by_name = {}
+        for file in files:
+            self.by_name.setdefault(self.name(file), []).append(file)
+
+def _changed_at(folder: Path) -> int:
+    "When the entries of a folder changed last, ns; 0 where it is gone."
+    try:
+        return os.stat(folder).st_mtime_ns
+    except OSError:
+        return 0
+
+# %% ../nbs/00_files.ipynb #flimp001
+def import_class(
+    path: str,      # 'package.module.Class', or 'path/to/file.py:Class'
+) -> type:
+    "A class from a package or a file; whatever goes wrong there is raised as it is."
+    module, _, name = path.rpartition(':') if ':' in path else path.rpartition('.')
+    if not module.endswith('.py'):
+        return getattr(importlib.import_module(module), name)
+    spec = importlib.util.spec_from_file_location(Path(module).stem, module)
+    if spec is None or spec.loader is None: raise ImportError(f'{module} is no file of Python')
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return getattr(found, name)

@@ -40,9 +40,9 @@ def make_pairs(
     if isinstance(features, Aligned):
         features_3d = features.clips
         features = features.frames
-    store = open_features(features, rates[0])
+    store = open_features(features, rates[0], cfg.open_shards)
     if features_3d is not None:
-        store = Aligned(store, open_features(features_3d, rates[1]))
+        store = Aligned(store, open_features(features_3d, rates[1], cfg.open_shards))
     make_folder(out)
     source = open_captions(captions)
     log, tables, least = _joined(source, store, cfg, out, strict, limit=int(cfg.valid_share*2**63))
@@ -183,11 +183,12 @@ class _Cutter:
         if span.end - span.start < least - 1e-6:
             self.log.skip(video, None, f'shorter than {least} s {at}', 'shorter than min_seconds')
             return False
-        values, _ = rows.window(span.start, span.end)
-        if not len(values):
+        first, end = rows.between(span.start, span.end)
+        if first == end:
             self.log.skip(video, None, f'no feature row {at}', 'no feature row')
             return False
-        if not is_finite(values):
+        known = rows.finite or not self.cfg.check_finite
+        if not known and not is_finite(rows.window(span.start, span.end)[0]):
             self.log.skip(video, None, f'features that are not finite {at}', 'features that are not finite')
             return False
         return True
@@ -362,11 +363,12 @@ class PairSet:
         if not (folder/'pairs.json').is_file():
             raise UserError(f"{folder} holds no pairs (no pairs.json); make them with `vidlankd pairs`.")
         meta = json.loads((folder/'pairs.json').read_text(encoding='utf-8'))
-        if store is None:
-            store = open_features(folder/meta['features'], meta['rates'][0])
-            if meta['features_3d'] is not None:
-                store = Aligned(store, open_features(folder/meta['features_3d'], meta['rates'][1]))
         cfg = meta['cfg']
+        opened = cfg.get('open_shards', 256)
+        if store is None:
+            store = open_features(folder/meta['features'], meta['rates'][0], opened)
+            if meta['features_3d'] is not None:
+                store = Aligned(store, open_features(folder/meta['features_3d'], meta['rates'][1], opened))
         return cls(store, folder/f'{split}.arrow', cfg.get('normalise', False), cfg.get('still', False))
 
     def __len__(self) -> int: return self.file.table.num_rows

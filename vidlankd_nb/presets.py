@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['CONFIGS', 'MOST_VALUES', 'RENAMED', 'presets', 'parsed_yaml', 'read_yaml', 'config_file', 'field_docs', 'dotted',
            'run_parser', 'current_name', 'current_text', 'current_config', 'current_words', 'in_old_names', 'parse_run',
-           'check_filled', 'named_keys', 'explain', 'plain_value', 'load_run', 'to_yaml', 'differences']
+           'check_filled', 'named_keys', 'explain', 'plain_value', 'load_run', 'to_yaml', 'differences', 'names_code',
+           'check_code']
 
 # %% ../nbs/00aa_presets.ipynb #ps000005
 import inspect
@@ -21,7 +22,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 
-from .config import Run
+from .config import Distillation, Run
 from .files import UserError, flat, nearest, plain_words
 
 # %% ../nbs/00aa_presets.ipynb #3530b2fd
@@ -128,9 +129,15 @@ def run_parser(**kwargs) -> Any:   # a `jsonargparse.ArgumentParser`; `kwargs` a
     parser.add_argument('--config', action=ActionConfigFile,
                         help='a preset, or a YAML file; several are layered')
     parser.add_class_arguments(Run)
-    docs = dotted(Run)
+    docs = dotted(Run) | {'print_config': 'show the whole configuration and stop'}
     for action in parser._actions:
-        if action.dest in docs: action.help = docs[action.dest]
+        if action.dest in docs:
+            action.help = docs[action.dest]
+        elif action.help == 'Path to a configuration file.':
+            action.help = 'this section, from a YAML file'
+    for group in parser._action_groups[2:]:   # behind argparse's own two
+        section = group._group_actions[0].dest
+        group.title = 'settings of a run' if section == 'seed' else f'settings in {section}'
     return parser
 
 # %% ../nbs/00aa_presets.ipynb #cfren002
@@ -279,3 +286,27 @@ def differences(
     x = flat(asdict(a))
     y = flat(asdict(b))
     return [f"{k}: {x.get(k)} -> {y.get(k)}" for k in x | y if x.get(k) != y.get(k)]
+
+# %% ../nbs/00aa_presets.ipynb #psscode1
+def names_code(
+    objective: str,   # as in `Distillation`: a name, a sum, an import path
+) -> bool:
+    "Does an objective come from outside this package?"
+    for word in re.split(r'[\s*+]+', objective):
+        is_number = re.fullmatch(r'[0-9.eE-]+', word)
+        is_ours = word.startswith('vidlankd_nb.')
+        if ':' in word or ('.' in word and not is_number and not is_ours):
+            return True
+    return False
+
+def check_code(
+    models: dict[str, Distillation],   # by their names
+    source: str,                       # where they stand: 'The configuration mine.yaml'
+    is_allowed: bool,                  # by `--allow-code`
+) -> None:
+    "Raises `UserError` where somebody else's code would run."
+    for name, cfg in models.items():
+        if names_code(cfg.objective) and not is_allowed:
+            raise UserError(f"{source} brings code of its own: '{name}' has the objective "
+                            f"'{cfg.objective}', which runs with all your rights. "
+                            "Read it, and repeat the command with --allow-code.")

@@ -220,7 +220,7 @@ class VokenLabels:
 
 def _manifest(folder: Path) -> dict:
     try:
-        return json.loads((folder/'vokens.json').read_text())
+        return json.loads((folder/'vokens.json').read_text(encoding='utf-8'))
     except FileNotFoundError:
         raise UserError(f"No vokens in '{folder}' (vokens.json is missing): "
                         "make them first with 'vidlankd vokens'.") from None
@@ -359,7 +359,7 @@ def _label(out, splits: dict, encoder, special, vectors, cfg: Vokens, show: bool
 def _begin(out: Path, identity: dict) -> None:
     "An empty folder, or the one that an interrupted run with the same `identity` left."
     file = out/'making.json'
-    begun = json.loads(file.read_text()) if file.exists() else None
+    begun = json.loads(file.read_text(encoding='utf-8')) if file.exists() else None
     if out.exists() and begun != identity:
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -374,7 +374,7 @@ def _use(out: Path, count: int) -> dict:
         labels = np.load(path, mmap_mode='r', allow_pickle=False)
         for part in np.array_split(labels, -(-labels.size // 2**22)):
             counts += np.bincount(part[part >= 0], minlength=count)
-    clips = json.loads((out/'clips.json').read_text())
+    clips = json.loads((out/'clips.json').read_text(encoding='utf-8'))
     total = counts.sum()
     top = np.argsort(-counts, kind='stable')[:5].tolist()
     most_used = [{'text': clips[i]['text'], 'share': round(float(counts[i] / total), 4)} for i in top]

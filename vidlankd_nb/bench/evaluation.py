@@ -120,7 +120,7 @@ def bench_evaluation(
     result = {'machine': machine(torch.get_num_threads()), 'encoder': encoder,
               'tasks': {name: measure_task(name, data, model, steps) for name in ('rte', 'sst2')}}
     Path(out).mkdir(parents=True, exist_ok=True)
-    (Path(out)/'evaluation.json').write_text(json.dumps(result, indent=1))
+    (Path(out)/'evaluation.json').write_text(json.dumps(result, indent=1), encoding='utf-8')
     return result
 
 # %% ../../nbs/bench/evaluation.ipynb #besumm01

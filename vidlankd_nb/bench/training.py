@@ -320,6 +320,6 @@ def bench_training(
                     machine=machine(torch.get_num_threads()))
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    (out/'training.json').write_text(json.dumps(results, indent=1))
+    (out/'training.json').write_text(json.dumps(results, indent=1), encoding='utf-8')
     plot_steps(results, out/'training.png')
     return results

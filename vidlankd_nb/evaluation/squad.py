@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from .benchmarks import Task
-from .records import Rows, full
+from .records import Rows, file_bytes, full
 from ..files import UserError, write_json
 from ..tokenizer import cut_examples
 
@@ -27,7 +27,7 @@ from ..tokenizer import cut_examples
 def _document(task: Task, path: Path) -> tuple[str, dict]:
     "The text of a SQuAD file and what it says; raises `UserError` when it is no such file."
     try:
-        text = path.read_bytes().decode('utf-8-sig')
+        text = file_bytes(path).decode('utf-8-sig')
         document = json.loads(text)
     except UnicodeDecodeError as e:
         raise UserError(f"{path} is not UTF-8 text (byte {e.start}).") from None
@@ -48,6 +48,13 @@ def _list_in(thing, key: str, line: int, rows: Rows) -> list:
     rows.skip(line, f"something without a list '{key}'")
     return []
 
+def _id_of(record) -> str | None:
+    "The id of a question, be it text or a whole number; None where there is none."
+    name = record.get('id') if isinstance(record, dict) else None
+    if isinstance(name, bool) or not isinstance(name, (str, int)):
+        return None
+    return str(name)
+
 def read_squad(
     task: Task,
     path: Path,
@@ -62,18 +69,19 @@ def read_squad(
     for article in document['data']:
         for paragraph in _list_in(article, 'paragraphs', line, rows):
             for record in _list_in(paragraph, 'qas', line, rows):
-                if not isinstance(record, dict) or not isinstance(record.get('id'), str):
+                name = _id_of(record)
+                if name is None:
                     rows.skip(line, 'a question without an id')
                     continue
                 found = text.find(json.dumps(record['id']), at)
                 if found >= 0:
                     line += text.count('\n', at, found)
                     at = found
-                if record['id'] in seen:
-                    rows.skip(line, f"the id {record['id']} occurs a second time")
+                if name in seen:
+                    rows.skip(line, f"the id {name} occurs a second time")
                     continue
-                seen.add(record['id'])
-                yield line, record | {'context': paragraph.get('context')}
+                seen.add(name)
+                yield line, record | {'id': name, 'context': paragraph.get('context')}
 
 # %% ../../nbs/09c_squad.ipynb #cfb71dba
 def _what_is_wrong(answer, context: str) -> str:
