@@ -93,7 +93,8 @@ def _places(
     module: nn.Module,   # that may hold a position table
 ) -> list[int]:
     "How many places its table and its position numbers have; nothing where it has none."
-    table: Any = getattr(module, 'position_embeddings', getattr(module, 'embed_positions', None))
+    names = ('position_embeddings', 'embed_positions', 'char_position_embeddings')
+    table: Any = next((getattr(module, name) for name in names if hasattr(module, name)), None)
     if not hasattr(table, 'padding_idx'): return []
     first = 0 if table.padding_idx is None else table.padding_idx + 1
     first = getattr(table, 'offset', first)   # BART's, OPT's and BioGPT's positions start at 2

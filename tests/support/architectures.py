@@ -158,7 +158,7 @@ OWN = {
     'nystromformer': {'num_landmarks': 4, 'segment_means_seq_len': 4},
     'funnel': {'block_sizes': [1, 1], 'd_head': 8, 'num_decoder_layers': 1},
     'canine': {
-        'num_hash_buckets': 64,
+        'num_hash_buckets': 36,  # as many character positions, too
         'num_hash_functions': 2,
         'local_transformer_stride': 16,
         'upsampling_kernel_size': 4,
