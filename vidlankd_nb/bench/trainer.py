@@ -115,7 +115,7 @@ def measured_cell(
     "A cell's score and the figure of each row, made once; raises `UserError` where the file is of other rows."
     identity = {'model': c.fingerprint, 'rows': rows_fingerprint(train, dev)}
     if file.exists():
-        found = json.loads(file.read_text())
+        found = json.loads(file.read_text(encoding='utf-8'))
         if found['identity'] != identity:
             raise UserError(f"{file} was made from other rows or another model: choose another --out.")
         return found
