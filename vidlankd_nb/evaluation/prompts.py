@@ -65,7 +65,7 @@ def language_model(
     device: str = 'cpu',
 ) -> LanguageModel:
     "Read a language model; raises `UserError` where there is none."
-    c = candidate(source, name, padded=False)
+    c = candidate(source, name)
     causal = is_causal(c.config)
     if not c.tokenizer.is_fast:
         raise UserError(f"The tokenizer of '{source}' cannot say which characters a token came from: "
@@ -73,8 +73,7 @@ def language_model(
     if not causal and c.tokenizer.mask_token_id is None:
         raise UserError(f"The tokenizer of '{source}' has no mask token, "
                         "which a masked language model needs.")
-    if c.tokenizer.pad_token_id is None:
-        c.tokenizer.pad_token = c.tokenizer.eos_token or c.tokenizer.unk_token   # masked out in any case
+    c.tokenizer.pad_token = c.tokenizer.convert_ids_to_tokens(c.pad)   # masked out in any case
     c.tokenizer.padding_side = 'right'
     model, new = pretrained(c, AutoModelForCausalLM if causal else AutoModelForMaskedLM)
     if model.config.pad_token_id is None:
