@@ -322,6 +322,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                            'vidlankd_nb/bench/rehearsal.py'),
                                              'vidlankd_nb.bench.rehearsal.measure_step': ( 'bench/rehearsal.html#measure_step',
                                                                                            'vidlankd_nb/bench/rehearsal.py'),
+                                             'vidlankd_nb.bench.rehearsal.open_files': ( 'bench/rehearsal.html#open_files',
+                                                                                         'vidlankd_nb/bench/rehearsal.py'),
                                              'vidlankd_nb.bench.rehearsal.rehearse': ( 'bench/rehearsal.html#rehearse',
                                                                                        'vidlankd_nb/bench/rehearsal.py'),
                                              'vidlankd_nb.bench.rehearsal.summary': ( 'bench/rehearsal.html#summary',

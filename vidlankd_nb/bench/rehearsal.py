@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ROWS_EACH', 'BYTES_EACH', 'STEPS', 'SCRIPT', 'invent_videos', 'invented', 'Memory', 'measure_step', 'rehearse',
-           'line_through', 'estimate', 'bench_rehearsal', 'summary']
+           'line_through', 'estimate', 'open_files', 'bench_rehearsal', 'summary']
 
 # %% ../../nbs/bench/rehearsal.ipynb #br000003
 import json
@@ -190,6 +190,13 @@ def estimate(
                 breaks_first=next(iter(ordered)))
 
 # %% ../../nbs/bench/rehearsal.ipynb #br000013
+def open_files() -> int:
+    "How many files a process may have open; Windows sets no such limit, and this number is the C library's."
+    if sys.platform == 'win32':
+        return 8192
+    import resource
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
 def bench_rehearsal(
     out: str | Path = 'benchmarks',   # folder of rehearsal.json
     videos: int = 200_000,
@@ -202,8 +209,7 @@ def bench_rehearsal(
         raise UserError(f"{out} has too little room: about {needed/1e9:.1f} GB are needed.")
     sizes = {n: rehearse(out/f'rehearsal-{n}', n) for n in (videos//10, videos)}
     memory_gib = os.sysconf('SC_PAGE_SIZE')*os.sysconf('SC_PHYS_PAGES')/2**30
-    import resource   # Windows has none, and no such limit
-    handles = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    handles = open_files()
     result = dict(command='vidlankd bench rehearsal', sizes=sizes, memory_gib=round(memory_gib, 1),
                   handles=handles, estimate=estimate(sizes, memory_gib, handles),
                   machine=machine(torch.get_num_threads()))
