@@ -260,7 +260,9 @@ def test_a_grid_says_that_a_head_is_left_aside(tokenizers, tmp_path, capsys):
     (tmp_path / 'SST-2').mkdir()
     for split in ('train', 'dev'):
         lines = [f"{row['a']}\t{row['label']}" for row in ROWS['sst2']]
-        (tmp_path / 'SST-2' / f'{split}.tsv').write_text('\n'.join(['sentence\tlabel', *lines]) + '\n')
+        (tmp_path / 'SST-2' / f'{split}.tsv').write_text(
+            '\n'.join(['sentence\tlabel', *lines]) + '\n', encoding='utf-8'
+        )
     found = {}
     for keep in (False, True):
         cfg = replace(FIVE_STEPS, keep_head=keep)
@@ -287,8 +289,8 @@ def test_what_is_typed_is_what_a_table_calls_it(tokenizers, tmp_path):
 def test_code_that_a_model_brings_is_not_run(tokenizers, tmp_path):
     saved(tmp_path / 'own', 'bert', tokenizers)
     says = {'model_type': 'mine', 'auto_map': {'AutoConfig': 'mine.MyConfig'}}
-    (tmp_path / 'own' / 'config.json').write_text(json.dumps(says))
-    (tmp_path / 'own' / 'mine.py').write_text("raise SystemExit('was run')")
+    (tmp_path / 'own' / 'config.json').write_text(json.dumps(says), encoding='utf-8')
+    (tmp_path / 'own' / 'mine.py').write_text("raise SystemExit('was run')", encoding='utf-8')
     with pytest.raises(UserError, match='Python code of its own, which is not run here'):
         candidate(tmp_path / 'own')
 
@@ -300,7 +302,9 @@ def test_trainer_stands_beside_and_a_stopped_comparison_goes_on(tokenizers, tmp_
     (tmp_path / 'SST-2').mkdir()
     for split in ('train', 'dev'):
         lines = [f"{row['a']}\t{row['label']}" for row in ROWS['sst2']]
-        (tmp_path / 'SST-2' / f'{split}.tsv').write_text('\n'.join(['sentence\tlabel', *lines]) + '\n')
+        (tmp_path / 'SST-2' / f'{split}.tsv').write_text(
+            '\n'.join(['sentence\tlabel', *lines]) + '\n', encoding='utf-8'
+        )
 
     def measured():
         return bench.bench_trainer(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['model_config', 'teacher_kind', 'has_vocabulary_head', 'frame_of', 'text_limit', 'teacher_tokenizer', 'has_words_of',
-           'read_layers', 'pooling_of', 'TextTeacher', 'load_text_teacher', 'padding_id', 'word_means', 'text_of',
+           'read_layers', 'pooling_of', 'TextTeacher', 'load_text_teacher', 'filler_id', 'word_means', 'text_of',
            'at_students_places']
 
 # %% ../nbs/06c_text_teachers.ipynb #tt000005
@@ -296,9 +296,9 @@ def load_text_teacher(
     if len(tokenizer) > known:
         raise UserError(f"The tokenizer of '{name}' has {len(tokenizer):,} tokens, and its text encoder "
                         f"knows {known:,}: they do not belong together.")
-    return TextTeacher(model, layer, name, padding_id(tokenizer), limit)
+    return TextTeacher(model, layer, name, filler_id(tokenizer), limit)
 
-def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
+def filler_id(tokenizer: PreTrainedTokenizerBase) -> int:
     "What a teacher's texts are filled up with: its padding, or its end, or 0; none of it is looked at."
     for number in (tokenizer.pad_token_id, tokenizer.eos_token_id):
         if isinstance(number, int):

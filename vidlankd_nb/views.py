@@ -31,7 +31,7 @@ from vidlankd_nb.corpus import (
 )
 from .files import UserError, make_folder, write_aside, write_json
 from .recipes import check_recipe, differing
-from .text_teachers import frame_of, padding_id, teacher_tokenizer, text_limit
+from .text_teachers import filler_id, frame_of, teacher_tokenizer, text_limit
 from .texts import text_files
 from .tokenizer import check_offsets, load_tokenizer, tokenizer_fingerprint
 
@@ -272,7 +272,7 @@ def build_view(
         longest = max(longest, counts.pop('longest'))
         total.update(counts)
     manifest = {'teacher': str(teacher), 'fingerprint': fingerprint, 'limit': limit, 'before': before,
-                'after': after, 'pad_id': padding_id(tokenizer), 'length': longest + len(before) + len(after),
+                'after': after, 'pad_id': filler_id(tokenizer), 'length': longest + len(before) + len(after),
                 'counts': dict(sorted(total.items())), 'corpus': recipe}
     write_json(out/'view.json', manifest)
     return manifest

@@ -26,8 +26,9 @@ from ..evaluation import squad
 from ..evaluation.benchmarks import TASKS, Task
 from ..evaluation.encoders import HEADS, Candidate, candidate, outputs_of
 from ..evaluation.finetuning import TaskBatches, asks_for_types, fine_tune, predict, texts_of
-from ..evaluation.grid import draw, row_values, rows_fingerprint
+from ..evaluation.grid import row_values, rows_fingerprint
 from ..evaluation.records import Rows, column
+from ..evaluation.sources import draw
 from ..evaluation.suite import load, score
 from ..files import UserError, write_json
 from ..hub import hushed, reading_options

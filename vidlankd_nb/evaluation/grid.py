@@ -220,8 +220,8 @@ def tell_new_heads(grid: Grid, candidates: dict[str, Candidate]) -> None:
     if grid.cfg.keep_head: return
     for c in candidates.values():
         if c.trained_head:
-            print(f"{c.name} was saved with the head of another training ({c.trained_head}): each seed draws a "
-                  "new one (--keep_head true goes on with it).", flush=True)
+            print(f"{c.name} was saved with the head of another training ({c.trained_head}): "
+                  "each seed draws a new one (--keep_head true goes on with it).", flush=True)
 
 def units_of(
     grid: Grid,
