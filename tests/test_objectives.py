@@ -286,6 +286,7 @@ REFERENCES = {
     'nst': ref.nst,
     'infonce': ref.infonce,
     'ntxent': ref.ntxent,
+    'sentence': ref.sentence,
 }
 
 
@@ -403,7 +404,7 @@ def test_separable_objectives_can_be_split(case):
 
 def test_which_objectives_are_separable():
     assert {c for c in CASES if not make(c).separable} == {
-        c for c in CASES if c.startswith(('infonce', 'ntxent', 'crd', 'sum', 'nst batch'))
+        c for c in CASES if c.startswith(('infonce', 'ntxent', 'crd', 'sum', 'nst batch', 'sentence'))
     }
     assert (
         parse_objective('l2+voken').needs_vokens
