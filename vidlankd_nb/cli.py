@@ -13,6 +13,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from importlib import import_module
 from pathlib import Path
 from typing import Literal
@@ -47,9 +48,9 @@ def run_command(
     "All stages of a run, each once; the same command goes on after an interruption. Raises `UserError`."
     run, space, out = run_words(args, command_parser('run', COMMANDS['run'][1], settings=EACH_RUN))
     from vidlankd_nb.experiments import Experiment
-    x = Experiment(run, out, redo=redo_words(space))
     quiet(run)
-    x.do()
+    with closing(Experiment(run, out, redo=redo_words(space))) as x:
+        x.do()
     print(f"report: {out/'report.html'}")
     if 'student' not in x.chain():
         print("left out: student. The configuration names no students; with a section 'students', "
@@ -303,9 +304,9 @@ def stage_command(
             return
         run, space, out = run_words(args, parser, use)
         from vidlankd_nb.experiments import Experiment
-        x = Experiment(run, out, redo=redo_words(space))
         quiet(run)
-        x.do(name)
+        with closing(Experiment(run, out, redo=redo_words(space))) as x:
+            x.do(name)
     return command
 
 # %% ../nbs/13_cli.ipynb #20c185c4

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import BaseFileLock
 
 from .backbones import load_backbone
 from .config import Features
@@ -26,7 +25,7 @@ from .entries import NO_CAPTIONS
 from .features import as_rows, reader
 from .files import Progress, UserError, composed, files_under, make_folder, printable, write_json
 from .layouts import Sieve
-from .locks import lock_folder
+from .locks import FolderLock, lock_folder
 from .named_pictures import NamedPictures
 from vidlankd_nb.store import (
     FeatureStore,
@@ -130,7 +129,7 @@ def extract_folder(
 
 def lock_store(
     out: Path,         # folder of a store
-) -> BaseFileLock:     # to be released
+) -> FolderLock:       # to be released
     "The lock of a store that is filled: beside it, or in it where nothing can be written beside it; raises `Taken`."
     cure = ("wait for it, or choose another --out. To share the work, start each command with a part of it "
             "(--shard 1/2 and --shard 2/2, each with its own --out) and put the parts together with `vidlankd merge`.")
