@@ -896,7 +896,7 @@ def test_published_figures_need_a_source(tmp_path):
         ('- {model: x, source: y, scores: {rte: high}}', 'not a number'),
         ('model: x', 'a list of entries'),
         ('- {model: x, source: y, scores: 3}', 'maps tasks'),
-        ('- [', 'cannot be read as YAML'),
+        ('- [', 'is not valid YAML'),
         ('- 3', "'model' is missing"),
     ):
         p.write_text(text, encoding='utf-8')

@@ -357,7 +357,7 @@ def test_a_ray_cluster_that_loses_a_node_makes_the_store_of_one_process(videos, 
 
 def test_a_node_that_does_not_see_the_videos_is_named(tmp_path):
     pixels = Pixels()
-    decoder = Decoder(None, 1, pixels.size, None, 'AREA', 8)
+    decoder = Decoder(None, 1, pixels.size, None, 'AREA', 8, folder=tmp_path / 'absent')
     batch = pa.table(dict(file=[0], path=[os.fsencode(tmp_path / 'absent' / 'a.mp4')]))
     with pytest.raises(UserError, match=r'The node \S+ sees no folder .*absent'):
         list(M._decode(batch, decoder))

@@ -86,33 +86,6 @@ def test_words():
     ]
 
 
-def test_broken_captions_are_counted(tmp_path):
-    (tmp_path / 'c.json').write_text(
-        json.dumps(
-            {
-                'a': {'text': ['the ball', '', None, '12 34']},
-                'b': {'start': []},
-                'c': [1],
-                'd': {'text': 'the'},
-            }
-        ),
-        encoding='utf-8',
-    )
-    (tmp_path / 't.txt').write_text('the ball and the dog\n', encoding='utf-8')
-    out = vidlankd(tmp_path / 'c.json', tmp_path / 't.txt', '--out', tmp_path / 'v')
-    assert (
-        out.returncode == 0
-        and '3 captions without words' in out.stdout
-        and '3 videos without a list of texts' in out.stdout
-    )
-    assert (
-        json.loads((tmp_path / 'v' / 'vocabulary.json').read_text(encoding='utf-8'))['curve'][-1]['tokens'][
-            'mean'
-        ]
-        == 0.6
-    )
-
-
 def test_broken_captions_are_counted_and_named_as_everywhere(tmp_path):
     "The reader of features, pairs and corpus, and its reasons; a caption of digits has no words."
     captions = timed('the ball', '', None, '12 34', 'half \ud83d', 'late')

@@ -412,9 +412,10 @@ def cores() -> int:
 def run_parts(
     parts: list[tuple],       # arguments of `work`
     processes: int,
-    work: Callable = encode_part,   # what makes a part
+    work: Callable | None = None,   # what makes a part; None: `encode_part`
 ) -> list[dict]:              # counts of each part
     "Make parts, in this process or in several."
+    work = work or encode_part
     if processes <= 1 or len(parts) == 1:
         return [work(*p) for p in parts]
     with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context('spawn')) as pool:

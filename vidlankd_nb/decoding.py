@@ -31,6 +31,7 @@ class Decoder:
     interpolation: str
     batch: int             # rows that go through the model at once
     opened: Callable = reader   # (file, this) -> what is iterated over: a video, or a picture as a clip
+    folder: Path | None = None  # that must be in sight where decoding is done
 
     @property
     def chunk(self) -> int:   # rows in a piece, of 32 MB at most

@@ -182,7 +182,7 @@ class _Filling:
         files = [self.todo[id] for id in missing]
         b = self.backbone
         decoder = Decoder(b.fps, b.window, b.size, b.crop, b.interpolation, self.cfg.batch,
-                          self.source.open)
+                          self.source.open, self.source.needed)
         bar = Progress('features', len(self.todo), len(self.todo) - len(files), self.progress, 'video')
         began = time.monotonic()
         for end, values in engine(files, decoder, b, self.cfg) if files else ():
@@ -366,11 +366,13 @@ class _VideoFolder:
     "Video files, as the extraction sees them."
     settings = {}   # nothing but the backbone decides their rows
     def __init__(self, folder, store):
-        self.folder = Path(folder)
+        self.folder = Path(folder).absolute()
+        self.needed = self.folder
+        self.given = folder   # as it was written
         self.store = store
         if not self.folder.is_dir(): raise UserError(f"There is no folder {folder}.")
 
-    def __str__(self) -> str: return str(self.folder)
+    def __str__(self) -> str: return str(self.given)
 
     def plan(self, wanted, part):
         "({id: file} to extract, the report's lines about the rest)."

@@ -213,11 +213,11 @@ def merge_options(
 # %% ../nbs/02da_machines.ipynb #mm000023
 def _decode(batch: pa.Table, decoder: Decoder) -> Iterator[pa.Table]:
     "Ray's first stage: pieces of some videos, a table each. Raises `UserError` on a node that does not see their folder."
+    if decoder.folder is not None and not decoder.folder.is_dir():
+        raise UserError(f"The node {socket.gethostname()} sees no folder {decoder.folder}: the videos must "
+                        "lie under the same path on all nodes of the cluster.")
     for number, name in zip(batch['file'].to_pylist(), batch['path'].to_pylist(), strict=True):
         file = Path(os.fsdecode(name))
-        if not file.parent.is_dir():
-            raise UserError(f"The node {socket.gethostname()} sees no folder {file.parent}: the videos must "
-                            "lie under the same path on all nodes of the cluster.")
         for place, piece in enumerate(decoder.pieces(number, file)):
             pictures = piece.pop('frames', None)
             yield _row(number, place, pictures, None if pictures is not None else piece)

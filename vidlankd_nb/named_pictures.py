@@ -39,6 +39,7 @@ class NamedPictures:
     names: dict[str, list]        # id -> what it is called, as it stands there
     skipped: list[dict]           # {'file', 'reason'} of what is no picture with a name
     camera: Camera
+    needed: Path | None = None    # folder without which none can be read; None: each says so itself
 
     def __len__(self) -> int: return len(self.files)
     def __str__(self) -> str: return self.where
