@@ -135,7 +135,7 @@ def lock_store(
             "(--shard 1/2 and --shard 2/2, each with its own --out) and put the parts together with `vidlankd merge`.")
     beside = out.resolve()
     try:
-        return lock_folder(out, cure, beside.with_name(f'.{beside.name}.lock'))
+        return lock_folder(out, cure, beside.with_name(f'.{beside.name}.filling.lock'))
     except OSError as e:
         if e.errno not in (errno.EACCES, errno.EPERM, errno.EROFS): raise
     return lock_folder(out, cure)
@@ -339,7 +339,7 @@ def _two_of_one_id(twice):
 # %% ../nbs/02d_extraction.ipynb #vdplanc2
 def _files_in(videos, store):
     "Files of a folder, videos first, without those of the store inside it; raises `UserError` when there is none."
-    locks = f'.{store.resolve().name}.lock'
+    locks = f'.{store.resolve().name}.filling.lock'
     files = [p for p in files_under(videos, leave=[store]) if not p.name.startswith(locks)]
     found = [p.relative_to(videos) for p in files]
     if not found:
