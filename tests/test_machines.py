@@ -102,7 +102,7 @@ def test_a_lock_in_the_folder_of_videos_is_no_file_of_it(videos, tmp_path):
     for _ in range(2):
         r = extract(videos, videos / 'inside')
     assert [x['file'] for x in r['skipped']] == ['empty.mp4', 'notes.txt']
-    for left in videos.glob('.inside.lock*'):
+    for left in videos.glob('.inside.filling.lock*'):
         left.unlink()
     shutil.rmtree(videos / 'inside')
 

@@ -85,6 +85,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'vidlankd_nb.arguments.file_words': ('arguments.html#file_words', 'vidlankd_nb/arguments.py'),
                                        'vidlankd_nb.arguments.means_files': ('arguments.html#means_files', 'vidlankd_nb/arguments.py'),
                                        'vidlankd_nb.arguments.named_models': ('arguments.html#named_models', 'vidlankd_nb/arguments.py'),
+                                       'vidlankd_nb.arguments.no_words': ('arguments.html#no_words', 'vidlankd_nb/arguments.py'),
                                        'vidlankd_nb.arguments.own_help': ('arguments.html#own_help', 'vidlankd_nb/arguments.py'),
                                        'vidlankd_nb.arguments.quiet': ('arguments.html#quiet', 'vidlankd_nb/arguments.py'),
                                        'vidlankd_nb.arguments.redo_words': ('arguments.html#redo_words', 'vidlankd_nb/arguments.py'),
