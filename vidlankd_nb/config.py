@@ -92,7 +92,7 @@ class Data(Section):
     where: ClassVar[str] = 'data.'
     videos: str | None = None             # folder of video files, named by video id
     pictures: str | None = None           # pictures with names instead of videos: class folders, metadata.csv beside them, a data set
-    template: str = setting('{name}', NAMED)   # what is said over a picture, for pictures without `captions`
+    template: str = setting('{name}', NAMED)   # what is said over a picture, for pictures without captions of their own
     captions: str | None = None           # captions in any layout: a file, a folder of subtitles, a data set
     text: list[str] | None = None         # text the students read: files (plain, packed, JSON lines, Parquet), folders, data sets
     features_2d: str | None = None        # ready-made frame features, HowTo100M layout: {id}.npy or {id}.mp4.npy
