@@ -447,14 +447,15 @@ def train(
     seed: int = 0,             # of order and dropout
     valid: Batches | None = None,  # held-out data
     name: str = 'training',    # shown beside the progress
-    identity: dict | None = None,  # what must not change between a checkpoint and its resumption
+    identity: dict | None = None,  # what must not change between a checkpoint and its resumption; None: the seed
     show: bool | Callable[[dict], object] = True,   # progress: True, False, or what is called with each record of the log: `Curves(cfg.steps)`
     device: str | None = None, # 'cpu' keeps off the GPU
 ) -> dict:                     # the last log record
     "Train until the configured number of steps is done, from the newest checkpoint in `out` if there is one; raises `UserError` on impossible settings, `TrainingStopped` where it breaks."
     check_accumulation(task, cfg)
     told = show if callable(show) else None
-    trainer = make_trainer(task, data, cfg, out, seed, identity or {}, told, device)
+    identity = {'seed': seed} if identity is None else identity
+    trainer = make_trainer(task, data, cfg, out, seed, identity, told, device)
     bar = bool(show) and trainer.acc.is_main_process and not (told and in_notebook())
     progress = Progress(name, trainer.total, trainer.start, bar)
     record = {}
