@@ -210,6 +210,16 @@ def _hub_model(name, source, known, untrained):
                         "it is not a backbone of its own.")
     return model.config, model
 
+def _untrained(known):
+    "(configuration, model) with the same random weights every time."
+    if not known:
+        architectures = ', '.join([*HUB, 'resnext3d'])
+        raise UserError(f"weights='random' needs a known architecture: {architectures}.")
+    config = AutoConfig.for_model(**known)
+    torch.manual_seed(0)
+    return config, settle(AutoModel.from_config(config))
+
+# %% ../nbs/02b_backbones.ipynb #206ff6zc1
 def _without_pooler(source, model):
     "(configuration, model) of a classifier that reads the last states, and never had the layer behind them."
     try:
@@ -222,15 +232,7 @@ def _without_pooler(source, model):
                         "that does without; it is not a backbone of its own.")
     return whole.config, whole.base_model
 
-def _untrained(known):
-    "(configuration, model) with the same random weights every time."
-    if not known:
-        architectures = ', '.join([*HUB, 'resnext3d'])
-        raise UserError(f"weights='random' needs a known architecture: {architectures}.")
-    config = AutoConfig.for_model(**known)
-    torch.manual_seed(0)
-    return config, settle(AutoModel.from_config(config))
-
+# %% ../nbs/02b_backbones.ipynb #206ff6zc2
 def _described(source):
     "The preprocessor file beside the weights, if there is one."
     for name in ('video_preprocessor_config.json', 'preprocessor_config.json', 'processor_config.json'):

@@ -232,7 +232,9 @@ def flush(
     finally:
         os.close(fd)
 
+# %% ../nbs/00_files.ipynb #aside0zc1
 _HERE = f'{zlib.crc32(platform.node().encode()):08x}'   # this machine, in the names of files that are being written
+
 _OLD = 24 * 3600   # seconds after which a file that another machine began counts as left behind
 
 def _is_left(aside: Path) -> bool:
@@ -265,6 +267,7 @@ def new_beside(
         open(aside, 'x', encoding='utf-8').close()
     return aside
 
+# %% ../nbs/00_files.ipynb #aside0zc2
 def put_in_place(
     aside: Path,        # of `new_beside`, written
     path: str | Path,
@@ -286,6 +289,7 @@ def whole_file(
         aside.unlink(missing_ok=True)
         raise
 
+# %% ../nbs/00_files.ipynb #aside0zc3
 def write_aside(
     path: str | Path,   # file to write
     text: str,

@@ -157,6 +157,7 @@ def middle_square(
     left = (x.shape[1] - side)//2
     return x[top:top + side, left:left + side]
 
+# %% ../nbs/02_frames.ipynb #6f31dbzc1
 def on_its_side(
     matrix: np.ndarray,   # (3, 3) display matrix
 ) -> bool:
@@ -183,6 +184,7 @@ def display_matrix(
     data = beside.get('DISPLAYMATRIX') if len(beside) else None
     return None if data is None else np.frombuffer(data, np.int32).astype(np.int64).reshape(3, 3)
 
+# %% ../nbs/02_frames.ipynb #6f31dbzc2
 def pixel_width(
     stream,               # a PyAV video stream
 ) -> float:
@@ -190,6 +192,7 @@ def pixel_width(
     stated = float(stream.sample_aspect_ratio or 1)
     return stated if 1/16 <= stated <= 16 else 1.
 
+# %% ../nbs/02_frames.ipynb #6f31dbzc3
 _ONE_THREAD = {'threads': 1} if 'threads' in (VideoReformatter.reformat.__doc__ or '') else {}
 
 def scaled_rgb(

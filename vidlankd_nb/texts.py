@@ -154,6 +154,7 @@ def is_saved(folder: Path) -> bool:
     "Is it a folder that `datasets` has saved?"
     return os.path.isfile(folder/'dataset_dict.json') or os.path.isfile(folder/'state.json')
 
+# %% ../nbs/03a_texts.ipynb #tx0000zc1
 def text_files(
     paths: Iterable,     # files, folders of files, folders of data sets and names on the hub
     errors: str = 'strict',        # what becomes of a file or folder that may not be read; else it is left out
