@@ -38,12 +38,7 @@ SHAPE = dict(layers=2, width=32, heads=2, dropout=0.1)
 SHORT = Training(steps=6, batch=8, lr=1e-3, log_every=3, save_every=6, precision='fp32')
 
 
-@pytest.fixture(scope='module', autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 def write_text(file, lines=120):

@@ -41,12 +41,7 @@ FIVE_STEPS = FineTuning(
 )  # fmt: skip
 
 
-@pytest.fixture(scope='module', autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 def word_tokenizer(template='[CLS] $A [SEP]', pair='[CLS] $A [SEP] $B:1 [SEP]:1', **more):
