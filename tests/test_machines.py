@@ -316,7 +316,7 @@ def test_without_ray_a_sentence_says_what_to_install(videos, tmp_path, monkeypat
 
 
 NODES = """
-import os, sys
+import os, sys, time
 os.environ['RAY_USAGE_STATS_ENABLED'] = '0'
 import ray
 from ray.cluster_utils import Cluster
@@ -335,7 +335,10 @@ def engine(*args):
         if n == 2: cluster.remove_node(lost, allow_graceful=False)
         yield item
 extract_folder(sys.argv[1], sys.argv[2], Features(batch=8), progress=False, engine=engine)
-print('alive:', sum(node['Alive'] for node in ray.nodes()), 'node')
+def alive(): return sum(node['Alive'] for node in ray.nodes())
+until = time.monotonic() + 60
+while alive() > 1 and time.monotonic() < until: time.sleep(.2)   # a quick job ends before the loss is noticed
+print('alive:', alive(), 'node')
 sys.stdout.flush()
 ray.shutdown()
 cluster.shutdown()
