@@ -335,9 +335,10 @@ def check_same_work(
         dist.broadcast(first, src=0, group=group)
         others = _those_where(not torch.equal(mine, first), group)
     if others:
-        raise UserError(f"Process {rank()} is about to train '{name}', and process {others} something else than "
-                        "process 0: the disk does not show the same everywhere, or the processes were given "
-                        "different settings. Nothing was trained; wait a minute and run the same command again.")
+        raise UserError(f"Process {rank()} is about to train '{name}', and process {others} something else "
+                        "than process 0: the disk does not show the same everywhere, or the processes were "
+                        "given different settings. Nothing was trained; wait a minute and run the same "
+                        "command again.")
 
 # %% ../nbs/07a_checkpoints.ipynb #ddf209a1
 def resume(

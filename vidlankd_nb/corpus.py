@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SPECIAL_TOKENS', 'BATCH_TEXT', 'ROWS_AT_ONCE', 'is_markup', 'doc_title', 'read_lines', 'train_tokenizer',
            'is_held_out', 'pack', 'line_batches', 'encoder', 'encode_part', 'RowWriter', 'row_schema', 'write_rows',
-           'claim', 'corpus_parts', 'build_corpus', 'run_parts', 'quota', 'cores', 'mapped_rows', 'Examples']
+           'claim', 'corpus_parts', 'build_corpus', 'run_parts', 'mapped_rows', 'Examples']
 
 # %% ../nbs/04_corpus.ipynb #9d12095c
 import hashlib
@@ -13,7 +13,6 @@ import html
 import importlib
 import json
 import multiprocessing
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -414,29 +413,6 @@ def run_parts(
         return [work(*p) for p in parts]
     with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context('spawn')) as pool:
         return list(pool.map(work, *zip(*parts, strict=True)))
-
-# %% ../nbs/04_corpus.ipynb #coquota2
-def quota(
-    root: str | Path = '/sys/fs/cgroup',
-) -> float | None:       # cores; None: no limit
-    "The share of processors that a container's control group allows, in either version."
-    root = Path(root)
-    if (root/'cpu.max').is_file():
-        allowed, period = (root/'cpu.max').read_text(encoding='utf-8').split()
-        return None if allowed == 'max' else int(allowed) / int(period)
-    if (root/'cpu'/'cpu.cfs_quota_us').is_file():
-        allowed = int((root/'cpu'/'cpu.cfs_quota_us').read_text(encoding='utf-8'))
-        period = int((root/'cpu'/'cpu.cfs_period_us').read_text(encoding='utf-8'))
-        return None if allowed < 0 else allowed / period
-    return None
-
-def cores() -> int:
-    "Processors that this process may keep busy."
-    visible = os.cpu_count() or 1
-    if hasattr(os, 'sched_getaffinity'):
-        visible = len(os.sched_getaffinity(0))
-    allowed = quota()
-    return visible if allowed is None else max(1, min(visible, int(allowed)))
 
 # %% ../nbs/04_corpus.ipynb #1bf2c495
 def _manifest(folder: Path) -> dict:

@@ -30,13 +30,14 @@ from packaging.requirements import Requirement
 from . import __version__
 from .arguments import WordParser
 from .config import samples
-from .corpus import Examples, build_corpus, cores, quota
+from .corpus import Examples, build_corpus
 from .encoders import text_encoder
 from .files import UserError
 from .jobs import last_words, program
 from .masking import TextBatches
 from .monitoring import Watch
 from .presets import load_run
+from .processes import cores, quota
 from .student import StudentTask
 from .tokenizer import load_tokenizer
 from .training import make_accelerator, make_optimizer, optimizer_step, to_device
