@@ -549,6 +549,30 @@ def test_a_student_step_reads_nothing_from_the_device(packed):
     assert set(watch.look()) == {*task.weights, 'gradient norm'}
 
 
+def test_captions_with_padding_read_nothing_from_the_device(prepared):
+    "A mask (B, L) would be read back in each forward pass; the wide one gives the same states."
+    from vidlankd_nb.config import Encoder, Teacher
+    from vidlankd_nb.encoders import states_of
+    from vidlankd_nb.teacher import TeacherTask, make_teacher
+
+    _, pairs = batches_of(prepared)
+    batch = pairs.batch(np.arange(8), 0)
+    real = batch['attention_mask']
+    assert not real.all()
+    cfg = Teacher(text=Encoder(layers=2, width=32, heads=2))
+    task = TeacherTask(make_teacher(cfg, pairs.tokenizer, pairs.width, 16), cfg).eval()
+    text = task.model.text
+    with Reads() as reads:
+        wide = states_of(text, batch['input_ids'], real)
+        task(batch, dict.fromkeys(task.weights, torch.tensor(1.0)))
+    assert reads.found == []
+    text.reads_wide_masks = False
+    with Reads() as reads:
+        narrow = states_of(text, batch['input_ids'], real)
+    assert reads.found != []
+    assert torch.equal(wide[real.bool()], narrow[real.bool()])
+
+
 def test_a_student_step_is_one_graph(packed):
     data, _, tok = packed
     batch = data.batch(np.arange(8), 0) | {'draw': torch.tensor(5)}
