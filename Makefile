@@ -5,6 +5,18 @@ BIN     = $(VENV)/bin
 OUT    ?= runs/demo
 SEEDS  ?= 2
 
+# uv installs where there is one, pip where there is not; both take the versions of constraints.txt.
+UV := $(shell command -v uv 2>/dev/null)
+ifeq ($(UV),)
+HOW     = pip, since there is no uv
+NEWVENV = $(PYTHON) -m venv $(VENV) && $(BIN)/pip install --quiet --upgrade --constraint constraints.txt pip setuptools wheel
+INSTALL = $(BIN)/pip install --quiet --constraint constraints.txt
+else
+HOW     = $(UV)
+NEWVENV = uv venv --quiet --seed --python $(PYTHON) $(VENV) && $(INSTALL) --upgrade pip setuptools wheel
+INSTALL = uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
+endif
+
 # What is installed is decided by these files; when they change, it is installed again.
 FILES = settings.ini setup.py pyproject.toml constraints.txt
 
@@ -18,22 +30,23 @@ demo: $(VENV)/.package   ## make .venv, install, run the demo, print where the r
 
 test: setup check notebooks pytest   ## everything that must hold
 
-setup: $(VENV)/.dev      ## .venv with the package and the dev extra
+setup: $(VENV)/.dev      ## .venv with the package and the dev extra, by uv where there is one
 
 $(VENV)/.venv:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed; this is " + sys.version.split()[0]) if sys.version_info < (3, 10) else None'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --upgrade --constraint constraints.txt pip setuptools wheel
+	@echo "installing with $(HOW)"
+	$(NEWVENV)
 	touch $@
 
 # torch first, by its pinned version: a range would take a build with several gigabytes of GPU libraries on a machine without one.
+# `UV_TORCH_BACKEND=cpu make setup` has uv look among PyTorch's own builds for processors.
 $(VENV)/.package: $(VENV)/.venv $(FILES)
-	$(BIN)/pip install --quiet --constraint constraints.txt "$$(grep -E '^torch==' constraints.txt | cut -d' ' -f1)"
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	$(INSTALL) "$$(grep -E '^torch==' constraints.txt | cut -d' ' -f1)"
+	$(INSTALL) --editable .
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.package
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(INSTALL) --editable '.[dev]'
 	touch $@
 
 sync: setup              ## notebooks -> package and README

@@ -33,7 +33,15 @@ class WithSamples(build_py):
 
 init = (here / meta["lib_name"] / "__init__.py").read_text(encoding="utf-8")
 docs = lines("docs_requirements")
-extras = {"jupyter": lines("jupyter_requirements"), "docs": docs, "dev": lines("dev_requirements") + docs}
+completion = lines("completion_requirements")
+extras = {
+    "jupyter": lines("jupyter_requirements"),
+    "ray": lines("ray_requirements"),
+    "sentencepiece": lines("sentencepiece_requirements"),
+    "completion": completion,
+    "docs": docs,
+    "dev": lines("dev_requirements") + docs + completion,
+}
 
 setup(
     name=meta["lib_name"],

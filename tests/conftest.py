@@ -1,4 +1,5 @@
 import pytest
+import torch
 from support.trainings import CLI, SMALL, STAGES, call
 
 
@@ -13,6 +14,15 @@ def pytest_addoption(parser):
         metavar='FOLDER',
         help="keep the pages' screenshots and the seconds of their cells here",
     )
+
+
+@pytest.fixture(scope='module')
+def one_thread():
+    "One processor thread for the tests of a file."
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope='session')

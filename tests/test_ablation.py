@@ -44,8 +44,8 @@ SMALL = dict(
 def files(tmp_path_factory):
     "Configuration and grid as files."
     folder = tmp_path_factory.mktemp('grid')
-    (folder / 'small.yaml').write_text(to_yaml(load_run('quick', **SMALL)))
-    (folder / 'grid.yaml').write_text(GRID)
+    (folder / 'small.yaml').write_text(to_yaml(load_run('quick', **SMALL)), encoding='utf-8')
+    (folder / 'grid.yaml').write_text(GRID, encoding='utf-8')
     return folder
 
 
@@ -92,11 +92,13 @@ def killed(files):
     assert list(out.glob('store/teacher-*/checkpoints/step-*')), 'no checkpoint came to be'
     p.send_signal(signal.SIGKILL)
     p.wait()
-    assert json.loads((out / 'clock.json').read_text())['seconds'] > 0  # what a killed command took counts
+    assert (
+        json.loads((out / 'clock.json').read_text(encoding='utf-8'))['seconds'] > 0
+    )  # what a killed command took counts
     while time.monotonic() - began < 1500:  # its processes leave by themselves
         try:
             for lock in out.glob('cells/.*.lock'):
-                with open(lock) as f:
+                with open(lock, encoding='utf-8') as f:
                     fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
             break
         except BlockingIOError:
@@ -104,7 +106,10 @@ def killed(files):
     else:
         pytest.fail('a cell of a killed grid is still running')
     again = subprocess.run(
-        [*BASE, *words(files, out, '--processes', 2)], capture_output=True, text=True, env=ENV
+        [*BASE, *words(files, out, '--processes', 2)],
+        capture_output=True,
+        env=ENV,
+        encoding='utf-8',
     )
     return out, again
 
@@ -123,17 +128,16 @@ def test_a_failed_cell_is_shown_and_the_others_go_on(killed):
         and 'no/such/folder' in again.stderr
         and 'Traceback' not in again.stderr
     ), again.stderr
-    report = json.loads((out / 'report.json').read_text())
+    report = json.loads((out / 'report.json').read_text(encoding='utf-8'))
     assert {c['name']: c['status'] for c in report['cells']} == {
         'text_only': 'done',
         'l2': 'done',
         'teacher': 'done',
         'lost': 'failed',
     }
-    assert (
-        'no/such/folder' in report['cells'][3]['failed']['0']
-        and 'no/such/folder' in (out / 'report.html').read_text()
-    )
+    assert 'no/such/folder' in report['cells'][3]['failed']['0'] and 'no/such/folder' in (
+        out / 'report.html'
+    ).read_text(encoding='utf-8')
     assert (
         report['command'].startswith('vidlankd ablate --config')
         and report['cells'][2]['metrics']['retrieval.r1']['n'] == 1
@@ -147,14 +151,16 @@ def test_a_failed_cell_is_shown_and_the_others_go_on(killed):
 def test_after_a_kill_the_figures_are_those_of_an_uninterrupted_run(killed, files, tmp_path):
     (out, _), (base, cells) = killed, cells_of(files)
     alone = run_cell(cells['l2'], base, 0, tmp_path / 'alone', say=lambda text: None)
-    assert alone['result'] == json.loads(cell_file(out, 'l2', 0).read_text())['result']
+    assert alone['result'] == json.loads(cell_file(out, 'l2', 0).read_text(encoding='utf-8'))['result']
 
 
 def test_shared_work_is_done_once(killed):
     out, _ = killed
-    kinds = [json.loads(f.read_text())['unit'] for f in out.glob('store/*.json')]
+    kinds = [json.loads(f.read_text(encoding='utf-8'))['unit'] for f in out.glob('store/*.json')]
     assert sorted(kinds) == ['corpus', 'features', 'pairs', 'student', 'student', 'teacher', 'world']
-    made = [u for f in out.glob('cells/*.json') for u in json.loads(f.read_text()).get('made', {})]
+    made = [
+        u for f in out.glob('cells/*.json') for u in json.loads(f.read_text(encoding='utf-8')).get('made', {})
+    ]
     assert len(made) == len(set(made) - {'student'}) + made.count('student')
     assert not list(out.glob('store/*/checkpoints'))
 
@@ -172,10 +178,10 @@ def test_a_finished_grid_is_not_run_again(killed, files, capsys):
 
 def test_locks(killed, files, capsys):
     out, _ = killed
-    with open(out / '.lock', 'w') as f:
+    with open(out / '.lock', 'w', encoding='utf-8') as f:
         fcntl.flock(f, fcntl.LOCK_EX)
         assert 'in use by another process' in refused(capsys, *words(files, out))
-    with open(out / 'cells' / '.lost-seed-0.lock', 'w') as f:
+    with open(out / 'cells' / '.lost-seed-0.lock', 'w', encoding='utf-8') as f:
         fcntl.flock(f, fcntl.LOCK_EX)
         assert 'is being run by another process' in refused(capsys, *words(files, out, '--cell', 3))
 
@@ -186,7 +192,10 @@ def test_inputs_that_changed_are_named_and_made_anew_when_asked(killed, files, c
     model = x.path('teachers', 'video') / 'model.safetensors'
     os.utime(model, (1, 1))
     assert changed(model.parent) is None  # another time, the same content
-    first, data = json.loads(cell_file(out, 'l2', 0).read_text()), bytearray(model.read_bytes())
+    first, data = (
+        json.loads(cell_file(out, 'l2', 0).read_text(encoding='utf-8')),
+        bytearray(model.read_bytes()),
+    )
     data[-1] ^= 1
     model.write_bytes(data)
     said = refused(capsys, *words(files, out))
@@ -211,7 +220,8 @@ def test_a_cell_whose_definition_changed(killed, files, capsys):
     out, _ = killed
     other = files / 'other.yaml'
     other.write_text(
-        GRID.replace('text_only: {objective: none}', 'text_only: {objective: none, student.steps: 5}')
+        GRID.replace('text_only: {objective: none}', 'text_only: {objective: none, student.steps: 5}'),
+        encoding='utf-8',
     )
     said = refused(capsys, '--config', files / 'small.yaml', '--grid', other, '--seeds', '1', '--out', out)
     assert "cell 'text_only', seed 0" in said and "'student'" in said
@@ -233,7 +243,7 @@ def test_a_cell_whose_definition_changed(killed, files, capsys):
     ],
 )
 def test_wrong_grids_are_refused_before_anything_runs(grid, said, tmp_path, capsys):
-    (tmp_path / 'g.yaml').write_text(grid)
+    (tmp_path / 'g.yaml').write_text(grid, encoding='utf-8')
     assert said in refused(
         capsys, '--config', 'quick', '--grid', tmp_path / 'g.yaml', '--out', tmp_path / 'out'
     )
@@ -253,7 +263,7 @@ def test_wrong_words(tmp_path, capsys):
         capsys, '--config', 'quick', '--grid', 'smallest', '--out', tmp_path / 'o', '--cell', '39'
     )
     (tmp_path / 'mine').mkdir()
-    (tmp_path / 'mine' / 'precious.txt').write_text('x')
+    (tmp_path / 'mine' / 'precious.txt').write_text('x', encoding='utf-8')
     assert 'Nothing was written' in refused(
         capsys, '--config', 'quick', '--grid', 'paper', '--out', tmp_path / 'mine'
     )
@@ -274,7 +284,7 @@ def test_every_grid_of_the_package_names_what_exists(tmp_path):
 
 def test_the_next_cell_is_one_that_waits_for_nobody(tmp_path):
     a, b, c = (tmp_path / n for n in 'abc')
-    record_of(a).write_text('{}')
+    record_of(a).write_text('{}', encoding='utf-8')
     assert next_job({'x': [a, b], 'y': [a, c]}, {'z': [a, b]}) == 'y'
     assert next_job({'x': [a, b]}, {'z': [a, b]}) == 'x'
     assert next_job({}, {}) is None
@@ -282,8 +292,8 @@ def test_the_next_cell_is_one_that_waits_for_nobody(tmp_path):
 
 def test_a_file_of_ones_own_that_changes_makes_another_cell(tmp_path):
     "The name of a caption file is not its content."
-    (tmp_path / 'c.json').write_text('{}')
-    (tmp_path / 't.txt').write_text('one line\n')
+    (tmp_path / 'c.json').write_text('{}', encoding='utf-8')
+    (tmp_path / 't.txt').write_text('one line\n', encoding='utf-8')
     own = load_run(
         'quick',
         data__captions=str(tmp_path / 'c.json'),
@@ -296,5 +306,5 @@ def test_a_file_of_ones_own_that_changes_makes_another_cell(tmp_path):
     first = keys()
     os.utime(tmp_path / 't.txt', (1, 1))
     assert keys() == first
-    (tmp_path / 't.txt').write_text('another line\n')
+    (tmp_path / 't.txt').write_text('another line\n', encoding='utf-8')
     assert keys() != first

@@ -38,12 +38,7 @@ SHAPE = dict(layers=2, width=32, heads=2, dropout=0.1)
 SHORT = Training(steps=6, batch=8, lr=1e-3, log_every=3, save_every=6, precision='fp32')
 
 
-@pytest.fixture(scope='module', autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 def write_text(file, lines=120):
@@ -52,7 +47,8 @@ def write_text(file, lines=120):
         ''.join(
             f"{pick(['my father', 'the child', 'a neighbour'])} {pick(['bought', 'dropped', 'painted'])} the {pick(['ball', 'box', 'kettle', 'lamp'])} {pick(['last friday', 'in the rain', 'at noon'])} {i}\n"
             for i in range(lines)
-        )
+        ),
+        encoding='utf-8',
     )
     return file
 
@@ -440,7 +436,9 @@ except UserError as e: print(e)
 import vidlankd_nb
 vidlankd_nb.VideoTeacher
 print(type(AutoModel.from_pretrained(sys.argv[1])).__name__, type(load_text(sys.argv[1])).__name__)"""
-    out = subprocess.run([sys.executable, '-c', code, tmp_path / 'teacher'], capture_output=True, text=True)
+    out = subprocess.run(
+        [sys.executable, '-c', code, tmp_path / 'teacher'], capture_output=True, encoding='utf-8'
+    )
     assert out.returncode == 0, out.stderr[-2000:]
     assert out.stdout.splitlines() == [
         f"'{tmp_path / 'teacher'}' holds a 'vidlankd-teacher', which can be read once the module that makes it is known: import vidlankd_nb.teacher first.",

@@ -45,10 +45,10 @@ def things(tmp_path_factory):
     folder, toy = tmp_path_factory.mktemp('browser'), samples() / 'toyworld'
     (folder / 'videos').mkdir()
     shutil.copy(toy / 'videos' / 'toy0000.mp4', folder / 'videos')
-    captions = {'toy0000': json.loads((toy / 'caption.json').read_text())['toy0000']}
+    captions = {'toy0000': json.loads((toy / 'caption.json').read_text(encoding='utf-8'))['toy0000']}
     extract_folder(folder / 'videos', folder / 'features', Features(), captions=captions, progress=False)
     pairs, *_ = make_pairs(folder / 'features', captions, Pairs(valid_share=0), folder / 'pairs')
-    (folder / 'text.txt').write_text('\n'.join(captions['toy0000']['text']))
+    (folder / 'text.txt').write_text('\n'.join(captions['toy0000']['text']), encoding='utf-8')
     tokenizer = train_tokenizer([folder / 'text.txt'], 300)
     tokenizer.save_pretrained(folder / 'teacher')
     make_teacher(
@@ -120,14 +120,14 @@ def lab(things, tmp_path_factory):
     ):  # no question in front of the page
         file = own / 'settings' / '@jupyterlab' / f'{name}.jupyterlab-settings'
         file.parent.mkdir(parents=True)
-        file.write_text(json.dumps(wish))
+        file.write_text(json.dumps(wish), encoding='utf-8')
     env = os.environ | {
         'JUPYTER_CONFIG_DIR': str(own / 'config'),
         'JUPYTER_RUNTIME_DIR': str(own / 'runtime'),
         'JUPYTERLAB_SETTINGS_DIR': str(own / 'settings'),
         'JUPYTERLAB_WORKSPACES_DIR': str(own / 'workspaces'),
     }
-    log = open(own / 'log', 'w')
+    log = open(own / 'log', 'w', encoding='utf-8')
     server = subprocess.Popen(
         [
             sys.executable,
@@ -151,7 +151,7 @@ def lab(things, tmp_path_factory):
             urllib.request.urlopen(f'http://127.0.0.1:{port}/api/status', timeout=2)
             break
         except OSError:
-            assert server.poll() is None, (own / 'log').read_text()[-2000:]
+            assert server.poll() is None, (own / 'log').read_text(encoding='utf-8')[-2000:]
             time.sleep(0.2)
     yield f'http://127.0.0.1:{port}'
     server.terminate()
@@ -229,7 +229,8 @@ def test_page_cell_by_cell_in_jupyterlab(lab, browser, page, tmp_path, request):
                 'cells': {''.join(c['source'])[:80]: round(s, 1) for s, c in cells[:8]},
             },
             indent=1,
-        )
+        ),
+        encoding='utf-8',
     )
     panel = "document.querySelector('.jp-WindowedPanel-outer')"
     for k in range(-(-browser.execute_script(f'return {panel}.scrollHeight') // 1200)):
@@ -322,7 +323,6 @@ def test_page_without_a_kernel(things, browser):
     browser.find_element(By.ID, 'play').click()
     after(lambda: browser.find_element(By.CSS_SELECTOR, '#clip option:nth-child(2)').click())
     assert [w.text for w in browser.find_elements(By.CSS_SELECTOR, '#words button')] == looks[1].words
-    assert (
-        not [e for e in browser.get_log('browser') if e['level'] == 'SEVERE' and 'page.html' in e['message']]
-        and 'src="http' not in (things / 'page.html').read_text()
-    )
+    assert not [
+        e for e in browser.get_log('browser') if e['level'] == 'SEVERE' and 'page.html' in e['message']
+    ] and 'src="http' not in (things / 'page.html').read_text(encoding='utf-8')

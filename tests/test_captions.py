@@ -568,10 +568,10 @@ def test_the_command(tmp_path):
         in said
     )
     assert '1 in another source already (a)' in said
-    assert json.loads((tmp_path / 'out' / 'caption.json').read_text()) == TWO
+    assert json.loads((tmp_path / 'out' / 'caption.json').read_text(encoding='utf-8')) == TWO
     named = [
         json.loads(line)
-        for line in (tmp_path / 'out' / 'caption.json.skipped.jsonl').read_text().splitlines()
+        for line in (tmp_path / 'out' / 'caption.json.skipped.jsonl').read_text(encoding='utf-8').splitlines()
     ]
     assert named == [
         {'video': 'b', 'reason': 'ends before it starts', 'caption': 1},
@@ -605,7 +605,7 @@ def test_every_stage_counts_and_names_alike(tmp_path):
     from vidlankd_nb.presets import load_run
 
     toy = samples() / 'toyworld'
-    caps = json.loads((toy / 'caption.json').read_text())
+    caps = json.loads((toy / 'caption.json').read_text(encoding='utf-8'))
     caps = {v: caps[v] for v in sorted(caps)[:4]}
     (tmp_path / 'v').mkdir()
     for v in caps:
@@ -643,14 +643,16 @@ def test_every_stage_counts_and_names_alike(tmp_path):
         'starts before the video': 1,
     }
     three = {'start, end and text are not three lists of one length': 3}
-    features = json.loads((tmp_path / 'run' / 'features' / 'report.json').read_text())['captions']
-    corpus = json.loads((tmp_path / 'run' / 'corpus' / 'captions_skipped.json').read_text())
-    pairs = json.loads((tmp_path / 'run' / 'pairs' / 'report.json').read_text())
+    features = json.loads((tmp_path / 'run' / 'features' / 'report.json').read_text(encoding='utf-8'))[
+        'captions'
+    ]
+    corpus = json.loads((tmp_path / 'run' / 'corpus' / 'captions_skipped.json').read_text(encoding='utf-8'))
+    pairs = json.loads((tmp_path / 'run' / 'pairs' / 'report.json').read_text(encoding='utf-8'))
     assert features['skipped_counts'] == corpus['counts'] == want | three
     assert pairs['skipped_counts'] == want | {'no features': 3}
     assert features['skipped'] == corpus['skipped'] and len(corpus['skipped']) == 11
-    vocabulary = (tmp_path / 'run' / 'corpus' / 'tokenizer' / 'tokenizer.json').read_text()
-    lines_ = (tmp_path / 'run' / 'corpus' / 'captions.txt').read_text().lower()
+    vocabulary = (tmp_path / 'run' / 'corpus' / 'tokenizer' / 'tokenizer.json').read_text(encoding='utf-8')
+    lines_ = (tmp_path / 'run' / 'corpus' / 'captions.txt').read_text(encoding='utf-8').lower()
     assert 'zebra' not in lines_ and 'none' not in lines_.split() and '"none"' not in vocabulary
 
 
@@ -673,7 +675,7 @@ def test_a_large_file_is_read_piece_by_piece(tmp_path):
     "What is held at once is far less than the file."
     import tracemalloc
 
-    with open(tmp_path / 'big.json', 'w') as f:
+    with open(tmp_path / 'big.json', 'w', encoding='utf-8') as f:
         f.write('{')
         for i in range(4000):
             f.write(

@@ -40,7 +40,8 @@ def files(folder, pattern='*'):
 
 def test_help_and_version():
     assert (
-        'vidlankd COMMAND' in subprocess.run([*CLI, '--help'], capture_output=True, text=True, env=ENV).stdout
+        'vidlankd COMMAND'
+        in subprocess.run([*CLI, '--help'], capture_output=True, env=ENV, encoding='utf-8').stdout
     )  # a cold Python, once
     assert vidlankd('--version').stdout.strip()
     assert '--teacher.lr' in vidlankd('run', '--help').stdout
@@ -83,16 +84,18 @@ def test_typos_name_what_was_meant():
 
 
 def test_unknown_key_in_a_file(tmp_path):
-    (tmp_path / 'c.yaml').write_text('teacher: {stepz: 3}\n')
+    (tmp_path / 'c.yaml').write_text('teacher: {stepz: 3}\n', encoding='utf-8')
     assert "did you mean 'teacher.steps'" in refused('run', '--config', tmp_path / 'c.yaml')
-    (tmp_path / 'd.yaml').write_text('teacher: [unfinished\n')
+    (tmp_path / 'd.yaml').write_text('teacher: [unfinished\n', encoding='utf-8')
     assert 'd.yaml' in refused('run', '--config', tmp_path / 'd.yaml')
 
 
 def test_missing_data(tmp_path):
-    (tmp_path / 'empty.txt').write_text('\n\n')
+    (tmp_path / 'empty.txt').write_text('\n\n', encoding='utf-8')
     captions = tmp_path / 'captions.json'
-    captions.write_text(json.dumps({'absent': {'start': [0], 'end': [2], 'text': ['a thing happens']}}))
+    captions.write_text(
+        json.dumps({'absent': {'start': [0], 'end': [2], 'text': ['a thing happens']}}), encoding='utf-8'
+    )
     (tmp_path / 'videos').mkdir()
 
     def own(videos='videos', captions='captions.json', text='empty.txt'):
@@ -119,7 +122,7 @@ def test_missing_data(tmp_path):
     (few / 'toy0000.mp4').write_bytes((world / 'videos' / 'toy0000.mp4').read_bytes())
     assert "captions know ids such as 'absent'" in refused('features', *own('few'))
     (tmp_path / 'late.json').write_text(
-        json.dumps({'toy0000': {'start': [900], 'end': [902], 'text': ['a thing happens']}})
+        json.dumps({'toy0000': {'start': [900], 'end': [902], 'text': ['a thing happens']}}), encoding='utf-8'
     )
     words = own('few', 'late.json')
     assert vidlankd('features', *words).returncode == 0
@@ -149,7 +152,7 @@ def test_stage_before_its_inputs(tmp_path):
 def test_numbers_and_places_that_cannot_be(words, said, tmp_path, capsys):
     from vidlankd_nb import cli
 
-    (tmp_path / 'file').write_text('mine')
+    (tmp_path / 'file').write_text('mine', encoding='utf-8')
     with pytest.raises(SystemExit) as e:
         cli.main(words.replace('FILE', str(tmp_path / 'file')).replace('HERE', str(tmp_path)).split())
     error = capsys.readouterr().err
@@ -214,7 +217,7 @@ def test_both_uses_of_a_command_have_one_help(command, capsys):
     ],
 )
 def test_the_two_uses_are_not_mixed(words, said, tmp_path, capsys):
-    (tmp_path / 'c.yaml').write_text('fps: 4\n')
+    (tmp_path / 'c.yaml').write_text('fps: 4\n', encoding='utf-8')
     code, _, error = in_process(words.replace('FILE', str(tmp_path / 'c.yaml')), capsys)
     assert code == 2 and said in error and len(error.splitlines()) == 1
 
@@ -312,8 +315,8 @@ def test_a_run_without_anything_held_out(tmp_path):
     )
     assert out.returncode == 0, out.stderr[-3000:]
     page, report = (
-        (tmp_path / 'run' / 'report.html').read_text(),
-        json.loads((tmp_path / 'run' / 'report.json').read_text()),
+        (tmp_path / 'run' / 'report.html').read_text(encoding='utf-8'),
+        json.loads((tmp_path / 'run' / 'report.json').read_text(encoding='utf-8')),
     )
     assert report['teacher']['retrieval'] == {} and report['students']['text_only']['mlm_loss'] is None
     assert '<th>text_only</th>' in page and '<td>–</td></tr>' in page and 'No pair was held out' in page
@@ -329,7 +332,9 @@ def test_files_are_looked_at_once(tmp_path, monkeypatch):
     from vidlankd_nb.presets import load_run
 
     for name in ('videos', 'c.json', 't.txt'):
-        (tmp_path / name).mkdir() if name == 'videos' else (tmp_path / name).write_text('{}')
+        (tmp_path / name).mkdir() if name == 'videos' else (tmp_path / name).write_text(
+            '{}', encoding='utf-8'
+        )
     x = Experiment(
         load_run(
             'quick',
@@ -349,13 +354,13 @@ def test_files_are_looked_at_once(tmp_path, monkeypatch):
 
 
 def test_a_folder_that_is_not_a_run(tmp_path):
-    (tmp_path / 'precious.txt').write_text('mine')
+    (tmp_path / 'precious.txt').write_text('mine', encoding='utf-8')
     assert 'Nothing was written' in refused('run', '--config', 'quick', '--out', tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ['precious.txt']
 
 
 def test_report_is_complete(finished):
-    r = json.loads((finished / 'report.json').read_text())
+    r = json.loads((finished / 'report.json').read_text(encoding='utf-8'))
     assert set(r['students']) == {'text_only', 'l2', 'nst', 'infonce', 'crd'}
     for s in r['students'].values():
         for probe in ('property', 'physical', 'order'):
@@ -368,7 +373,7 @@ def test_report_is_complete(finished):
 
 
 def test_report_page_carries_its_pictures(finished):
-    page = (finished / 'report.html').read_text()
+    page = (finished / 'report.html').read_text(encoding='utf-8')
     assert page.count('<img src="data:image/png;base64,') >= 3 and '<table>' in page
     assert 'src="http' not in page and 'href="http' not in page
 
@@ -398,9 +403,9 @@ assert 'vidlankd_nb' not in sys.modules
     out = subprocess.run(
         [sys.executable, '-c', code, str(finished / 'students' / 'crd')],
         capture_output=True,
-        text=True,
         env=ENV,
         cwd='/',
+        encoding='utf-8',
     )
     assert out.returncode == 0, out.stderr[-2000:]
 
@@ -426,7 +431,7 @@ def test_killed_at_any_moment_it_goes_on(finished, tmp_path):
     assert out.returncode == 0, out.stderr[-3000:]
     ours, theirs = ({p: v for p, v in files(f, 'model.safetensors').items()} for f in (folder, finished))
     assert len(ours) == 8 and ours == theirs
-    a, b = (json.loads((f / 'report.json').read_text()) for f in (folder, finished))
+    a, b = (json.loads((f / 'report.json').read_text(encoding='utf-8')) for f in (folder, finished))
     for r in (a, b):
         r.pop('seconds')
     assert a == b
@@ -468,7 +473,7 @@ def test_demo_with_two_worlds(tmp_path):
         tmp_path / 'demo',
     )
     assert out.returncode == 0, out.stderr[-3000:] + out.stdout[-2000:]
-    r = json.loads((tmp_path / 'demo' / 'report.json').read_text())
+    r = json.loads((tmp_path / 'demo' / 'report.json').read_text(encoding='utf-8'))
     assert r['seeds'] == [3, 4] and len(r['students']['l2']['property']['per_seed']) == 2
     assert out.stdout.strip().splitlines()[-2] == f"report: {tmp_path / 'demo' / 'report.html'}"
 
@@ -488,7 +493,7 @@ class Cosine(Objective):
 
 
 def test_an_objective_of_ones_own(tmp_path):
-    (tmp_path / 'mine.py').write_text(MINE)
+    (tmp_path / 'mine.py').write_text(MINE, encoding='utf-8')
     words = [
         '--config',
         'quick',
@@ -504,7 +509,9 @@ def test_an_objective_of_ones_own(tmp_path):
         assert out.returncode == 0, out.stderr[-2000:]
     rows = [
         json.loads(line)
-        for line in (tmp_path / 'run' / 'students' / 'mine' / 'log.jsonl').read_text().splitlines()
+        for line in (tmp_path / 'run' / 'students' / 'mine' / 'log.jsonl')
+        .read_text(encoding='utf-8')
+        .splitlines()
     ]
     losses = [r['terms']['distillation'] for r in rows if 'terms' in r]
     assert losses[-1] < losses[0]

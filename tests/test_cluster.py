@@ -12,7 +12,7 @@ from support.trainings import CLI, SMALL, agree, call, copy_of, free_port, here,
 
 EXPORTS = dict(
     line.split()[1].split('=', 1)
-    for line in (here.parent / 'scripts' / 'train.slurm').read_text().splitlines()
+    for line in (here.parent / 'scripts' / 'train.slurm').read_text(encoding='utf-8').splitlines()
     if line.startswith('export ')
 )  # what it tells torchrun
 ENV = trainings.ENV | EXPORTS
@@ -52,7 +52,11 @@ def student(folder):
 
 def start(*args):
     return subprocess.Popen(
-        list(map(str, args)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENV
+        list(map(str, args)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=ENV,
+        encoding='utf-8',
     )
 
 
@@ -152,7 +156,7 @@ def test_a_warning_to_torchrun_saves_and_the_same_command_goes_on(who, run, alon
         together(2, *CLI[1:], 'student', *TEN, '--out', run)
     assert [
         json.loads(line)['step']
-        for line in (run / 'students' / 'nst+crd' / 'log.jsonl').read_text().splitlines()
+        for line in (run / 'students' / 'nst+crd' / 'log.jsonl').read_text(encoding='utf-8').splitlines()
         if 'terms' in line
     ] == list(range(1, 11))
     agree(student(run), alone, 'torchrun')

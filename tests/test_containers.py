@@ -135,7 +135,7 @@ def test_text_playlists_and_pictures_are_no_videos(tmp_path):
         'i': 'no ending\n',
         'j.mp4': '<html>404</html>',
     }.items():
-        (d / name).write_text(text)
+        (d / name).write_text(text, encoding='utf-8')
     for name, codec, fmt in (
         ('k.jpg', 'mjpeg', 'yuvj420p'),
         ('l.png', 'png', 'rgb24'),
@@ -295,7 +295,7 @@ def test_a_file_that_was_replaced_is_read_again_and_that_is_said(tmp_path, capsy
         in capsys.readouterr().out
     )
     assert r['done'] == ['a.mp4', 'b.mp4', 'c.mp4', 'd.mp4'] and len(S.stored_files(tmp_path / 'out')) == 4
-    (d / 'c.mp4').write_text('gone wrong\n')
+    (d / 'c.mp4').write_text('gone wrong\n', encoding='utf-8')
     r = report(d)
     assert (
         r['done'] == ['a.mp4', 'b.mp4', 'd.mp4']
@@ -322,7 +322,7 @@ def test_a_store_of_old_is_kept_and_what_was_no_video_leaves_it(tmp_path, monkey
     d.mkdir()
     film(d / 'a.mp4')
     film(d / 'b.mp4')
-    (d / 'notes.txt').write_text('a line\n')
+    (d / 'notes.txt').write_text('a line\n', encoding='utf-8')
     film(d / '.c.mp4')
     with monkeypatch.context() as m:
         import pyarrow as pa
@@ -420,7 +420,7 @@ def test_linked_folders_are_followed_and_loops_are_cut(tmp_path):
     disk.mkdir()
     film(d / 'a.mp4')
     film(disk / 'b.mp4')
-    (disk / 't.txt').write_text('words\n')
+    (disk / 't.txt').write_text('words\n', encoding='utf-8')
     (d / 'shard').symlink_to(disk)
     (disk / 'up').symlink_to(d)
     (d / 'again').symlink_to(disk)
@@ -438,7 +438,7 @@ def test_linked_folders_are_followed_and_loops_are_cut(tmp_path):
         and V.video_file(tmp_path / 'only', 'b').name == 'b.mp4'
     )
     before = contents(d)
-    (disk / 't.txt').write_text('other words\n')
+    (disk / 't.txt').write_text('other words\n', encoding='utf-8')
     assert contents(d) != before  # a stage's key sees what lies behind a link
     assert files_under(d, leave=[disk]) == [d / 'a.mp4']
 

@@ -28,7 +28,7 @@ LINES = [
 
 @pytest.fixture
 def text(tmp_path):
-    (tmp_path / 'a.txt').write_text('\n'.join(LINES) + '\n')
+    (tmp_path / 'a.txt').write_text('\n'.join(LINES) + '\n', encoding='utf-8')
     return tmp_path / 'a.txt'
 
 
@@ -96,7 +96,7 @@ def test_packed_blocks_hold_the_stream(text, tmp_path):
 
 
 def test_the_same_sentence_is_never_on_both_sides(text, tmp_path):
-    text.write_text('\n'.join(LINES * 3))
+    text.write_text('\n'.join(LINES * 3), encoding='utf-8')
     build_corpus([text], tmp_path / 'c', Corpus(block=16, valid_share=0.4))
     train, valid = ({tuple(r) for r in rows(tmp_path / 'c', s)[0]} for s in ('train', 'valid'))
     assert train and valid and not train & valid
@@ -105,7 +105,7 @@ def test_the_same_sentence_is_never_on_both_sides(text, tmp_path):
 def test_errors_name_file_and_cure(text, tmp_path):
     with pytest.raises(UserError, match='No text file'):
         build_corpus([tmp_path / 'absent.txt'], tmp_path / 'c', Corpus())
-    (tmp_path / 'blank.txt').write_text('\n \n')
+    (tmp_path / 'blank.txt').write_text('\n \n', encoding='utf-8')
     with pytest.raises(UserError, match='blank.txt'):
         build_corpus([tmp_path / 'blank.txt'], tmp_path / 'c', Corpus())
     (tmp_path / 'latin.txt').write_bytes('caf\xe9 au lait\n'.encode('latin-1'))
@@ -126,7 +126,7 @@ def test_a_folder_belongs_to_one_text_and_its_settings(text, tmp_path):
     for changed in (dict(block=20), dict(packed=True), dict(vocab_size=60), dict(valid_share=0.3)):
         with pytest.raises(UserError, match=f'another {next(iter(changed))}'):
             build_corpus([text], tmp_path / 'c', replace(cfg, **changed))
-    text.write_text(text.read_text() + 'one more line\n')
+    text.write_text(text.read_text(encoding='utf-8') + 'one more line\n', encoding='utf-8')
     with pytest.raises(UserError, match='another text'):
         build_corpus([text], tmp_path / 'c', cfg)
     assert rows(tmp_path / 'c') == before
@@ -136,7 +136,9 @@ def test_killed_and_built_again_through_the_command_line(text, tmp_path):
     "Text of three files, SIGKILL in the second: the same command goes on, in two processes this time, with the same bytes."
     for k in range(3):
         (tmp_path / 'text').mkdir(exist_ok=True)
-        (tmp_path / 'text' / f'{k}.txt').write_text('\n'.join(f'{line} of file {k}' for line in LINES))
+        (tmp_path / 'text' / f'{k}.txt').write_text(
+            '\n'.join(f'{line} of file {k}' for line in LINES), encoding='utf-8'
+        )
     words = ['corpus', tmp_path / 'text', '--tokenizer', 'train', '--vocab_size', 100, '--block', 16, '--out']
     call(
         sys.executable,
@@ -165,7 +167,8 @@ def test_a_folder_of_wiki_extractor(tmp_path):
         file = tmp_path / 'wiki' / part
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(
-            f'<doc id="{k}" url="x" title="T{k}">\nT{k}\n\nthe ball of page {k} rolls\n\n</doc>\n'
+            f'<doc id="{k}" url="x" title="T{k}">\nT{k}\n\nthe ball of page {k} rolls\n\n</doc>\n',
+            encoding='utf-8',
         )
     m = build_corpus([tmp_path / 'wiki'], tmp_path / 'c', Corpus(block=16, valid_share=0.0))
     assert (m['counts']['text'], m['counts']['markup'], len(m['parts'])) == (
@@ -218,7 +221,7 @@ def test_the_vocabulary_does_not_depend_on_the_process(text, tmp_path):
 
     code = f"from vidlankd_nb.corpus import train_tokenizer; from vidlankd_nb.tokenizer import tokenizer_fingerprint; print(tokenizer_fingerprint(train_tokenizer([{str(text)!r}], 120)))"
     found = {
-        subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout
+        subprocess.run([sys.executable, '-c', code], capture_output=True, check=True, encoding='utf-8').stdout
         for _ in range(3)
     }
     assert len(found) == 1
@@ -275,9 +278,9 @@ def test_a_broken_tokenizer_is_named(tmp_path):
     for content in ('{', '{"a": 1}', '[]', None):
         folder = tmp_path / f'tokenizer-{len(content or "")}'
         folder.mkdir(exist_ok=True)
-        (tmp_path / 'lines.txt').write_text('\n'.join(LINES))
+        (tmp_path / 'lines.txt').write_text('\n'.join(LINES), encoding='utf-8')
         train_tokenizer([tmp_path / 'lines.txt'], 60).save_pretrained(folder)
         file = folder / 'tokenizer.json'
-        file.unlink() if content is None else file.write_text(content)
+        file.unlink() if content is None else file.write_text(content, encoding='utf-8')
         with pytest.raises(UserError, match='tokenizer.json'):
             load_tokenizer(folder)

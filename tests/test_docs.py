@@ -33,7 +33,7 @@ def site(tmp_path_factory):
         'nbs',
         folder / 'site',
     ]
-    built = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    built = subprocess.run(command, cwd=root, capture_output=True, encoding='utf-8')
     assert built.returncode == 0, built.stdout + built.stderr
     return folder / 'site'
 
@@ -76,7 +76,8 @@ def test_every_link_leads_somewhere(site):
         'bench',
     }
     (site / 'lost.html').write_text(
-        '<a href="05_teacher.html#nowhere">x</a><a href="absent.html">y</a><img src="_images/architecture.svg">'
+        '<a href="05_teacher.html#nowhere">x</a><a href="absent.html">y</a><img src="_images/architecture.svg">',
+        encoding='utf-8',
     )
     assert sorted(links.lost(site)) == ['lost.html: 05_teacher.html#nowhere', 'lost.html: absent.html']
     (site / 'lost.html').unlink()

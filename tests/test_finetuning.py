@@ -26,7 +26,9 @@ from vidlankd_nb.evaluation.finetuning import (
     padding_share,
     predict,
 )
-from vidlankd_nb.evaluation.grid import Grid, draw, evaluate, left_out, results_in
+from vidlankd_nb.evaluation.grid import Grid, evaluate
+from vidlankd_nb.evaluation.outcomes import results_in
+from vidlankd_nb.evaluation.sources import draw, left_out
 from vidlankd_nb.evaluation.suite import load, score
 from vidlankd_nb.files import UserError
 
@@ -95,7 +97,7 @@ def tiny(folder, architecture='bert', seed=0, **more):
 
 def tsv(path, header, rows):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text('\n'.join('\t'.join(map(str, r)) for r in [header, *rows]) + '\n')
+    path.write_text('\n'.join('\t'.join(map(str, r)) for r in [header, *rows]) + '\n', encoding='utf-8')
 
 
 def sentences(n, seed):
@@ -156,9 +158,10 @@ def data(tmp_path_factory):
                 )
                 + '\n'
                 for x, y in told
-            )
+            ),
+            encoding='utf-8',
         )
-        (d / 'piqa' / f'{name}-labels.lst').write_text(''.join(f'{y}\n' for _, y in told))
+        (d / 'piqa' / f'{name}-labels.lst').write_text(''.join(f'{y}\n' for _, y in told), encoding='utf-8')
     tsv(
         d / 'diagnostics' / 'diagnostic-full.tsv',
         (
@@ -442,7 +445,9 @@ def test_every_kind_of_task_gives_results(models_, data, tmp_path):
     assert {'accuracy', 'accuracy_mismatched'} == set(by['mnli']['scores'])
     assert by['diagnostics']['scores']['rows'] == 12 and by['diagnostics']['metric'] == 'mcc'
     assert not list((tmp_path / 'out').rglob('checkpoints'))
-    said = json.loads((tmp_path / 'out' / 'one' / 'sst2' / 'seed-0' / 'predictions.json').read_text())
+    said = json.loads(
+        (tmp_path / 'out' / 'one' / 'sst2' / 'seed-0' / 'predictions.json').read_text(encoding='utf-8')
+    )
     assert len(said) == 40 and set(said.values()) <= {'negative', 'positive'}
     rows = load('sst2', data, 'dev')
     assert (
@@ -452,7 +457,7 @@ def test_every_kind_of_task_gives_results(models_, data, tmp_path):
             [
                 p
                 for _, p in json.loads(
-                    (tmp_path / 'out' / 'one' / 'sst2' / 'seed-0' / 'rows.json').read_text()
+                    (tmp_path / 'out' / 'one' / 'sst2' / 'seed-0' / 'rows.json').read_text(encoding='utf-8')
                 )
             ],
         )['accuracy']
@@ -464,7 +469,7 @@ def test_seeds_differ_and_repeat(models_, data, tmp_path):
     evaluate(grid({'one': models_['one']}, data, tmp_path / 'a', seeds=2), show=False)
     evaluate(grid({'one': models_['one']}, data, tmp_path / 'b', seeds=2), show=False)
     assert files(tmp_path / 'a') == files(tmp_path / 'b')
-    logits = [c.read_text() for c in sorted((tmp_path / 'a').rglob('log.jsonl'))]
+    logits = [c.read_text(encoding='utf-8') for c in sorted((tmp_path / 'a').rglob('log.jsonl'))]
     assert json.loads(logits[0].splitlines()[-1])['loss'] != json.loads(logits[1].splitlines()[-1])['loss']
 
 
@@ -497,7 +502,7 @@ def test_killed_in_the_middle_it_ends_with_the_same_files(models_, data, tmp_pat
                 time.sleep(0.005)
             p.kill()
             p.join()  # the first process alone: those beside it must notice
-            assert p.exitcode == -signal.SIGKILL, (tmp_path / 'said').read_text()
+            assert p.exitcode == -signal.SIGKILL, (tmp_path / 'said').read_text(encoding='utf-8')
             assert (out / moment).parents[1].exists()
         assert files(out) != files(whole)
         time.sleep(0.5 if n > 1 else 0)
@@ -526,11 +531,13 @@ def test_results_of_other_settings_models_or_rows_are_refused(models_, data, tmp
     with pytest.raises(UserError, match='another model now'):
         evaluate(grid({'one': models_['two']}, data, out), show=False)
     other = Path(shutil.copytree(data, tmp_path / 'data'))
-    (other / 'SST-2' / 'dev.tsv').write_text((data / 'SST-2' / 'dev.tsv').read_text().replace('dog', 'cat'))
+    (other / 'SST-2' / 'dev.tsv').write_text(
+        (data / 'SST-2' / 'dev.tsv').read_text(encoding='utf-8').replace('dog', 'cat'), encoding='utf-8'
+    )
     with pytest.raises(UserError, match='The rows of sst2'):
         evaluate(grid({'two': models_['two']}, other, out), show=False)
     for broken in ('{"model": "one"}', '[]', '{'):
-        (out / 'one' / 'sst2' / 'seed-0' / 'result.json').write_text(broken)
+        (out / 'one' / 'sst2' / 'seed-0' / 'result.json').write_text(broken, encoding='utf-8')
         with pytest.raises(UserError, match='is not a whole result. Delete it'):
             evaluate(grid(models_, data, out), show=False)
 
@@ -544,7 +551,7 @@ def test_settings_under_which_nothing_is_learned_are_refused(models_, tmp_path):
 
 def test_a_cell_that_fails_does_not_stop_the_others(models_, data, tmp_path):
     other = Path(shutil.copytree(data, tmp_path / 'data'))
-    (other / 'RTE' / 'dev.tsv').write_text('index\tsentence1\tsentence2\tlabel\n')
+    (other / 'RTE' / 'dev.tsv').write_text('index\tsentence1\tsentence2\tlabel\n', encoding='utf-8')
     with pytest.raises(
         UserError, match=r'1 of 2 cells failed, the others are done. \[one, rte: 1 seed\] .*gave no dev rows'
     ):
@@ -561,17 +568,17 @@ def test_why_a_cell_failed_is_kept_in_one_form(models_, data, tmp_path):
     from vidlankd_nb import __version__
 
     other = Path(shutil.copytree(data, tmp_path / 'data'))
-    (other / 'RTE' / 'dev.tsv').write_text('index\tsentence1\tsentence2\tlabel\n')
+    (other / 'RTE' / 'dev.tsv').write_text('index\tsentence1\tsentence2\tlabel\n', encoding='utf-8')
     cell = tmp_path / 'out' / 'one' / 'rte' / 'seed-0'
     with pytest.raises(UserError):
         evaluate(grid({'one': models_['one']}, other, tmp_path / 'out', 'rte', 1), show=False)
-    record = json.loads((cell / 'failed.json').read_text())
+    record = json.loads((cell / 'failed.json').read_text(encoding='utf-8'))
     assert (record['unit'], record['status'], record['version']) == (
         'one rte seed 0',
         'failed',
         __version__,
     ) and 'gave no dev rows' in record['words']
-    (cell / 'failed.txt').write_text('as an earlier version said it')
+    (cell / 'failed.txt').write_text('as an earlier version said it', encoding='utf-8')
     evaluate(grid({'one': models_['one']}, data, tmp_path / 'out', 'rte', 1), show=False)
     assert sorted(p.name for p in cell.iterdir() if not p.name.startswith('.')) == [
         'log.jsonl',
@@ -615,9 +622,9 @@ def test_divergence_is_a_named_failure(models_, data, tmp_path):
 def test_diagnostics_later_need_the_mnli_model_again(models_, data, tmp_path):
     out, one = tmp_path / 'out', {'one': models_['one']}
     evaluate(grid(one, data, out, 'mnli', 1, keep=True), show=False)
-    log = (out / 'one' / 'mnli' / 'seed-0' / 'log.jsonl').read_text()
+    log = (out / 'one' / 'mnli' / 'seed-0' / 'log.jsonl').read_text(encoding='utf-8')
     evaluate(grid(one, data, out, 'diagnostics', 1), show=False)  # its checkpoint was kept: no training
-    assert (out / 'one' / 'mnli' / 'seed-0' / 'log.jsonl').read_text() == log
+    assert (out / 'one' / 'mnli' / 'seed-0' / 'log.jsonl').read_text(encoding='utf-8') == log
     kept = files(out)
     shutil.rmtree(out / 'one' / 'diagnostics')
     evaluate(
@@ -649,10 +656,10 @@ def test_what_two_splits_of_one_file_leave_out_counts_once(tmp_path):
         ''.join(f'event: a starts before b story: Story number {i}.\tanswer: positive\n' for i in range(40))
         + 'broken\n' * 3
     )
-    (tmp_path / 'tracie_train.txt').write_text(text)
+    (tmp_path / 'tracie_train.txt').write_text(text, encoding='utf-8')
     train, dev = (load('tracie', tmp_path, s, held_out=0.25) for s in ('train', 'dev'))
     assert [len(r.skipped) for r in (train, dev)] == [3, 3] and left_out(train, dev) == 3
-    (tmp_path / 'tracie_test.txt').write_text(text)
+    (tmp_path / 'tracie_test.txt').write_text(text, encoding='utf-8')
     assert left_out(*(load('tracie', tmp_path, s) for s in ('train', 'dev'))) == 6
 
 
@@ -681,7 +688,9 @@ def test_a_forced_collapse_is_flagged_in_its_result(models_, data, tmp_path):
         show=False,
     )
     said = set(
-        json.loads((tmp_path / 'out' / 'one' / 'sst2' / 'seed-0' / 'predictions.json').read_text()).values()
+        json.loads(
+            (tmp_path / 'out' / 'one' / 'sst2' / 'seed-0' / 'predictions.json').read_text(encoding='utf-8')
+        ).values()
     )
     assert bool(found[0]['collapsed']) == (len(said) == 1)
     found = evaluate(
@@ -742,7 +751,9 @@ def test_spans_through_the_same_door(models_, tmp_path):
     for split, n in (('train', 16), ('dev', 4)):
         for version, name in (('v2.0', 'v2.0'), ('1.1', 'v1.1')):
             (tmp_path / 'squad').mkdir(exist_ok=True)
-            (tmp_path / 'squad' / f'{split}-{name}.json').write_text(json.dumps(file(version, n)))
+            (tmp_path / 'squad' / f'{split}-{name}.json').write_text(
+                json.dumps(file(version, n)), encoding='utf-8'
+            )
     found = {
         r['task']: r
         for r in evaluate(
@@ -764,12 +775,14 @@ def test_spans_through_the_same_door(models_, tmp_path):
     } <= set(found['squad2']['scores'])
     here = tmp_path / 'out' / 'one' / 'squad2' / 'seed-0'
     assert (
-        len(json.loads((here / 'predictions.json').read_text()))
-        == len(json.loads((here / 'null_odds.json').read_text()))
-        == len(json.loads((here / 'rows.json').read_text()))
+        len(json.loads((here / 'predictions.json').read_text(encoding='utf-8')))
+        == len(json.loads((here / 'null_odds.json').read_text(encoding='utf-8')))
+        == len(json.loads((here / 'rows.json').read_text(encoding='utf-8')))
         == 12
     )
-    assert np.mean(json.loads((here / 'rows.json').read_text())) == pytest.approx(found['squad2']['value'])
+    assert np.mean(json.loads((here / 'rows.json').read_text(encoding='utf-8'))) == pytest.approx(
+        found['squad2']['value']
+    )
 
 
 # --- the table
@@ -778,7 +791,7 @@ def test_spans_through_the_same_door(models_, tmp_path):
 def stored(out, model, task, seed, value, collapsed='', rows=()):
     folder = Path(out) / model / task / f'seed-{seed}'
     folder.mkdir(parents=True)
-    (folder / 'rows.json').write_text(json.dumps(list(rows)))
+    (folder / 'rows.json').write_text(json.dumps(list(rows)), encoding='utf-8')
     metric = TASKS[task].metrics[0]
     (folder / 'result.json').write_text(
         json.dumps(
@@ -794,7 +807,8 @@ def stored(out, model, task, seed, value, collapsed='', rows=()):
                 'majority': 0.5,
                 'identity': {'settings': {}, 'model': '', 'rows': ''},
             }
-        )
+        ),
+        encoding='utf-8',
     )
 
 
@@ -821,7 +835,8 @@ def test_table_in_every_form(some):
     from vidlankd_nb.evaluation.results import Table, read_published, write_table
 
     (some.parent / 'p.yaml').write_text(
-        "- {model: 'BERT | base', source: 'A. Author 2019, table 1 <here>', scores: {rte: 66.4}}"
+        "- {model: 'BERT | base', source: 'A. Author 2019, table 1 <here>', scores: {rte: 66.4}}",
+        encoding='utf-8',
     )
     t = Table(results_in(some), ['text_only'], read_published(some.parent / 'p.yaml'))
     assert t.names == ['text_only', 'crd & nst'] and t.tasks == ['cola', 'rte']
@@ -850,9 +865,10 @@ def test_table_in_every_form(some):
         'table.tex',
         'runs.csv',
         'differences.csv',
+        'results.jsonl',
         'results.png',
     }
-    assert len(list(csv.DictReader(open(some / 'runs.csv')))) == 12
+    assert len(list(csv.DictReader(open(some / 'runs.csv', encoding='utf-8')))) == 12
 
 
 def test_differences_have_intervals_that_cover(some):
@@ -880,10 +896,10 @@ def test_published_figures_need_a_source(tmp_path):
         ('- {model: x, source: y, scores: {rte: high}}', 'not a number'),
         ('model: x', 'a list of entries'),
         ('- {model: x, source: y, scores: 3}', 'maps tasks'),
-        ('- [', 'cannot be read as YAML'),
+        ('- [', 'is not valid YAML'),
         ('- 3', "'model' is missing"),
     ):
-        p.write_text(text)
+        p.write_text(text, encoding='utf-8')
         with pytest.raises(UserError, match=said):
             read_published(p)
 

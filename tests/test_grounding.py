@@ -362,7 +362,9 @@ def command(*words):
 def test_ground_a_sentence_beside_the_clip_it_finds_and_beside_a_given_one(run, tmp_path, capsys):
     import json
 
-    assert json.loads((run / 'figures' / 'grounding-0.json').read_text())['cosine'].keys() == {
+    assert json.loads((run / 'figures' / 'grounding-0.json').read_text(encoding='utf-8'))[
+        'cosine'
+    ].keys() == {
         'word vectors',
         'words in context',
     }
@@ -374,7 +376,7 @@ def test_ground_a_sentence_beside_the_clip_it_finds_and_beside_a_given_one(run, 
         'look.json',
         'clips.png',
     }
-    found = json.loads((tmp_path / 'a' / 'look.json').read_text())
+    found = json.loads((tmp_path / 'a' / 'look.json').read_text(encoding='utf-8'))
     assert found['clips'][0]['words'] == ['the', 'red', 'ball', 'jumps'] and list(
         found['clips'][0]['cosine']
     ) == ['word vectors', 'words in context', 'student l2']
@@ -390,7 +392,7 @@ def test_ground_a_sentence_beside_the_clip_it_finds_and_beside_a_given_one(run, 
         assert command(
             run, '--text', 'the red ball jumps', '--clip', clip, '--out', tmp_path / 'b', '--students', 'nst'
         ) == (0, '')
-        chosen = json.loads((tmp_path / 'b' / 'look.json').read_text())['clips'][0]
+        chosen = json.loads((tmp_path / 'b' / 'look.json').read_text(encoding='utf-8'))['clips'][0]
         assert chosen['clip'].startswith('toy0000:') and chosen['notes'] == {
             'student nst': 'turned by a rotation fitted on text'
         }

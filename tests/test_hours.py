@@ -51,14 +51,17 @@ def test_hours_are_balanced_and_silent(world):
     probes, captions, text = (
         read(world / 'probes.json'),
         read(world / 'caption.json'),
-        (world / 'text' / 'corpus.txt').read_text().split(),
+        (world / 'text' / 'corpus.txt').read_text(encoding='utf-8').split(),
     )
     said = {w for c in captions.values() for t in c['text'] for w in t.split()}
     shown, hidden = set(probes['names']), set(probes['withheld'])
     assert not {'dawn', 'noon', 'dusk'} & (said | set(text)) and 'night' not in said
     assert shown <= said and not hidden & said and shown | hidden <= set(text)
     counts = [
-        sum(x in line.split() for line in (world / 'text' / 'corpus.txt').read_text().splitlines())
+        sum(
+            x in line.split()
+            for line in (world / 'text' / 'corpus.txt').read_text(encoding='utf-8').splitlines()
+        )
         for x in (*shown, *hidden)
     ]
     assert max(counts) - min(counts) <= 1  # withheld names are as frequent as the others
@@ -195,7 +198,7 @@ def test_the_whole_road(tmp_path):
             and 0 <= s['withheld']['mean'] <= 1
             and 'hour' in s['per_attribute']
         )
-    page = (run / 'report.html').read_text()
+    page = (run / 'report.html').read_text(encoding='utf-8')
     assert 'does not perceive order within a clip' in page and '<th>temporal</th>' in page
     found = read(run / 'vocabulary' / 'vocabulary.json')
     assert (

@@ -14,6 +14,8 @@ import pytest
 import yaml
 from pages import stored
 
+from vidlankd_nb import __version__
+
 root = Path(__file__).parent.parent
 
 
@@ -317,8 +319,59 @@ def test_issue_forms_say_what_they_mean(form):
         ), part
 
 
+def reads_text_by_locale(call):
+    "Does a call open a file, or read a process, as text without saying in which encoding?"
+    name = ast.unparse(call.func)
+    given = {k.arg: k.value for k in call.keywords}
+    if 'encoding' in given or None in given:
+        return False
+    if name.endswith(('.read_text', '.write_text')):
+        return len(call.args) == name.endswith('.write_text')
+    if name.startswith('subprocess.'):
+        return 'text' in given or 'universal_newlines' in given
+    if name.split('.')[0] in {'av', 'os', 'Image', 'tarfile', 'zipfile'} or not re.search(
+        r'(^|[.])open$', name
+    ):
+        return False
+    by_path = name not in {'open', 'io.open', 'gzip.open'}
+    mode = given.get('mode', call.args[not by_path] if len(call.args) > (not by_path) else None)
+    written = ast.literal_eval(mode) if isinstance(mode, ast.Constant) else 'rb' if mode is not None else 'r'
+    return 't' in written if name == 'gzip.open' else 'b' not in written
+
+
+def test_text_is_utf8_on_every_platform():
+    "On Windows the locale is not UTF-8, so each text says what it is. Ruff sees that of names whose type it knows; here the others are found, in pages and tests, too."
+    odd = []
+    for page in pages():
+        for source in code_of(page):
+            if not re.search(r'^\s*[%!]', source, re.M):
+                odd += [(page.name, n) for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Call)]
+    listed = subprocess.run(
+        ['git', 'ls-files', '*.py'], cwd=root, capture_output=True, encoding='utf-8'
+    ).stdout
+    for name in listed.split():
+        tree = ast.parse((root / name).read_text(encoding='utf-8'))
+        odd += [(name, n) for n in ast.walk(tree) if isinstance(n, ast.Call)]
+    odd = [f'{where}: {ast.unparse(call)[:100]}' for where, call in odd if reads_text_by_locale(call)]
+    assert not odd, '\n'.join(odd)
+
+
+def test_the_changelog_keeps_its_form_and_names_the_version():
+    text = (root / 'CHANGELOG.md').read_text(encoding='utf-8')
+    versions = re.findall(r'^## (.+)$', text, re.M)
+    assert all(re.fullmatch(r'\[Unreleased\]|\[\d+[.]\d+[.]\d+\] - \d{4}-\d\d-\d\d', v) for v in versions)
+    kinds = re.findall(r'^### (.+)$', text, re.M)
+    assert set(kinds) <= {'Added', 'Changed', 'Deprecated', 'Removed', 'Fixed', 'Security'}
+    assert f'\n## [{__version__}] - ' in text
+    cited = yaml.safe_load((root / 'CITATION.cff').read_text(encoding='utf-8'))
+    assert str(cited['version']) == __version__
+
+
 def test_nothing_is_left_to_do():
     found = subprocess.run(
-        ['git', 'grep', '-nE', 'TO' + 'DO|FIX' + 'ME'], cwd=root, capture_output=True, text=True
+        ['git', 'grep', '-nE', 'TO' + 'DO|FIX' + 'ME'],
+        cwd=root,
+        capture_output=True,
+        encoding='utf-8',
     ).stdout.splitlines()
     assert not found, '\n'.join(found)

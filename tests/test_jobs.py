@@ -119,7 +119,10 @@ def test_a_killed_unit_is_made_again(tmp_path):
     assert not record_of(unit).exists()
     assert python('-c', MAKE, unit, 0).stdout.split('\n')[:2] == ['corpus …', 'True']
     assert python('-c', MAKE, unit, 0).stdout.strip() == 'False'
-    assert set(json.loads(record_of(unit).read_text())['files']) == {'first.txt', 'second.txt'}
+    assert set(json.loads(record_of(unit).read_text(encoding='utf-8'))['files']) == {
+        'first.txt',
+        'second.txt',
+    }
 
 
 def test_two_processes_make_a_unit_once(tmp_path):
@@ -129,7 +132,7 @@ def test_two_processes_make_a_unit_once(tmp_path):
     for p in both:
         p.join(60)
     assert [p.exitcode for p in both] == [0, 0]
-    texts = sorted(open(out).read() for out, _ in said)
+    texts = sorted(open(out, encoding='utf-8').read() for out, _ in said)
     assert texts == ['corpus …\nTrue\n', 'waiting for corpus, which another process makes\nFalse\n']
 
 
@@ -138,15 +141,15 @@ def test_what_changed_after_it_was_made_is_named(tmp_path):
 
     def make():
         folder.mkdir()
-        (folder / 'a.txt').write_text('a')
-        (folder / '.hidden').write_text('h')
+        (folder / 'a.txt').write_text('a', encoding='utf-8')
+        (folder / '.hidden').write_text('h', encoding='utf-8')
         (folder / 'checkpoints').mkdir()
 
     unit = Unit('corpus', folder, 'key', make)
     assert make_unit(unit, lambda text: None)['made'] and not (folder / 'checkpoints').exists()
     os.utime(folder / 'a.txt', (1, 1))
     assert changed(folder) is None
-    (folder / 'a.txt').write_text('b')
+    (folder / 'a.txt').write_text('b', encoding='utf-8')
     said = r"a\.txt changed after it was made.*--again to make 'corpus'"
     with pytest.raises(UserError, match=said):
         make_unit(unit)
@@ -189,11 +192,11 @@ def test_two_processes_walk_through_a_list_and_make_each_unit_once(tmp_path):
     for p in both:
         p.join(60)
     assert [p.exitcode for p in both] == [0, 0]
-    assert {p.parent.name: p.read_text() for p in tmp_path.glob('*/begun')} == dict.fromkeys(
+    assert {p.parent.name: p.read_text(encoding='utf-8') for p in tmp_path.glob('*/begun')} == dict.fromkeys(
         ('a', 'bad', 'b', 'c'), 'x'
     )
     assert sorted(p.parent.name for p in tmp_path.glob('*/done')) == ['a', 'b', 'c']
-    record = json.loads((tmp_path / 'bad' / 'failed.json').read_text())
+    record = json.loads((tmp_path / 'bad' / 'failed.json').read_text(encoding='utf-8'))
     assert (record['unit'], record['status'], record['words']) == ('bad', 'failed', 'it diverged')
 
 
@@ -211,7 +214,7 @@ def test_what_a_killed_holder_left_is_made_by_the_one_that_waits(tmp_path):
     assert (
         second.exitcode == 0
         and (tmp_path / 'a' / 'done').exists()
-        and (tmp_path / 'a' / 'begun').read_text() == 'xx'
+        and (tmp_path / 'a' / 'begun').read_text(encoding='utf-8') == 'xx'
     )
 
 
@@ -335,7 +338,7 @@ def test_a_signal_stops_the_jobs_and_then_us(number, tmp_path):
 
 def alive(pid):
     try:
-        return open(f'/proc/{pid}/stat').read().rpartition(')')[2].split()[0] != 'Z'
+        return open(f'/proc/{pid}/stat', encoding='utf-8').read().rpartition(')')[2].split()[0] != 'Z'
     except FileNotFoundError:
         return False
 

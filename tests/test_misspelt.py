@@ -21,7 +21,7 @@ def said_to(words):
 
 
 def in_file(folder, text):
-    (folder / 'mine.yaml').write_text(text)
+    (folder / 'mine.yaml').write_text(text, encoding='utf-8')
     return said_to(['--config', str(folder / 'mine.yaml')])
 
 

@@ -247,7 +247,8 @@ def data(tmp_path):
         [coda_row(i, **{COLOUR_WORDS[i % 3]: 3, COLOUR_WORDS[3]: 1}) for i in range(len(NOUNS))],
     )
     (out / 'coda' / 'templates.yaml').write_text(
-        'templates:\n  - name: clip\n    templates: ["a photo of {object_s}."]\n  - name: text-masked\n    templates:\n      - Most {object_areis_pl} [MASK].\n      - This {object_areis_s} [MASK].\n'
+        'templates:\n  - name: clip\n    templates: ["a photo of {object_s}."]\n  - name: text-masked\n    templates:\n      - Most {object_areis_pl} [MASK].\n      - This {object_areis_s} [MASK].\n',
+        encoding='utf-8',
     )
     write(
         out / 'memory_colors' / 'memory_colors.jsonl',
@@ -372,10 +373,10 @@ def test_vicomte_reads_one_object(tmp_path):
         "'nothing': every amount is 0",
         "'odd': None is no amount",
     ]
-    path.write_text('[1]')
+    path.write_text('[1]', encoding='utf-8')
     with pytest.raises(UserError, match='no JSON object'):
         read_norm('vicomte_shape', tmp_path)
-    path.write_text('{"a": ')
+    path.write_text('{"a": ', encoding='utf-8')
     with pytest.raises(UserError, match='VL-commonsense'):
         read_norm('vicomte_shape', tmp_path)
 
@@ -844,7 +845,7 @@ def test_colours_by_prompts(lms, data):
     assert np.allclose(one['raw'], np.mean([r['raw'] for r in readings(lms['bert'], asked[7])], axis=0))
     memory, _ = read_norm('memory_colors', data)
     assert colour_questions(memory, MEMORY_PROMPTS)[0][0].before == 'The color of the ant is '
-    (data / 'coda' / 'templates.yaml').write_text('a: [')
+    (data / 'coda' / 'templates.yaml').write_text('a: [', encoding='utf-8')
     with pytest.raises(UserError, match="text-masked"):
         coda_templates(data / 'coda' / 'templates.yaml')
     with pytest.raises(UserError, match='nala-cub'):
@@ -907,7 +908,7 @@ def test_every_kind_of_task_of_every_kind_of_model(lms, data):
 
 def test_what_is_left_out_is_counted_by_reason(lms, data):
     lm = lms['bert']
-    with open(data / 'memory_colors' / 'memory_colors.jsonl', 'a') as f:
+    with open(data / 'memory_colors' / 'memory_colors.jsonl', 'a', encoding='utf-8') as f:
         f.write(json.dumps({'item': 'sunlight', 'label': 'red'}) + '\n{"item": "sky"}\n')
     found = probe_task('memory_colors', data, lm, WordStates(lm.model, lm.tokenizer), None, shuffles=2)
     assert found.left_out == {"'label' is missing": 1, 'not in the vocabulary': 1} and found.rows == 26
@@ -934,7 +935,7 @@ def test_the_command_writes_a_table(folder, data, tmp_path, capsys):
     table = probe_files(
         sources, 'coda,men,blimp,similarity', data, str(tmp_path / 'out'), layer='1,2', words=str(words)
     )
-    result = json.loads((tmp_path / 'out' / 'probe.json').read_text())
+    result = json.loads((tmp_path / 'out' / 'probe.json').read_text(encoding='utf-8'))
     assert (
         result['command']
         == 'vidlankd probe bert=FOLDER bare=FOLDER --tasks coda,men,blimp,similarity --data NORMS --layer 1,2'
@@ -993,7 +994,7 @@ def test_a_json_file_instead_of_a_folder(folder, data, tmp_path):
         ]
     )
     assert [p.name for p in (tmp_path / 'benchmarks').iterdir()] == ['norms.json']
-    found = json.loads((tmp_path / 'benchmarks' / 'norms.json').read_text())
+    found = json.loads((tmp_path / 'benchmarks' / 'norms.json').read_text(encoding='utf-8'))
     assert found['command'] == 'vidlankd probe gpt=FOLDER --tasks men --data NORMS' and found['models'][
         'gpt'
     ]['men']['notes'] == {'coverage': 23 / 24}

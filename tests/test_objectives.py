@@ -32,6 +32,7 @@ CASES = {
     'crd capped': ('crd', {'queue': 5, 'dim': 6, 'max_tokens': 7}),
     'crd_bank': ('crd_bank', {'negatives': 7, 'dim': 6}),
     'voken': ('voken', {}),
+    'sentence': ('sentence', {}),
     'sum': ('100*nst+.3*crd', {'crd': {'queue': 16, 'dim': 6}}),
 } | {
     f'nst {o} {k} {s}': ('nst', {'over': o, 'kernel': k, 'sigma': s})
@@ -285,6 +286,7 @@ REFERENCES = {
     'nst': ref.nst,
     'infonce': ref.infonce,
     'ntxent': ref.ntxent,
+    'sentence': ref.sentence,
 }
 
 
@@ -402,7 +404,7 @@ def test_separable_objectives_can_be_split(case):
 
 def test_which_objectives_are_separable():
     assert {c for c in CASES if not make(c).separable} == {
-        c for c in CASES if c.startswith(('infonce', 'ntxent', 'crd', 'sum', 'nst batch'))
+        c for c in CASES if c.startswith(('infonce', 'ntxent', 'crd', 'sum', 'nst batch', 'sentence'))
     }
     assert (
         parse_objective('l2+voken').needs_vokens
@@ -568,9 +570,10 @@ def test_import_paths(tmp_path):
     assert torch.equal(make_objective('test_objectives.Cosine', 8, 8)(s, t, mask)[0], want)
     file = tmp_path / 'mine.py'
     file.write_text(
-        "import torch\nfrom vidlankd_nb.objectives import Objective\nclass Mine(Objective):\n    def compare(self, s, t, mask, tokens): return self.mean(1 - torch.cosine_similarity(s, t, dim=-1), mask), {}\nclass No: pass\n"
+        "import torch\nfrom vidlankd_nb.objectives import Objective\nclass Mine(Objective):\n    def compare(self, s, t, mask, tokens): return self.mean(1 - torch.cosine_similarity(s, t, dim=-1), mask), {}\nclass No: pass\n",
+        encoding='utf-8',
     )
-    (tmp_path / 'slip.py').write_text('class Mine(:\n')
+    (tmp_path / 'slip.py').write_text('class Mine(:\n', encoding='utf-8')
     assert torch.equal(make_objective(f'{file}:Mine', 8, 8)(s, t, mask)[0], want)
     total, log = make_objective(f'2*{file}:Mine + l2', 8, 8)(s, t, mask)
     assert torch.allclose(total, 2 * want + log['l2'])
@@ -752,13 +755,14 @@ def test_a_class_with_a_name_enters_the_table(monkeypatch, tmp_path):
         define('L2', name='l2')
     file = tmp_path / 'theirs.py'
     file.write_text(
-        'from vidlankd_nb.objectives import Objective\nclass Theirs(Objective):\n    name = "nst"\n'
+        'from vidlankd_nb.objectives import Objective\nclass Theirs(Objective):\n    name = "nst"\n',
+        encoding='utf-8',
     )
     with pytest.raises(
         UserError, match="^Two objectives are called 'nst', vidlankd_nb.matching.NST and theirs.Theirs; give"
     ):
         make_objective(f'{file}:Theirs', 8, 8)
-    file.write_text(file.read_text().replace('nst', 'theirs'))
+    file.write_text(file.read_text(encoding='utf-8').replace('nst', 'theirs'), encoding='utf-8')
     for _ in range(2):
         assert make_objective(f'{file}:Theirs', 8, 8).name == 'theirs'
     assert {k: v for k, v in OBJECTIVES.items() if k not in ('mine', 'theirs')} == before
@@ -811,6 +815,7 @@ def test_the_catalogue_shows_every_price_and_draws_no_random_number():
         crd='1.4e+09',
         crd_bank='1.6e+08',
         voken='6.4e+09',
+        sentence='2.1e+06',
     )
     assert '| 10·K·D·E + 8·K²·E + 8·K·Q·E |' in shown and '| over sequences |' in shown
     assert (

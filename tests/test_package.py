@@ -25,7 +25,7 @@ def installed(tmp_path_factory):
         cwd=root,
         check=True,
         capture_output=True,
-        text=True,
+        encoding='utf-8',
     ).stdout.splitlines()
     for name in changed:  # the tree as it is, committed or not
         if (root / name).is_file():
@@ -55,12 +55,12 @@ def installed(tmp_path_factory):
         [python, '-c', 'import site; print(site.getsitepackages()[0])'],
         check=True,
         capture_output=True,
-        text=True,
+        encoding='utf-8',
     ).stdout.strip()
     requirements = [p for p in sys.path if p.endswith('site-packages')]
     # after the package itself, and without this checkout: an editable install's hooks are not read from a path file
     Path(here, 'zz_requirements.pth').write_text(
-        '\n'.join(f"import sys; sys.path.append({p!r})" for p in requirements) + '\n'
+        '\n'.join(f"import sys; sys.path.append({p!r})" for p in requirements) + '\n', encoding='utf-8'
     )
     return python, folder
 
@@ -74,7 +74,7 @@ names = [m.name for m in pkgutil.walk_packages(vidlankd_nb.__path__, 'vidlankd_n
 for n in names: importlib.import_module(n)
 print(len(names))
 """
-    out = subprocess.run([python, '-c', code], cwd=folder, capture_output=True, text=True)
+    out = subprocess.run([python, '-c', code], cwd=folder, capture_output=True, encoding='utf-8')
     assert out.returncode == 0, out.stderr
     assert (
         int(out.stdout)
@@ -97,14 +97,14 @@ assert {'tiny', 'quick', 'small', 'base'} <= set(presets()), presets()
 load_run('tiny')
 assert (samples()/'toyworld'/'caption.json').is_file(), samples()
 """
-    out = subprocess.run([python, '-c', code], cwd=folder, capture_output=True, text=True)
+    out = subprocess.run([python, '-c', code], cwd=folder, capture_output=True, encoding='utf-8')
     assert out.returncode == 0, out.stderr
 
 
 def test_help_loads_nothing_heavy(installed):
     python, folder = installed
     code = "import sys; from vidlankd_nb.cli import usage; usage(); print([m for m in ('torch', 'transformers', 'datasets', 'matplotlib', 'av') if m in sys.modules])"
-    out = subprocess.run([python, '-c', code], cwd=folder, capture_output=True, text=True)
+    out = subprocess.run([python, '-c', code], cwd=folder, capture_output=True, encoding='utf-8')
     assert out.stdout.strip() == '[]', out.stdout + out.stderr
 
 
@@ -114,7 +114,10 @@ def test_help_answers_within_two_seconds(installed):
     for _ in range(3):
         began = time.monotonic()
         out = subprocess.run(
-            [folder / 'env' / 'bin' / 'vidlankd', '--help'], cwd=folder, capture_output=True, text=True
+            [folder / 'env' / 'bin' / 'vidlankd', '--help'],
+            cwd=folder,
+            capture_output=True,
+            encoding='utf-8',
         )
         best = min(best, time.monotonic() - began)
     assert out.returncode == 0 and 'demo' in out.stdout
@@ -135,7 +138,7 @@ def test_metadata_comes_from_settings(installed):
         ],
         cwd=folder,
         capture_output=True,
-        text=True,
+        encoding='utf-8',
     ).stdout.splitlines()
     assert out[0] == settings['DEFAULT']['description']
     wanted = {re.split(r'[<>=]', r)[0].strip() for r in settings['DEFAULT']['requirements'].split()}
@@ -171,5 +174,5 @@ def test_importing_the_package_imports_nothing_heavy(installed):
     python, folder = installed
     heavy = "[m for m in ('torch', 'transformers', 'datasets', 'matplotlib', 'av', 'numpy', 'yaml') if m in sys.modules]"
     code = f"import sys, vidlankd_nb; print({heavy}, dir(vidlankd_nb).count('VideoTeacher')); from vidlankd_nb import Run; print({heavy}); from vidlankd_nb import VideoTeacher; print('torch' in sys.modules, VideoTeacher.__module__)"
-    out = subprocess.run([python, '-c', code], cwd=folder, capture_output=True, text=True)
+    out = subprocess.run([python, '-c', code], cwd=folder, capture_output=True, encoding='utf-8')
     assert out.stdout.splitlines() == ['[] 1', '[]', 'True vidlankd_nb.teacher'], out.stdout + out.stderr

@@ -46,7 +46,7 @@ def test_captions_are_read_in_any_pieces(tmp_path, piece, indent):
         'd': {},
         'e': None,
     }
-    (tmp_path / 'c.json').write_text(json.dumps(want, indent=indent))
+    (tmp_path / 'c.json').write_text(json.dumps(want, indent=indent), encoding='utf-8')
     assert list(C.read_captions(tmp_path / 'c.json', piece)) == list(want.items())
     (tmp_path / 'u.json').write_text(json.dumps(want, indent=indent, ensure_ascii=False), encoding='utf-8')
     assert list(C.read_captions(tmp_path / 'u.json', piece)) == list(want.items())
@@ -54,7 +54,7 @@ def test_captions_are_read_in_any_pieces(tmp_path, piece, indent):
         json.dumps(want, ensure_ascii=False), encoding='utf-8-sig'
     )  # as Windows writes it
     assert list(C.read_captions(tmp_path / 'bom.json', piece)) == list(want.items())
-    (tmp_path / 'empty.json').write_text(' { } \n')
+    (tmp_path / 'empty.json').write_text(' { } \n', encoding='utf-8')
     assert list(C.read_captions(tmp_path / 'empty.json', piece)) == []
 
 
@@ -63,7 +63,7 @@ def test_captions_are_read_in_any_pieces(tmp_path, piece, indent):
     ['', '[1]', '{"a": {"start": [1', '{"a"', '{"a": 1 "b": 2}', '{"a": 1,}', '{1: 2}', '{"a": tru}', '{'],
 )
 def test_what_is_no_caption_file_is_a_sentence(tmp_path, text):
-    (tmp_path / 'c.json').write_text(text)
+    (tmp_path / 'c.json').write_text(text, encoding='utf-8')
     with pytest.raises(UserError, match='c.json is not a JSON object'):
         list(C.read_captions(tmp_path / 'c.json', 3))
     with pytest.raises(UserError, match='no caption file'):
@@ -141,13 +141,15 @@ def test_every_kind_of_bad_caption_is_counted_and_named(tmp_path):
         and train[1].end == 30
         and r['cut_at_the_end'] == 1
     )
-    lines = [json.loads(l) for l in (tmp_path / 'p' / 'skipped.jsonl').read_text().splitlines()]
+    lines = [
+        json.loads(l) for l in (tmp_path / 'p' / 'skipped.jsonl').read_text(encoding='utf-8').splitlines()
+    ]
     assert (
         lines == r['skipped']
         and len(lines) == 14
         and {(l['video'], l.get('caption')) for l in lines} >= {('v000', 0), ('v000', 6), ('zzz', None)}
     )
-    assert json.loads((tmp_path / 'p' / 'report.json').read_text()) == r
+    assert json.loads((tmp_path / 'p' / 'report.json').read_text(encoding='utf-8')) == r
 
 
 @pytest.mark.parametrize(
@@ -248,7 +250,8 @@ def test_duplicate_ids_of_a_file_are_seen(tmp_path):
     make_store(tmp_path / 'f')
     one = json.dumps(caption((1, 2, 'first')))
     (tmp_path / 'c.json').write_text(
-        '{{"v000": {}, "v001": {}, "v000": {}}}'.format(one, one, json.dumps(caption((1, 2, 'second'))))
+        '{{"v000": {}, "v001": {}, "v000": {}}}'.format(one, one, json.dumps(caption((1, 2, 'second')))),
+        encoding='utf-8',
     )
     train, _, r = P.make_pairs(tmp_path / 'f', tmp_path / 'c.json', Pairs(valid_share=0), tmp_path / 'p')
     assert r['skipped'] == [dict(video='v000', reason='duplicate id')] and [
@@ -436,7 +439,7 @@ def test_one_video_is_held_out_where_the_share_is_less_than_one(tmp_path):
 def test_pairs_are_the_same_bytes_in_another_process(tmp_path):
     make_store(tmp_path / 'f', 20)
     caps = {f'v{i:03d}': caption((0, 2, 'a b c'), (2, 5, 'b c d')) for i in range(20)}
-    (tmp_path / 'c.json').write_text(json.dumps(caps))
+    (tmp_path / 'c.json').write_text(json.dumps(caps), encoding='utf-8')
     P.make_pairs(tmp_path / 'f', tmp_path / 'c.json', Pairs(remove_overlap=True), tmp_path / 'p')
     code = f"from vidlankd_nb.pairs import *; from vidlankd_nb.config import Pairs; make_pairs({str(tmp_path / 'f')!r}, {str(tmp_path / 'c.json')!r}, Pairs(remove_overlap=True), {str(tmp_path / 'q')!r})"
     subprocess.run([sys.executable, '-c', code], env={**os.environ, 'PYTHONHASHSEED': '3'}, check=True)

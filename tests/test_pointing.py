@@ -22,7 +22,7 @@ def world(tmp_path_factory):
 @pytest.fixture(scope='module')
 def data(world):
     "All clips as pairs: their times and words, without features."
-    captions = json.loads((world / 'caption.json').read_text())
+    captions = json.loads((world / 'caption.json').read_text(encoding='utf-8'))
     pairs = [
         SimpleNamespace(video=v, start=s, text=t, times=s + np.arange(round((e - s) * 8)) / 8)
         for v, c in captions.items()
@@ -66,10 +66,10 @@ def test_random_rows_score_as_chance(data, world):
 
 def test_what_is_asked(data, world):
     names, events = (
-        json.loads((world / 'probes.json').read_text())['names'],
-        json.loads((world / 'events.json').read_text()),
+        json.loads((world / 'probes.json').read_text(encoding='utf-8'))['names'],
+        json.loads((world / 'events.json').read_text(encoding='utf-8')),
     )
-    captions = json.loads((world / 'caption.json').read_text())
+    captions = json.loads((world / 'caption.json').read_text(encoding='utf-8'))
     wanted = aims(data, world)
     assert (
         150 < len({a.pair for a in wanted}) < 200

@@ -21,7 +21,11 @@ def vidlankd(*args):
 
 def steps(folder):
     "Every step of a training, with finite loss terms."
-    records = [r for r in map(json.loads, (folder / 'log.jsonl').read_text().splitlines()) if 'terms' in r]
+    records = [
+        r
+        for r in map(json.loads, (folder / 'log.jsonl').read_text(encoding='utf-8').splitlines())
+        if 'terms' in r
+    ]
     assert all(
         torch.isfinite(torch.tensor([*r['terms'].values(), r['gradient_norm']])).all() for r in records
     ), records
@@ -74,7 +78,7 @@ def test_small_goes_the_whole_road(tmp_path):
     for name, terms in (('text_only', ['mlm']), ('nst+crd', ['distillation/crd', 'distillation/nst', 'mlm'])):
         assert shape(AutoModelForMaskedLM.from_pretrained(run / 'students' / name)) == ('bert', 6, 512, 8)
         assert steps(run / 'students' / name) == [(k, terms) for k in (1, 2, 3)]
-    assert 'nst+crd' in json.loads((run / 'report.json').read_text())['students']
+    assert 'nst+crd' in json.loads((run / 'report.json').read_text(encoding='utf-8'))['students']
 
 
 def test_base_teaches_and_distils(tmp_path):
@@ -97,7 +101,7 @@ def test_base_teaches_and_distils(tmp_path):
     assert steps(run / 'students' / 'nst+crd') == [
         (k, ['distillation/crd', 'distillation/nst', 'mlm']) for k in (1, 2, 3)
     ]
-    config = json.loads((run / 'teachers' / 'video' / 'config.json').read_text())
+    config = json.loads((run / 'teachers' / 'video' / 'config.json').read_text(encoding='utf-8'))
     assert (config['text']['num_hidden_layers'], config['text']['hidden_size'], config['video_layers']) == (
         12,
         768,
@@ -183,7 +187,8 @@ def test_an_old_name_in_a_file_is_read_with_one_sentence(tmp_path, capsys):
     "In either style of YAML, beside numbers that a rewritten file would turn into text."
     file = tmp_path / 'mine.yaml'
     file.write_text(
-        'teacher: {lr: 1e-4, clip: 2.5}\nstudent:\n  clip: 0.5   # not the clip of a video\n  lr: 2e-4\n'
+        'teacher: {lr: 1e-4, clip: 2.5}\nstudent:\n  clip: 0.5   # not the clip of a video\n  lr: 2e-4\n',
+        encoding='utf-8',
     )
     run = load_run('tiny', file)
     assert (run.teacher.max_grad_norm, run.student.max_grad_norm, run.teacher.lr, run.student.lr) == (
@@ -196,7 +201,7 @@ def test_an_old_name_in_a_file_is_read_with_one_sentence(tmp_path, capsys):
         NOW.format('student.'),
         NOW.format('teacher.'),
     ]
-    file.write_text('teacher: {max_grad_norm: 2.5}')
+    file.write_text('teacher: {max_grad_norm: 2.5}', encoding='utf-8')
     assert load_run('tiny', file).teacher.max_grad_norm == 2.5 and capsys.readouterr().err == ''
 
 

@@ -26,7 +26,9 @@ from vidlankd_nb.evaluation.probes import (
 )
 from vidlankd_nb.files import UserError
 
-PROBES = json.loads((Path(__file__).parents[1] / 'data_samples' / 'toyworld' / 'probes.json').read_text())
+PROBES = json.loads(
+    (Path(__file__).parents[1] / 'data_samples' / 'toyworld' / 'probes.json').read_text(encoding='utf-8')
+)
 NAMES = list(PROBES['names'])
 LABELS = {
     a: np.array([v.index(PROBES['names'][x][a]) for x in NAMES]) for a, v in PROBES['attributes'].items()

@@ -199,7 +199,11 @@ def test_a_longer_text_only_student_takes_as_many_operations(prepared, tmp_path)
     }
     assert last['plain'] == 6
     # one layer of width 32: a matrix product's operations are two a parameter and token, attention's four a width and length
-    L, K, V = 16, 3, json.loads((run / 'students' / 'plain' / 'config.json').read_text())['vocab_size']
+    L, K, V = (
+        16,
+        3,
+        json.loads((run / 'students' / 'plain' / 'config.json').read_text(encoding='utf-8'))['vocab_size'],
+    )
     encoder = (
         2 * (12 * 32**2 + 32**2) + 4 * 32 * L
     )  # four projections, two of four times the width, the pooler's is left out or in

@@ -25,7 +25,9 @@ def sixteen(*parts):
 def corpus(tmp_path_factory):
     folder = tmp_path_factory.mktemp('corpus')
     text = folder / 'text.txt'
-    text.write_text(''.join(f'the box of number {i % 37} glows and drops\n' for i in range(400)))
+    text.write_text(
+        ''.join(f'the box of number {i % 37} glows and drops\n' for i in range(400)), encoding='utf-8'
+    )
     build_corpus([text], folder / 'made', Corpus(vocab_size=80, block=12, valid_share=0.2))
     return folder
 
@@ -78,7 +80,7 @@ def test_rows_keep_their_fingerprint():
 
 def test_a_corpus_keeps_what_it_is_known_by(corpus):
     text = (corpus / 'text.txt').read_bytes()
-    made = json.loads((corpus / 'made' / 'source.json').read_text())
+    made = json.loads((corpus / 'made' / 'source.json').read_text(encoding='utf-8'))
     assert made['text'] == [
         ['text.txt', len(text), sixteen(text[: 2**16], text[-(2**16) :])]
     ]  # of a short text, both are all of it
@@ -106,7 +108,7 @@ def test_another_corpus_is_refused_and_says_where_it_differs(corpus, tmp_path):
         f"{corpus / 'made'} holds a corpus made with another vocab_size (80, not 90): "
         "choose another folder. Nothing was written."
     )
-    (tmp_path / 'more.txt').write_text('the ball glows\n')
+    (tmp_path / 'more.txt').write_text('the ball glows\n', encoding='utf-8')
     with pytest.raises(
         UserError,
         match=r"made with another text \(it is not that of text.txt, more.txt\): choose another folder",

@@ -94,7 +94,7 @@ def test_reads(tmp_path):
         (question('b', text=None), "'question' is missing"),
         (question('b', text=7), "'question' is no text"),
         (question('a'), 'occurs a second time'),
-        (question(7), 'without an id'),
+        (question(True), 'without an id'),
         ('what?', 'without an id'),
         (question('b') | {'answers': 'none'}, 'is no list'),
         (question('b') | {'answers': ['Mo']}, 'without text'),
@@ -110,7 +110,7 @@ def test_broken_questions_are_named(tmp_path, bad, word):
     if isinstance(bad, dict) and bad['id'] == 'b':
         assert (
             'question b: ' in rows.skipped[0]['reason']
-            and '"id": "b"' in path.read_text().splitlines()[rows.skipped[0]['line'] - 1]
+            and '"id": "b"' in path.read_text(encoding='utf-8').splitlines()[rows.skipped[0]['line'] - 1]
         )
     with pytest.raises(UserError, match=re.escape(word)):
         load('squad2', tmp_path, 'dev', strict=True)
@@ -296,7 +296,8 @@ def tokenizer(tmp_path_factory):
     f.write_text(
         '\n'.join(
             [CONTEXT, 'who sings on the ferry ?', 'abcdefghijklmnopqrstuvwxyz é 東京 ! " . , 0123456789']
-        )
+        ),
+        encoding='utf-8',
     )
     return train_tokenizer([f], 300, 512)
 

@@ -4,7 +4,11 @@ import bz2
 import gzip
 import json
 import lzma
+import os
+import tempfile
 import tracemalloc
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +19,7 @@ from tokenizers import Tokenizer
 from vidlankd_nb.config import Corpus
 from vidlankd_nb.corpus import Examples, build_corpus, encoder, read_lines, train_tokenizer
 from vidlankd_nb.files import UserError
+from vidlankd_nb.texts import LeftOut, text_files
 from vidlankd_nb.tokenizer import load_tokenizer, tokenizer_fingerprint
 
 LINES = [
@@ -33,7 +38,7 @@ def rows(folder, split='train'):
 
 @pytest.fixture
 def tok(tmp_path):
-    (tmp_path / 'words.txt').write_text(TEXT)
+    (tmp_path / 'words.txt').write_text(TEXT, encoding='utf-8')
     return train_tokenizer([tmp_path / 'words.txt'], 200)
 
 
@@ -123,10 +128,13 @@ def test_records_without_text_are_counted_and_are_no_word(tmp_path, tok):
         [1],
         {'text': 7},
     ]
-    (tmp_path / 'a.jsonl').write_text('\n'.join(map(json.dumps, records)) + '\n')
+    (tmp_path / 'a.jsonl').write_text('\n'.join(map(json.dumps, records)) + '\n', encoding='utf-8')
     m = build_corpus([tmp_path / 'a.jsonl'], tmp_path / 'c', Corpus(block=12, valid_share=0), tokenizer=tok)
     assert m['counts']['no_text'] == 4 and m['counts']['text'] == 3 and 'records' not in m['counts']
-    named = [json.loads(line) for line in (tmp_path / 'c' / 'left_out.jsonl').read_text().splitlines()]
+    named = [
+        json.loads(line)
+        for line in (tmp_path / 'c' / 'left_out.jsonl').read_text(encoding='utf-8').splitlines()
+    ]
     at = len(json.dumps(records[0])) + 1
     assert (
         named[0] == {'where': f"{tmp_path / 'a.jsonl'} at byte {at:,}", 'reason': 'no_text'}
@@ -155,9 +163,9 @@ def test_bytes_that_are_no_text(tmp_path, tok, name):
     assert (
         build('skip', 'c')['counts'] | {'skipped': 1, 'text': 17} == build('skip', 'd')['counts']
     )  # the build goes on under another rule
-    assert [json.loads(x) for x in (tmp_path / 'c' / 'left_out.jsonl').read_text().splitlines()] == [
-        {'where': f'{tmp_path / name} at byte {place:,}', 'reason': 'skipped'}
-    ]
+    assert [
+        json.loads(x) for x in (tmp_path / 'c' / 'left_out.jsonl').read_text(encoding='utf-8').splitlines()
+    ] == [{'where': f'{tmp_path / name} at byte {place:,}', 'reason': 'skipped'}]
     assert build('replace', 'e')['counts']['replaced'] == 1
     assert list(read_lines(tmp_path / name, cfg=Corpus(errors='replace'))) == [
         line.decode('utf-8', 'replace') for line in raw
@@ -165,7 +173,7 @@ def test_bytes_that_are_no_text(tmp_path, tok, name):
 
 
 def test_half_a_character_in_a_record(tmp_path):
-    (tmp_path / 'a.jsonl').write_text('{"text": "half \\ud83d of it"}\n{"text": "whole"}\n')
+    (tmp_path / 'a.jsonl').write_text('{"text": "half \\ud83d of it"}\n{"text": "whole"}\n', encoding='utf-8')
     with pytest.raises(UserError, match='a.jsonl at byte 0 holds half a character'):
         list(read_lines(tmp_path / 'a.jsonl'))
     assert list(read_lines(tmp_path / 'a.jsonl', cfg=Corpus(errors='skip'))) == ['whole']
@@ -220,7 +228,7 @@ def test_a_part_whose_bytes_changed_is_made_again(tmp_path, tok):
 def test_a_vocabulary_belongs_to_the_text_it_was_trained_on(tmp_path, monkeypatch):
     import vidlankd_nb.corpus as c
 
-    (tmp_path / 'a.txt').write_text(TEXT)
+    (tmp_path / 'a.txt').write_text(TEXT, encoding='utf-8')
 
     def stop(*_):
         raise KeyboardInterrupt
@@ -229,7 +237,7 @@ def test_a_vocabulary_belongs_to_the_text_it_was_trained_on(tmp_path, monkeypatc
         m.setattr(c, 'encode_part', stop)
         with pytest.raises(KeyboardInterrupt):
             build_corpus([tmp_path / 'a.txt'], tmp_path / 'c', Corpus(block=12))
-    (tmp_path / 'a.txt').write_text(TEXT + 'zebra\n')
+    (tmp_path / 'a.txt').write_text(TEXT + 'zebra\n', encoding='utf-8')
     with pytest.raises(UserError, match='another text'):
         build_corpus([tmp_path / 'a.txt'], tmp_path / 'c', Corpus(block=12))
 
@@ -237,7 +245,7 @@ def test_a_vocabulary_belongs_to_the_text_it_was_trained_on(tmp_path, monkeypatc
 def test_a_long_line_takes_bounded_memory(tmp_path, tok):
     "Twelve megabytes without a line end; cut at spaces, no token is lost, and what Python holds is a small multiple of a piece."
     n = 2 << 20
-    with open(tmp_path / 'long.txt', 'w') as f:
+    with open(tmp_path / 'long.txt', 'w', encoding='utf-8') as f:
         for _ in range(0, n, 1 << 16):
             f.write('the ba' * (1 << 16))
     size = (tmp_path / 'long.txt').stat().st_size
@@ -251,7 +259,7 @@ def test_a_long_line_takes_bounded_memory(tmp_path, tok):
     tracemalloc.stop()
     assert spaces + pieces - 1 == n  # the space at which a piece is cut is stripped
     assert pieces == 13 and peak < 8 << 20
-    (tmp_path / 'short.txt').write_text('the red ball ' * 200_000)
+    (tmp_path / 'short.txt').write_text('the red ball ' * 200_000, encoding='utf-8')
     m = build_corpus(
         [tmp_path / 'short.txt'],
         tmp_path / 'c',
@@ -266,7 +274,7 @@ def test_a_long_line_takes_bounded_memory(tmp_path, tok):
 @pytest.mark.parametrize('packed', [False, True])
 def test_special_tokens_spelled_in_a_text_are_text(tmp_path, packed):
     lines = ['the red ball rolls', 'the [MASK] ball [SEP] rolls [PAD] left', 'a [CLS] b [UNK]'] * 10
-    (tmp_path / 't.txt').write_text('\n'.join(lines))
+    (tmp_path / 't.txt').write_text('\n'.join(lines), encoding='utf-8')
     build_corpus(
         [tmp_path / 't.txt'], tmp_path / 'c', Corpus(block=24, packed=packed, valid_share=0, vocab_size=200)
     )
@@ -316,7 +324,7 @@ def test_a_slow_tokenizer_works(tmp_path, tok):
         == tokenizer_fingerprint(load_tokenizer(tmp_path / 'slow'))
         != tokenizer_fingerprint(tok)
     )
-    (tmp_path / 't.txt').write_text('red ball\n' * 5)
+    (tmp_path / 't.txt').write_text('red ball\n' * 5, encoding='utf-8')
     m = build_corpus(
         [tmp_path / 't.txt'],
         tmp_path / 'c',
@@ -330,13 +338,66 @@ def test_a_slow_tokenizer_works(tmp_path, tok):
 
 def test_linked_folders_are_followed_and_loops_are_cut(tmp_path):
     (tmp_path / 'real').mkdir(), (tmp_path / 'text').mkdir()
-    (tmp_path / 'real' / 'a.txt').write_text('linked\n')
-    (tmp_path / 'text' / 'b.txt').write_text('here\n')
+    (tmp_path / 'real' / 'a.txt').write_text('linked\n', encoding='utf-8')
+    (tmp_path / 'text' / 'b.txt').write_text('here\n', encoding='utf-8')
     (tmp_path / 'text' / 'more').symlink_to(tmp_path / 'real')
     (tmp_path / 'real' / 'loop').symlink_to(tmp_path / 'text')
-    from vidlankd_nb.texts import text_files
 
     assert [f.name for f in text_files([tmp_path / 'text'])] == ['b.txt', 'a.txt']
+
+
+@contextmanager
+def nobody():
+    "A user whose permissions count; the tests may run as root, for whom none do."
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+def test_what_may_not_be_read_is_counted_and_named():
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        text = Path(folder) / 'text'
+        for name in ('open/a.txt', 'closed/b.txt', 'c.txt'):
+            (text / name).parent.mkdir(parents=True, exist_ok=True)
+            (text / name).write_text(TEXT, encoding='utf-8')
+        (text / 'closed').chmod(0)
+        (text / 'c.txt').chmod(0)
+        left = LeftOut()
+        with nobody():
+            with pytest.raises(UserError, match=r'The file .*c.txt cannot be read \(permission denied\)'):
+                text_files([text])
+            with pytest.raises(UserError, match=r'The folder .*closed cannot be read \(permission denied\)'):
+                text_files([text / 'closed'])
+            assert [f.name for f in text_files([text], 'skip', left)] == ['a.txt']
+            with pytest.raises(UserError, match=r'holds no files of text; 1 may not be read'):
+                text_files([text / 'closed'], 'skip')
+        (text / 'closed').chmod(0o755)
+        assert left.counts == {'unreadable': 2}
+        assert [p['where'] for p in left.places] == [str(text / 'c.txt'), str(text / 'closed')]
+
+
+def test_a_build_says_what_it_could_not_read(tmp_path, tok, monkeypatch):
+    for name in ('a.txt', 'b.txt'):
+        (tmp_path / 'text').mkdir(exist_ok=True)
+        (tmp_path / 'text' / name).write_text(TEXT, encoding='utf-8')
+    opened = open
+
+    def denied(file, *args, **kwargs):
+        if str(file).endswith('b.txt'):
+            raise PermissionError(13, 'Permission denied')
+        return opened(file, *args, **kwargs)
+
+    monkeypatch.setattr('builtins.open', denied)
+    cfg = Corpus(block=16, errors='skip', valid_share=0.0)
+    counts = build_corpus([tmp_path / 'text'], tmp_path / 'c', cfg, tokenizer=tok)['counts']
+    assert counts['unreadable'] == 1 and counts['text'] == len(LINES)
+    where = json.loads((tmp_path / 'c' / 'left_out.jsonl').read_text(encoding='utf-8'))
+    assert where == {'where': str(tmp_path / 'text' / 'b.txt'), 'reason': 'unreadable'}
 
 
 def test_damaged_files_are_named(tmp_path):
@@ -349,14 +410,14 @@ def test_damaged_files_are_named(tmp_path):
     for name in ('half.gz', 'no.zst', 'no.parquet'):
         with pytest.raises(UserError, match=f'{name} cannot be read'):
             list(read_lines(tmp_path / name))
-    (tmp_path / 'torn.jsonl').write_text('{"text": "a"}\n{"text": \n')
+    (tmp_path / 'torn.jsonl').write_text('{"text": "a"}\n{"text": \n', encoding='utf-8')
     with pytest.raises(UserError, match='torn.jsonl at byte 14 is no line of JSON'):
         list(read_lines(tmp_path / 'torn.jsonl'))
     assert list(read_lines(tmp_path / 'torn.jsonl', cfg=Corpus(errors='skip'))) == ['a']
 
 
 def test_the_command_line(tmp_path):
-    with gzip.open(tmp_path / 'a.jsonl.gz', 'wt') as f:
+    with gzip.open(tmp_path / 'a.jsonl.gz', 'wt', encoding='utf-8') as f:
         f.writelines(json.dumps({'page': line}) + '\n' for line in [*LINES, None])
     said = call(
         *CLI,
@@ -395,3 +456,11 @@ def test_the_command_line(tmp_path):
             tmp_path / 'e',
         ).stdout
     )
+
+
+def test_what_moved_is_found_where_it_was():
+    from vidlankd_nb import corpus, masking
+
+    assert corpus.TextBatches is masking.TextBatches
+    with pytest.raises(ImportError):
+        exec('from vidlankd_nb.corpus import TextBatch')

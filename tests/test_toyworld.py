@@ -57,7 +57,7 @@ def test_layout(world):
                 s <= h['seen'][0] <= h['start'] < h['end'] <= h['seen'][1] <= e for h in happenings
             )
             assert len({tuple(h['seen']) for h in happenings}) == round(e - s)
-    assert len((world / 'text' / 'corpus.txt').read_text().splitlines()) == 200
+    assert len((world / 'text' / 'corpus.txt').read_text(encoding='utf-8').splitlines()) == 200
 
 
 def test_videos_are_what_the_field_uses(world):
@@ -118,7 +118,7 @@ def test_text_never_tells(world):
     names = set(read(world / 'probes.json')['names'])
     lines = [t for c in read(world / 'caption.json').values() for t in c['text']] + (
         world / 'text' / 'corpus.txt'
-    ).read_text().splitlines()
+    ).read_text(encoding='utf-8').splitlines()
     assert telling_lines(lines, names) == []
     assert sum(bool(names & set(line.split())) for line in lines) > 150  # the check had something to read
     assert telling_lines(['a man pushes the nader and it rolls'], ['nader'])
@@ -334,7 +334,7 @@ def test_probes(world):
     for q in p['physical']['questions']:
         assert q['value'] in p['attributes'][q['attribute']]
     captions = {w for c in read(world / 'caption.json').values() for t in c['text'] for w in t.split()}
-    known = captions | set((world / 'text' / 'corpus.txt').read_text().split())
+    known = captions | set((world / 'text' / 'corpus.txt').read_text(encoding='utf-8').split())
     assert {w for q in p['physical']['questions'] for w in q['question'].split()} <= known
 
 

@@ -131,7 +131,7 @@ def test_the_best_checkpoint_stays(tmp_path):
     assert c.steps() == [2, 4, 5] and c.best() == 2
     c.save(6, {'w': torch.zeros(2)}, {}, {'identity': {}, 'score': float('nan')})
     assert c.best() == 2  # a held-out loss of NaN is no best
-    (c.path(2) / 'state.json').write_text('{"sco')
+    (c.path(2) / 'state.json').write_text('{"sco', encoding='utf-8')
     c.save(
         7, {'w': torch.zeros(2)}, {}, {'identity': {}, 'score': 3.0}
     )  # a torn file is no reason to lose a new checkpoint
@@ -241,7 +241,7 @@ def test_what_two_processes_saved_in_shares_one_goes_on_with(prepared, alone, tm
     words = [*PLAIN, '--student.sharding', 'fsdp', '--students', '{nst: {objective: nst, weight: 100}}']
     run = copy_of(prepared, tmp_path / 'run', words)
     code = "import os, signal\nstep = training.optimizer_step\ndef asked(*a):\n    if a[-1] == 5 and os.environ['RANK'] == '1': os.kill(os.getpid(), signal.SIGTERM)\n    return step(*a)\ntraining.optimizer_step = asked"
-    (tmp_path / 'asked.py').write_text(PATCHED.format(code))
+    (tmp_path / 'asked.py').write_text(PATCHED.format(code), encoding='utf-8')
     together(2, tmp_path / 'asked.py', 'student', *words, '--out', run, code=75)
     assert (run / 'students' / 'nst' / 'checkpoints' / 'step-00000006').is_dir()
     call(*CLI, 'student', *words, '--out', run)
@@ -271,7 +271,7 @@ def test_two_processes_train_the_same_teacher(prepared, tmp_path):
 
 def test_what_does_not_go_together_is_refused(run):
     nst = ['--students', '{nst: {objective: nst}}']
-    (run / 'config.yaml').write_text(yaml_of([*TEN, *nst]))
+    (run / 'config.yaml').write_text(yaml_of([*TEN, *nst]), encoding='utf-8')
     assert 'set accumulate to 1' in refused(*CLI, 'student', *TEN, *nst, '--out', run)
     for name, wrong, meant in (('sharding', 'fdsp', 'fsdp'), ('precision', 'fp16', 'bf16')):
         assert f"Unknown student.{name} '{wrong}': did you mean '{meant}'?" in refused(
@@ -321,7 +321,7 @@ def test_everything_that_should_move_moves(prepared, tmp_path):
     shutil.rmtree(folder / 'teachers')
     (folder / 'stages' / 'teacher.json').unlink()
     words = [*SMALL, '--teacher.frozen_video', 'true']
-    (folder / 'config.yaml').write_text(yaml_of(words))
+    (folder / 'config.yaml').write_text(yaml_of(words), encoding='utf-8')
     call(*CLI, 'teacher', *words, '--out', folder)
     video = [k for k in checkpoint(folder / 'teachers' / 'video', 4) if k.startswith('model.video.')]
     assert still(folder / 'teachers' / 'video') == video and len(video) > 10
@@ -349,7 +349,7 @@ student.teacher_outputs = reads
 def test_a_training_that_breaks_says_where(run):
     "NaN after a mad learning rate: the checkpoint before it is whole, and its weights are finite."
     words = [*TEN, '--student.lr', '1e30', '--student.warmup', '0', '--student.save_every', '1']
-    (run / 'config.yaml').write_text(yaml_of(words))
+    (run / 'config.yaml').write_text(yaml_of(words), encoding='utf-8')
     said = refused(*CLI, 'student', *words, '--out', run)
     assert 'Step 2: ' in said and 'is nan; examples [' in said and 'the last checkpoint stands' in said, said
     assert [p.name for p in (student_of(run) / 'checkpoints').iterdir()] == ['step-00000001'] and all(
@@ -370,7 +370,7 @@ def test_a_loss_that_breaks_in_one_process_moves_no_weight_in_any(run):
 
 def test_an_exploding_gradient_is_named(run):
     words = [*TEN, '--student.stop_norm', '0.5']
-    (run / 'config.yaml').write_text(yaml_of(words))
+    (run / 'config.yaml').write_text(yaml_of(words), encoding='utf-8')
     said = refused(*CLI, 'student', *words, '--out', run)
     assert 'Step 1: gradient norm is ' in said and 'examples [' in said, said
 
@@ -389,7 +389,7 @@ def test_out_of_memory_says_what_to_change_and_the_same_run_goes_on(run):
     assert (
         saved == ['step-00000004']
         and steps == list(range(1, 11))
-        and 'accumulate: 4' in (run / 'config.yaml').read_text()
+        and 'accumulate: 4' in (run / 'config.yaml').read_text(encoding='utf-8')
     )
 
 
@@ -400,7 +400,7 @@ def test_a_vocabulary_that_does_not_fit_is_an_error(run, prepared, tmp_path):
     shutil.copytree(prepared / 'teachers' / 'video', tmp_path / 'teacher')
     train_tokenizer([prepared / 'corpus' / 'captions.txt'], 60).save_pretrained(tmp_path / 'teacher')
     words = [*TEN, '--students', f'{{l2: {{objective: l2, teacher: {tmp_path / "teacher"}}}}}']
-    (run / 'config.yaml').write_text(yaml_of(words))
+    (run / 'config.yaml').write_text(yaml_of(words), encoding='utf-8')
     said = refused(*CLI, 'student', *words, '--out', run)
     assert (
         'was made with another tokenizer than' in said
@@ -456,7 +456,7 @@ def test_the_model_card_tells_how_it_was_made_and_loads_it(whole, prepared):
             ],
         ),
     ):
-        card = (folder / 'README.md').read_text()
+        card = (folder / 'README.md').read_text(encoding='utf-8')
         assert not [x for x in expected if x not in card], card
         lines = card.split('## Loading')[1].split('## Data')[0].splitlines()
         code = '\n'.join(x[4:] for x in lines if x.startswith('    '))

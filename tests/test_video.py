@@ -287,7 +287,7 @@ def test_mid_stream_change_of_size(tmp_path):
     'make,reason',
     [
         (lambda p: p.touch(), 'empty'),
-        (lambda p: p.write_text('not a video at all\n' * 50), 'cannot be opened'),
+        (lambda p: p.write_text('not a video at all\n' * 50, encoding='utf-8'), 'cannot be opened'),
         (lambda p: None, 'no such file'),
     ],
 )
@@ -495,7 +495,8 @@ def small_videomae(tmp_path):
                 image_mean=[0.5] * 3,
                 image_std=[0.5] * 3,
             )
-        )
+        ),
+        encoding='utf-8',
     )
     return str(tmp_path / 'mae')
 
@@ -629,7 +630,7 @@ def small(kind, folder):
         ),
     }[kind]()
     model.save_pretrained(folder)
-    (folder / name).write_text(json.dumps(d))
+    (folder / name).write_text(json.dumps(d), encoding='utf-8')
     return d
 
 
@@ -709,9 +710,9 @@ def folder(tmp_path):
         write(d / f'v{i}.mp4', [picture(k + i) for k in range(20 + i)], np.arange(20 + i) / 10)
     (d / 'sub').mkdir()
     write(d / 'sub' / 'deep.mkv', [picture(k) for k in range(10)], np.arange(10) / 10)
-    (d / 'v0.vtt').write_text('WEBVTT')
+    (d / 'v0.vtt').write_text('WEBVTT', encoding='utf-8')
     (d / 'empty.mp4').touch()
-    (d / 'notes.txt').write_text('hello')
+    (d / 'notes.txt').write_text('hello', encoding='utf-8')
     return d
 
 
@@ -726,7 +727,7 @@ def test_every_file_is_in_the_report(tmp_path, folder):
         'notes.txt': text,
         'v0.vtt': text,
     }
-    assert json.loads((tmp_path / 'out' / 'report.json').read_text()) == r
+    assert json.loads((tmp_path / 'out' / 'report.json').read_text(encoding='utf-8')) == r
     again = E.extract_folder(folder, tmp_path / 'out', progress=False)
     assert again['frames'] == 0 and all(again[k] == r[k] for k in ('done', 'partial', 'skipped'))
 
@@ -762,8 +763,8 @@ def test_pictures_and_subtitles_beside_a_video_do_not_take_its_place(tmp_path):
     (tmp_path / 'videos').mkdir()
     write(tmp_path / 'videos' / 'v.mp4', [picture(k) for k in range(10)], np.arange(10) / 10)
     Image.fromarray(picture(3)).save(tmp_path / 'videos' / 'v.jpg')
-    (tmp_path / 'videos' / 'v.json').write_text('{}')
-    (tmp_path / 'videos' / 'v.VTT').write_text('WEBVTT')
+    (tmp_path / 'videos' / 'v.json').write_text('{}', encoding='utf-8')
+    (tmp_path / 'videos' / 'v.VTT').write_text('WEBVTT', encoding='utf-8')
     r = E.extract_folder(tmp_path / 'videos', tmp_path / 'out', captions={'v': {}}, progress=False)
     kinds = {'v.VTT': 'text', 'v.jpg': 'a picture', 'v.json': 'text'}
     assert r['done'] == ['v.mp4'] and {x['file']: x['reason'] for x in r['skipped']} == {
@@ -811,7 +812,7 @@ def test_a_device_or_captions_that_are_none(tmp_path, folder, small_videomae):
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match='device=cuda cannot be used'):
             B.load_backbone(Features(backbone=small_videomae, device='cuda'))
-    (tmp_path / 'c.json').write_text('["v0"]')
+    (tmp_path / 'c.json').write_text('["v0"]', encoding='utf-8')
     with pytest.raises(UserError, match='not a JSON object'):
         E.extract_folder(folder, tmp_path / 'out', captions=tmp_path / 'c.json', progress=False)
 
@@ -826,7 +827,7 @@ def test_numbers_that_are_not_finite_are_no_features(tmp_path, folder, monkeypat
     monkeypatch.setattr(F.Pixels, '__call__', lambda self, x: real(self, x) * math.nan)
     with pytest.raises(UserError, match='No file in .* gave features.*empty.mp4: the file is empty'):
         E.extract_folder(folder, tmp_path / 'out2', progress=False)
-    r = json.loads((tmp_path / 'out2' / 'report.json').read_text())
+    r = json.loads((tmp_path / 'out2' / 'report.json').read_text(encoding='utf-8'))
     assert not r['done'] and sum('finite' in x['reason'] for x in r['skipped']) == 6
     with pytest.raises(UserError, match='finite|empty|id'):
         E.extract_folder(folder, tmp_path / 'out3', strict=True, progress=False)
@@ -858,13 +859,14 @@ def test_a_folder_without_videos_is_an_error(tmp_path, folder, capsys):
     with pytest.raises(UserError, match='the captions know none'):
         E.extract_folder(folder, tmp_path / 'out', captions={}, progress=False)
     assert not (tmp_path / 'out').exists()
-    (tmp_path / 'none' / 'inside' / 'notes.txt').write_text('hello')
+    (tmp_path / 'none' / 'inside' / 'notes.txt').write_text('hello', encoding='utf-8')
     with pytest.raises(SystemExit) as end:
         main(['features', str(tmp_path / 'none'), '--out', str(tmp_path / 'out')])
     said = capsys.readouterr().err
     assert end.value.code == 2 and 'gave features' in said and 'inside/notes.txt: cannot be opened' in said
     assert (
-        json.loads((tmp_path / 'out' / 'report.json').read_text())['skipped'][0]['file'] == 'inside/notes.txt'
+        json.loads((tmp_path / 'out' / 'report.json').read_text(encoding='utf-8'))['skipped'][0]['file']
+        == 'inside/notes.txt'
     )
 
 
@@ -905,7 +907,7 @@ elif moment == 'in the middle of a video': V.VideoReader._rgb = dying(V.VideoRea
 else: S.pa.ipc.new_stream = lambda f, schema: Half(f)
 E.extract_folder({str(folder)!r}, {str(tmp_path / 'out')!r}, progress=False)
 """
-    r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    r = subprocess.run([sys.executable, '-c', code], capture_output=True, encoding='utf-8')
     assert r.returncode == -signal.SIGKILL, r.stderr
     left = sorted(p.name for p in (tmp_path / 'out').iterdir())
     assert (
@@ -940,7 +942,7 @@ E.extract_folder({str(folder)!r}, {str(tmp_path / 'out')!r}, progress=False)
             [sys.executable, '-c', code],
             env={**os.environ, 'KILL': str(kill)},
             capture_output=True,
-            text=True,
+            encoding='utf-8',
         )
         assert r.returncode == (0 if kill == 99 else -signal.SIGKILL), r.stderr
     E.extract_folder(folder, tmp_path / 'whole', progress=False)
@@ -993,7 +995,7 @@ def test_id_hash_is_the_same_everywhere():
         [sys.executable, '-c', "from vidlankd_nb.store import id_hash; print(id_hash('xHr8X2Wpmno'))"],
         env={**os.environ, 'PYTHONHASHSEED': '7'},
         capture_output=True,
-        text=True,
+        encoding='utf-8',
     )
     assert int(out.stdout) == S.id_hash('xHr8X2Wpmno')
 
@@ -1012,3 +1014,62 @@ def test_film_strip_labels_each_frame(n, shown):
     assert [t.get_text() for t in ax.get_xticklabels()] == [
         ('0 s', '0.5 s', '1 s')[k] for k in shown
     ] and ax.images[0].get_array().shape == (4, 7 * len(shown) - 1, 3)
+
+
+# --- what is cut off is not copied, and nothing else changes
+
+MATRICES = [None, [[0, 1, 0], [-1, 0, 0]], [[-1, 0, 0], [0, 1, 0]], [[0, -1, 0], [-1, 0, 0]]]
+
+
+@pytest.mark.parametrize('matrix', MATRICES, ids=['as it lies', 'turned', 'mirrored', 'transposed'])
+def test_a_picture_is_what_pyav_gives_turned_and_cut(matrix):
+    from av.video.reformatter import VideoReformatter
+
+    from vidlankd_nb.frames import scaled_rgb
+
+    rng = np.random.default_rng(0)
+    frame = av.VideoFrame.from_ndarray(rng.integers(0, 256, (50, 74, 3), np.uint8), 'rgb24')
+    frame = frame.reformat(format='yuv420p')
+    for shape, planes in (((50, 74), 'rgb24'), ((33, 47), 'gbrp'), ((100, 120), 'gbrp')):
+        for crop in (None, 21):
+            wanted = (
+                VideoReformatter().reformat(frame, *shape[::-1], planes, interpolation='BICUBIC').to_ndarray()
+            )
+            if matrix:
+                turned = wanted.swapaxes(0, 1) if matrix[0][0] == 0 else wanted
+                right, down = (
+                    (matrix[1][0], matrix[0][1]) if matrix[0][0] == 0 else (matrix[0][0], matrix[1][1])
+                )
+                turned = turned[:, ::-1] if right < 0 else turned
+                wanted = turned[::-1] if down < 0 else turned
+            if crop:
+                top, left = ((n - crop) // 2 for n in wanted.shape[:2])
+                wanted = wanted[top : top + crop, left : left + crop]
+            found = scaled_rgb(
+                VideoReformatter(),
+                frame,
+                shape,
+                'BICUBIC',
+                None if matrix is None else np.array(matrix),
+                crop,
+            )
+            assert found.flags.c_contiguous and found.dtype == np.uint8
+            assert np.array_equal(found, wanted), (shape, crop)
+
+
+def test_pictures_in_windows_and_pieces():
+    "Seven pictures in windows of two, three rows at a time; the last window repeats its last picture."
+    from types import SimpleNamespace
+
+    from vidlankd_nb.features import picture_rows
+
+    class Seven(SimpleNamespace):
+        def __iter__(self):
+            for k in range(7):
+                yield 0.5 + k, np.full((2, 3, 3), k, np.uint8)
+
+    video = Seven()
+    found = list(picture_rows(video, 2, 3))
+    assert [x.shape for x in found] == [(3, 2, 2, 3, 3), (1, 2, 2, 3, 3)]
+    assert np.concatenate(found)[:, :, 0, 0, 0].tolist() == [[0, 1], [2, 3], [4, 5], [6, 6]]
+    assert video.start == 0.5 and found[0].max() == 5  # a piece is not written into after it was given

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from support.trainings import CLI, python
 
+from vidlankd_nb.config import Corpus
 from vidlankd_nb.files import UserError
 from vidlankd_nb.vocabulary import coverage, vocabulary_of_run, word_gap, word_interval, words
 
@@ -29,15 +30,15 @@ def refused(*args):
 def test_files(tmp_path):
     out = vidlankd(SAMPLES / 'caption.json', SAMPLES / 'text' / 'corpus.txt', '--out', tmp_path / 'v')
     assert out.returncode == 0, out.stderr
-    found = json.loads((tmp_path / 'v' / 'vocabulary.json').read_text())
+    found = json.loads((tmp_path / 'v' / 'vocabulary.json').read_text(encoding='utf-8'))
     assert (tmp_path / 'v' / 'vocabulary.png').read_bytes()[:4] == b'\x89PNG'
     said = {
         w
-        for c in json.loads((SAMPLES / 'caption.json').read_text()).values()
+        for c in json.loads((SAMPLES / 'caption.json').read_text(encoding='utf-8')).values()
         for t in c['text']
         for w in t.split()
     }
-    text = Counter((SAMPLES / 'text' / 'corpus.txt').read_text().split())
+    text = Counter((SAMPLES / 'text' / 'corpus.txt').read_text(encoding='utf-8').split())
     end = found['curve'][-1]
     assert end['captions'] == found['captions'] == 1440 and end['own']['mean'] == len(said)
     assert (
@@ -55,9 +56,14 @@ def test_files(tmp_path):
         )
 
 
+def timed(*texts):
+    "Captions of one video, a second each."
+    return {'v': {'start': [*range(len(texts))], 'end': [*range(1, len(texts) + 1)], 'text': [*texts]}}
+
+
 def test_the_same_seed_the_same_curve():
     captions, text = (
-        {'v': {'text': [f'word{chr(97 + i)} thing{chr(97 + i % 3)}' for i in range(20)]}},
+        timed(*[f'word{chr(97 + i)} thing{chr(97 + i % 3)}' for i in range(20)]),
         Counter({'worda': 2, 'thinga': 1, 'thingb': 5}),
     )
     assert (
@@ -80,33 +86,51 @@ def test_words():
     ]
 
 
-def test_broken_captions_are_counted(tmp_path):
-    (tmp_path / 'c.json').write_text(
-        json.dumps(
-            {
-                'a': {'text': ['the ball', '', None, '12 34']},
-                'b': {'start': []},
-                'c': [1],
-                'd': {'text': 'the'},
-            }
-        )
-    )
-    (tmp_path / 't.txt').write_text('the ball and the dog\n')
+def test_broken_captions_are_counted_and_named_as_everywhere(tmp_path):
+    "The reader of features, pairs and corpus, and its reasons; a caption of digits has no words."
+    captions = timed('the ball', '', None, '12 34', 'half \ud83d', 'late')
+    captions['v']['end'][5] = 1
+    captions |= {'b': {'start': []}, 'c': [1], 'd': {'text': 'the'}}
+    (tmp_path / 'c.json').write_text(json.dumps(captions), encoding='utf-8')
+    (tmp_path / 't.txt').write_text('the ball and the dog\n', encoding='utf-8')
     out = vidlankd(tmp_path / 'c.json', tmp_path / 't.txt', '--out', tmp_path / 'v')
-    assert (
-        out.returncode == 0
-        and '3 captions without words' in out.stdout
-        and '3 videos without a list of texts' in out.stdout
-    )
-    assert json.loads((tmp_path / 'v' / 'vocabulary.json').read_text())['curve'][-1]['tokens']['mean'] == 0.6
+    assert out.returncode == 0, out.stderr
+    said = out.stdout
+    assert 'captions: HowTo100M JSON' in said and '2 empty text (v, caption 1)' in said
+    found = json.loads((tmp_path / 'v' / 'vocabulary.json').read_text(encoding='utf-8'))
+    assert found['left_out'] == {
+        'empty text': 2,
+        'half a character': 1,
+        'ends before it starts': 1,
+        'start, end and text are not three lists of one length': 3,
+        'no words': 1,
+    }
+    assert [(c['video'], c.get('caption')) for c in found['skipped']] == [
+        *[('v', i) for i in (1, 2, 4, 5)],
+        *[(v, None) for v in 'vbcd'],
+    ]
+    assert found['curve'][-1]['tokens']['mean'] == 0.6
+
+
+def test_bytes_that_are_no_text_are_passed_over_as_in_a_corpus(tmp_path):
+    (tmp_path / 'c.json').write_text(json.dumps(timed('the ball')), encoding='utf-8')
+    (tmp_path / 't.txt').write_bytes('the ball\ncaf\xe9 and milk\n'.encode('latin-1'))
+    words = [tmp_path / 'c.json', tmp_path / 't.txt', '--out', tmp_path / 'v']
+    assert "errors (corpus.errors) to 'replace' or 'skip'" in refused(*words)
+    assert '1 lines or texts skipped' in vidlankd(*words, '--errors', 'skip').stdout
+    found = json.loads((tmp_path / 'v' / 'vocabulary.json').read_text(encoding='utf-8'))
+    assert found['text_types'] == 2 and found['text_left_out']['places'][0]['where'].endswith('at byte 12')
+    (tmp_path / 't.jsonl').write_text('{"words": "the ball"}\n', encoding='utf-8')
+    vidlankd(tmp_path / 'c.json', tmp_path / 't.jsonl', '--field', 'words', '--out', tmp_path / 'w')
+    assert json.loads((tmp_path / 'w' / 'vocabulary.json').read_text(encoding='utf-8'))['text_types'] == 2
 
 
 def test_wrong_words(tmp_path):
     good, text = SAMPLES / 'caption.json', SAMPLES / 'text' / 'corpus.txt'
-    (tmp_path / 'torn.json').write_text('{"a": {"text": ["the')
-    (tmp_path / 'none.json').write_text('{}')
+    (tmp_path / 'torn.json').write_text('{"a": {"text": ["the', encoding='utf-8')
+    (tmp_path / 'none.json').write_text('{}', encoding='utf-8')
     (tmp_path / 'latin.txt').write_bytes('caf\xe9\n'.encode('latin-1'))
-    (tmp_path / 'empty.txt').write_text('12 34\n\n')
+    (tmp_path / 'empty.txt').write_text('12 34\n\n', encoding='utf-8')
     assert 'torn.json' in refused(tmp_path / 'torn.json', text, '--out', tmp_path / 'v')
     assert 'No captions' in refused(tmp_path / 'none.json', text, '--out', tmp_path / 'v')
     assert 'absent.json' in refused(tmp_path / 'absent.json', text, '--out', tmp_path / 'v')
@@ -120,11 +144,11 @@ def test_wrong_words(tmp_path):
 
 
 def test_a_file_where_the_folder_should_be(tmp_path):
-    (tmp_path / 'v').write_text('mine')
+    (tmp_path / 'v').write_text('mine', encoding='utf-8')
     assert (
         'is a file'
         in refused(SAMPLES / 'caption.json', SAMPLES / 'text' / 'corpus.txt', '--out', tmp_path / 'v')
-        and (tmp_path / 'v').read_text() == 'mine'
+        and (tmp_path / 'v').read_text(encoding='utf-8') == 'mine'
     )
 
 
@@ -143,4 +167,4 @@ def test_gap_is_paired():
     many = word_interval([f'w{i % 30}' for i in range(600)], rng.normal(0.5, 1, 600))
     assert many['low'] < 0.5 < many['high'] and many['types'] == 30
     with pytest.raises(UserError, match='text_only'):
-        vocabulary_of_run({'l2': '.'}, {}, [], 0.1, {}, '.')
+        vocabulary_of_run({'l2': '.'}, {}, [], Corpus(), {}, '.')

@@ -75,7 +75,7 @@ def refused(*args):
 @pytest.fixture(scope='module')
 def words(tmp_path_factory):
     file = tmp_path_factory.mktemp('config') / 'few.yaml'
-    file.write_text(yaml.safe_dump(FEW))
+    file.write_text(yaml.safe_dump(FEW), encoding='utf-8')
     return ['--config', 'large-world', '--config', file]
 
 
@@ -102,9 +102,9 @@ def again(run, out, **kwargs):
 
 
 def test_the_whole_road_of_a_large_world(run):
-    r = json.loads((run / 'report.json').read_text())
+    r = json.loads((run / 'report.json').read_text(encoding='utf-8'))
     assert set(r['students']) == {'text_only', 'l2', 'crd', 'voken'} and r['seconds']['vokens'] >= 0
-    page = (run / 'report.html').read_text()
+    page = (run / 'report.html').read_text(encoding='utf-8')
     assert (
         all(0 <= s['withheld']['mean'] <= 1 for s in r['students'].values())
         and '<th>withheld</th>' in page
@@ -172,7 +172,8 @@ def test_an_interrupted_run_goes_on(run, tmp_path):
     made = again(run, tmp_path / 'v', source='frames')  # other settings: what was there goes
     assert (
         made['source'] == 'frames'
-        and made['vectors'] != json.loads((run / 'vokens' / 'vokens.json').read_text())['vectors']
+        and made['vectors']
+        != json.loads((run / 'vokens' / 'vokens.json').read_text(encoding='utf-8'))['vectors']
     )
 
 
@@ -194,14 +195,15 @@ def test_wrong_words(run, words, tmp_path):
     shutil.copytree(run, tmp_path / 'run')
     for name in ('vokens', 'student', 'evaluate', 'vocabulary', 'report'):
         (tmp_path / 'run' / 'stages' / f'{name}.json').unlink(missing_ok=True)
-    config = (run / 'config.yaml').read_text()
+    config = (run / 'config.yaml').read_text(encoding='utf-8')
 
     def asked(stage, key, value):
         (tmp_path / 'run' / 'config.yaml').unlink()
         (tmp_path / 'run' / 'config.yaml').write_text(
             yaml.safe_dump(
                 {**yaml.safe_load(config), 'vokens': {**yaml.safe_load(config)['vokens'], key: value}}
-            )
+            ),
+            encoding='utf-8',
         )
         return refused(stage, *words, f'--vokens.{key}', value, '--out', tmp_path / 'run')
 
@@ -279,7 +281,7 @@ nearest_vokens(h, v, 1024)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
     out = subprocess.run(
-        [sys.executable, '-c', code], capture_output=True, text=True
+        [sys.executable, '-c', code], capture_output=True, encoding='utf-8'
     )  # a process without a past: its memory is the point
     assert out.returncode == 0 and int(out.stdout) < 200, (
         out.stdout,

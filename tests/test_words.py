@@ -18,7 +18,7 @@ from vidlankd_nb.tokenizer import load_tokenizer
 @pytest.fixture(scope='module')
 def tok(tmp_path_factory):
     file = tmp_path_factory.mktemp('tok') / 'text.txt'
-    file.write_text('the small red ball rolls to the left and glows\n')
+    file.write_text('the small red ball rolls to the left and glows\n', encoding='utf-8')
     return train_tokenizer([file], 200)
 
 

@@ -1,6 +1,6 @@
 """Video-language knowledge distillation: teachers, students, and what they know."""
 # Written by hand; the modules beside it are exported from notebooks.
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 from typing import TYPE_CHECKING
 

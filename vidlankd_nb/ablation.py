@@ -238,7 +238,7 @@ def grid_jobs(
 ) -> list[Job]:
     "A job for each cell with a seed: the command `vidlankd ablate --cell`, which leaves when its input ends."
     words = ['--config', out/'base.yaml', '--grid', out/'grid.yaml', '--seeds', len(seeds),
-             '--first-seed', seeds[0], '--out', out, '--leash']
+             '--first-seed', seeds[0], '--out', out, '--leash', '--allow-code']   # who started the grid was asked
     env = {} if 'OMP_NUM_THREADS' in os.environ else {'OMP_NUM_THREADS': '1'}
     jobs = []
     for number, cell, seed in todo:

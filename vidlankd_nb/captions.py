@@ -9,7 +9,6 @@ __all__ = ['repeated', 'count_rolling', 'rolling_note', 'Span', 'check', 'withou
 # %% ../nbs/02e_captions.ipynb #ca000004
 import json
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from matplotlib.axes import Axes
 
 from .entries import TO_END, fault
 from .features import FeatureRows
-from .files import UserError, make_folder
+from .files import UserError, make_folder, whole_file
 from .layouts import Captions, Sieve
 from .layouts import read_captions as read_captions
 from .tables import Reading
@@ -176,19 +175,15 @@ def write_captions(
     "Bring captions into one file; what is broken is counted here and named in OUT.skipped.jsonl. Raises `UserError` where none is left."
     out = Path(out)
     make_folder(out.parent)
-    aside = out.with_name(f'.{out.name}.{os.getpid()}')
     notes = []
     written = set()
-    try:
+    with whole_file(out) as aside:
         with open(aside, 'w', encoding='utf-8') as f, _Named(out) as named:
             f.write('{')
             for source in sources:
                 notes += _copied(source, reading, f, written, named)
             f.write('\n}\n')
         if not written: raise UserError(f"No captions came out: {'; '.join(notes)}.")
-        os.replace(aside, out)
-    finally:
-        aside.unlink(missing_ok=True)
     return notes
 
 # %% ../nbs/02e_captions.ipynb #ca0000c1

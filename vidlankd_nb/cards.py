@@ -14,6 +14,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from . import __version__
 from .config import Distillation
 from .monitoring import read_log
+from .pictures import in_markdown
 from .plan import Places, sources
 from .presets import to_yaml
 
@@ -36,7 +37,7 @@ def loss_table(log: list[dict]) -> str:
     "The same as a table of Markdown."
     rows = ['| | step | loss | value |', '|---|---|---|---|']
     for kind, step, name, value in last_losses(log):
-        rows.append(f'| {kind} | {step:,} | {name} | {value:.4f} |')
+        rows.append(f'| {kind} | {step:,} | {in_markdown(name)} | {value:.4f} |')
     return '\n'.join(rows)
 
 # %% ../nbs/11c_cards.ipynb #cd000009
@@ -59,9 +60,9 @@ def model_card(
     return str(ModelCard(f"""---
 {about.to_yaml()}
 ---
-# {name}
+# {in_markdown(name)}
 
-{story} Made with vidlankd_nb {__version__}.
+{in_markdown(story)} Made with vidlankd_nb {__version__}.
 
 ## Loading
 
@@ -69,7 +70,7 @@ def model_card(
 
 ## Data
 
-{data}
+{in_markdown(data)}
 
 ## Losses
 
@@ -98,7 +99,7 @@ def student_card(
     out: Path,      # holds its log
 ) -> str:
     "The model card of a student of a run."
-    corpus = json.loads(places.path('corpus', 'corpus.json').read_text())
+    corpus = json.loads(places.path('corpus', 'corpus.json').read_text(encoding='utf-8'))
     how = 'trained on text alone'
     if cfg.objective != 'none':
         weight = 'at its measured default weight' if cfg.weight is None else f'weight {cfg.weight:g}'
@@ -117,7 +118,7 @@ def teacher_card(
     out: Path,      # holds its log
 ) -> str:
     "The model card of a teacher of a run."
-    report = json.loads(places.path('pairs', 'report.json').read_text())
+    report = json.loads(places.path('pairs', 'report.json').read_text(encoding='utf-8'))
     counts = [f"{n:,} {what.replace('_', ' ')}" for what, n in report.items() if isinstance(n, int)]
     story = 'A text encoder that learned from captions and saw no video.'
     if kind == 'video':

@@ -96,8 +96,9 @@ def student_artifacts(x: CellRun) -> Iterator[Artifact]:
     yield from stage_artifacts(x, 'corpus')
     if rests_on_teacher(cfg) and cfg.teacher in OWN_TEACHERS:
         yield from teacher_artifacts(x, cfg.teacher)
-    if 'vokens' in stages_of(x.run):
-        yield from stage_artifacts(x, 'vokens')
+    for stage in ('vokens', 'views'):
+        if stage in stages_of(x.run):
+            yield from stage_artifacts(x, stage)
     yield Artifact('student', x.path('students', x.cell.name), student_key(x, cfg))
 
 # %% ../nbs/12a_cells.ipynb #cell0008
@@ -130,7 +131,7 @@ def state_of(
     file = cell_file(out, cell.name, seed)
     if not file.exists():
         return {'status': 'waiting'}
-    record = json.loads(file.read_text())
+    record = json.loads(file.read_text(encoding='utf-8'))
     if record['status'] != 'done':
         return record
     words = why_changed(record, CellRun(cell, base, seed, Path(out)/'store'))
@@ -163,4 +164,4 @@ def elapsed_seconds(
 ) -> float:
     "How long commands on this grid have worked so far."
     file = out/'clock.json'
-    return json.loads(file.read_text())['seconds'] if file.exists() else 0.0
+    return json.loads(file.read_text(encoding='utf-8'))['seconds'] if file.exists() else 0.0

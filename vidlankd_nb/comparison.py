@@ -21,12 +21,12 @@ from matplotlib.axes import Axes
 from . import __version__
 from .cells import elapsed_seconds, state_of
 from .config import Run
-from .corpus import cores
 from .evaluation.records import column
 from .evaluation.results import numbers
 from .files import write_aside, write_json
 from .grids import Cell
-from .pictures import figure_tag
+from .pictures import figure_tag, in_markdown
+from .processes import cores
 from .report import mean, rendered
 from .statistics import holm, interval, interval_words, paired
 
@@ -326,7 +326,7 @@ def short_row(
         if d['low'] is not None:
             apart += f" ({signed(d['low'])} to {signed(d['high'])})"
     name = c['name'].replace('_', ' ')
-    return (f"| {name} | {c['about']} | {means['property']} | {apart} | {means['physical']} "
+    return (f"| {name} | {in_markdown(c['about'])} | {means['property']} | {apart} | {means['physical']} "
             f"| {means['mlm_loss']} |")
 
 def in_short(

@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['SPECIAL_TOKENS', 'BATCH_TEXT', 'ROWS_AT_ONCE', 'is_markup', 'doc_title', 'read_lines', 'train_tokenizer',
-           'is_held_out', 'pack', 'encoder', 'encode_part', 'RowWriter', 'row_schema', 'write_rows', 'claim',
-           'build_corpus', 'cores', 'run_parts', 'Examples']
+           'is_held_out', 'pack', 'line_batches', 'encoder', 'encode_part', 'RowWriter', 'row_schema', 'write_rows',
+           'claim', 'corpus_parts', 'build_corpus', 'run_parts', 'mapped_rows', 'Examples']
 
 # %% ../nbs/04_corpus.ipynb #9d12095c
 import hashlib
 import html
+import importlib
 import json
 import multiprocessing
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,10 +32,10 @@ from transformers import (
 )
 
 from .config import Corpus
-from .files import UserError, make_folder, write_aside, write_json
+from .files import UserError, make_folder, new_beside, put_in_place, write_aside, write_json
 from .recipes import check_recipe, differing
 from .texts import LeftOut, first_line, known_by, part_digest, text_files, text_parts, text_pieces
-from .tokenizer import load_tokenizer, save_tokenizer, tokenizer_fingerprint
+from .tokenizer import load_tokenizer, save_tokenizer, text_backend, tokenizer_fingerprint
 
 # %% ../nbs/04_corpus.ipynb #3ddeac9e
 def is_markup(
@@ -157,7 +157,7 @@ def pack(
 # %% ../nbs/04_corpus.ipynb #bbf934e7
 BATCH_TEXT = 1 << 20      # characters that the tokenizer gets at once, unless one line has more
 
-def _batches(lines: Iterable[str]) -> Iterator[list[str]]:
+def line_batches(lines: Iterable[str]) -> Iterator[list[str]]:
     "A thousand lines at a time, or fewer that are long."
     batch = []
     size = 0
@@ -174,22 +174,18 @@ def encoder(
     tok: PreTrainedTokenizerBase,
 ) -> Callable[[list[str]], list[list[int]]]:   # texts -> token ids without special tokens
     "The shortest way from lines to ids; a special token that a text spells, such as [MASK], is text."
-    backend = getattr(tok, 'backend_tokenizer', None)
-    if backend is None:
+    fast = text_backend(tok)
+    if fast is None:
         def slow(batch):
             return tok(batch, add_special_tokens=False, split_special_tokens=True, verbose=False).input_ids
         return slow
-    fast = Tokenizer.from_str(cast(Tokenizer, backend).to_str())
-    fast.no_truncation()
-    fast.no_padding()
-    fast.encode_special_tokens = True
     def ids_of(batch): return [e.ids for e in fast.encode_batch_fast(batch, add_special_tokens=False)]
     return ids_of
 
 def _encoded(lines: Iterable[str], tok: PreTrainedTokenizerBase) -> Iterator[tuple[str, list[int]]]:
     "Each line with its ids."
     ids_of = encoder(tok)
-    for batch in _batches(lines):
+    for batch in line_batches(lines):
         yield from zip(batch, ids_of(batch), strict=True)
 
 def encode_part(
@@ -254,7 +250,7 @@ class RowWriter:
         self.path = path
         self.tok = tok
         self.block = block
-        self.aside = path.with_name(f'.{path.name}.{os.getpid()}')
+        self.aside = new_beside(path)
         self.n = 0
         self.rows = []       # that are not written yet
         self.file = pa.OSFile(str(self.aside), 'wb')
@@ -273,7 +269,7 @@ class RowWriter:
         write_rows(self.rows, self.stream, self.tok, self.block)
         self.stream.close()
         self.file.close()
-        os.replace(self.aside, self.path)
+        put_in_place(self.aside, self.path)
 
     def __enter__(self): return self
 
@@ -334,8 +330,14 @@ def claim(
     return changed
 
 # %% ../nbs/04_corpus.ipynb #03223c0c
-def _parts(files: list, out: Path, cfg: Corpus, part_bytes: int, changed: bool) -> list[tuple]:
-    "Arguments of `encode_part` for every part of every file."
+def corpus_parts(
+    files: list,          # of text, as `text_files` finds them
+    out: Path,            # folder of the corpus
+    cfg: Corpus,
+    part_bytes: int,      # bytes of text a part covers
+    changed: bool = False,   # may the text be another than when parts were made?
+) -> list[tuple]:         # file, first and last byte, `out`, the part's name, and what else `encode_part` takes
+    "The parts in which a corpus is made."
     found = []
     for k, f in enumerate(files):
         for n, (start, stop) in enumerate(text_parts(f, cfg, part_bytes)):
@@ -343,9 +345,9 @@ def _parts(files: list, out: Path, cfg: Corpus, part_bytes: int, changed: bool) 
             found.append((f, start, stop, out, name, str(out/'tokenizer'), cfg, changed))
     return found
 
-def _gather_left_out(parts: list[tuple], out: Path) -> None:
-    "What was left out or mended, of all parts, a line each; no file where there was nothing."
-    lines = []
+def _gather_left_out(parts: list[tuple], out: Path, before: LeftOut) -> None:
+    "What was left out or mended, before parts were made and in each of them, a line each; no file where there was nothing."
+    lines = list(map(json.dumps, before.places))
     for part in parts:
         note = out/f'{part[4]}.left_out'
         if note.exists():
@@ -373,7 +375,8 @@ def build_corpus(
 ) -> dict:                     # the manifest: counts, fingerprint, configuration
     "Turn plain text into examples on disk; raises `UserError` on missing, empty or unreadable text, and when `out` holds another corpus."
     out = Path(out)
-    files = text_files(files)
+    unread = LeftOut()
+    files = text_files(files, cfg.errors, unread)
     extra_text = text_files(extra_text)
     if cfg.block < 4:
         raise UserError(f"corpus.block is {cfg.block}: "
@@ -387,33 +390,29 @@ def build_corpus(
                      if cfg.tokenizer == 'train' else load_tokenizer(cfg.tokenizer))
     if tokenizer is not None:
         save_tokenizer(tokenizer, out/'tokenizer')
-    parts = _parts(files, out, cfg, part_bytes, changed)
-    total = Counter()
+    parts = corpus_parts(files, out, cfg, part_bytes, changed)
+    total = Counter(unread.counts)
     for counts in run_parts(parts, processes):
         total.update(counts)
     _check_examples(total, files, cfg)
-    _gather_left_out(parts, out)
+    _gather_left_out(parts, out, unread)
     manifest = {'counts': dict(sorted(total.items())), 'block': cfg.block, 'packed': cfg.packed,
                 'fingerprint': tokenizer_fingerprint(load_tokenizer(out/'tokenizer')), 'parts': [p[4] for p in parts]}
     write_json(out/'corpus.json', manifest)
     return manifest
 
 # %% ../nbs/04_corpus.ipynb #54cd6306
-def cores() -> int:
-    "Processors that this process may use."
-    if hasattr(os, 'sched_getaffinity'):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
 def run_parts(
-    parts: list[tuple],       # arguments of `encode_part`
+    parts: list[tuple],       # arguments of `work`
     processes: int,
+    work: Callable | None = None,   # what makes a part; None: `encode_part`
 ) -> list[dict]:              # counts of each part
-    "Encode parts, in this process or in several."
+    "Make parts, in this process or in several."
+    work = work or encode_part
     if processes <= 1 or len(parts) == 1:
-        return [encode_part(*p) for p in parts]
+        return [work(*p) for p in parts]
     with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context('spawn')) as pool:
-        return list(pool.map(encode_part, *zip(*parts, strict=True)))
+        return list(pool.map(work, *zip(*parts, strict=True)))
 
 # %% ../nbs/04_corpus.ipynb #1bf2c495
 def _manifest(folder: Path) -> dict:
@@ -424,7 +423,10 @@ def _manifest(folder: Path) -> dict:
         raise UserError(f"No corpus in '{folder}' (corpus.json is missing): "
                         "build it first, or let an interrupted build finish.") from None
 
-def _mapped(path: Path, block: int) -> list[tuple[np.ndarray, np.ndarray]]:   # (n, block) ids; (n,) lengths
+def mapped_rows(
+    path: Path,      # Arrow file of examples
+    block: int,      # tokens of each
+) -> list[tuple[np.ndarray, np.ndarray]]:   # (n, block) ids; (n,) lengths
     "The rows of one Arrow file, in place, batch by batch; raises `UserError` when it is damaged."
     try:
         batches = pa.ipc.open_stream(pa.memory_map(str(path))).read_all().to_batches()
@@ -444,13 +446,18 @@ class Examples:
         split: str = 'train',   # 'train' or 'valid'
     ):
         self.folder = Path(folder)
+        self.split = split
         self.manifest = _manifest(self.folder)
         self.maps = []
         for part in self.manifest['parts']:
-            for ids, lengths in _mapped(self.folder/f'{split}-{part}.arrow', self.block):
+            for ids, lengths in mapped_rows(self.folder/f'{split}-{part}.arrow', self.block):
                 if len(ids):
                     self.maps.append((ids, lengths))
         self.starts = np.cumsum([0, *(len(ids) for ids, _ in self.maps)])
+
+    def __reduce__(self):
+        "Another process opens the files for itself; nothing of them travels."
+        return type(self), (self.folder, self.split)
 
     @property
     def block(self) -> int:
@@ -472,3 +479,11 @@ class Examples:
             ids[at] = self.maps[p][0][here]
             lengths[at] = self.maps[p][1][here]
         return ids, lengths
+
+# %% ../nbs/04_corpus.ipynb #comoved2
+_MOVED = {'TextBatches': 'vidlankd_nb.masking'}   # name -> the module that has it now
+
+def __getattr__(name: str):
+    if name in _MOVED:
+        return getattr(importlib.import_module(_MOVED[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -102,7 +102,7 @@ def evaluate_model(
     probes = places.path('world', 'probes.json')
     result = {'mlm_loss': validation_loss(folder)}
     if probes.exists():
-        result |= probe_folder(folder, json.loads(probes.read_text()), places.run)
+        result |= probe_folder(folder, json.loads(probes.read_text(encoding='utf-8')), places.run)
     if (kind, name) == ('teachers', 'video'):
         result |= {'retrieval': retrieval(places), 'pointing': pointing(places)}
     return result

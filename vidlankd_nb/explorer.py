@@ -21,7 +21,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from .files import UserError
+from .files import UserError, as_file_name
 from .heatmaps import Look
 from .pictures import HEAT, INK, data_uri, styled
 from .states import check_sentence
@@ -251,7 +251,7 @@ class Explorer:
     def export(self) -> Path:   # the file
         "Write the picture as it is shown; raises `UserError` before anything could be read."
         if self.look is None: raise UserError("There is no picture yet: give a sentence that can be read.")
-        clip = self.look.clip.replace(':', '-')
+        clip = as_file_name(self.look.clip)
         file = self.folder/f'{clip}-{self.token.value}-{self.frame.value}.png'
         file.write_bytes(self.image.value)
         self.said.value = f'saved: {html.escape(file.name)}'

@@ -157,6 +157,7 @@ def middle_square(
     left = (x.shape[1] - side)//2
     return x[top:top + side, left:left + side]
 
+# %% ../nbs/02_frames.ipynb #6f31dbzc1
 def on_its_side(
     matrix: np.ndarray,   # (3, 3) display matrix
 ) -> bool:
@@ -179,9 +180,11 @@ def display_matrix(
     frame,                # of PyAV
 ) -> np.ndarray | None:   # (3, 3); None: it lies as it is shown
     "How a frame is to be turned and mirrored, as its file says."
-    data = frame.side_data.get('DISPLAYMATRIX')
+    beside = frame.side_data
+    data = beside.get('DISPLAYMATRIX') if len(beside) else None
     return None if data is None else np.frombuffer(data, np.int32).astype(np.int64).reshape(3, 3)
 
+# %% ../nbs/02_frames.ipynb #6f31dbzc2
 def pixel_width(
     stream,               # a PyAV video stream
 ) -> float:
@@ -189,16 +192,36 @@ def pixel_width(
     stated = float(stream.sample_aspect_ratio or 1)
     return stated if 1/16 <= stated <= 16 else 1.
 
+# %% ../nbs/02_frames.ipynb #6f31dbzc3
 _ONE_THREAD = {'threads': 1} if 'threads' in (VideoReformatter.reformat.__doc__ or '') else {}
 
 def scaled_rgb(
     converter: VideoReformatter,
     frame,                # of PyAV
-    shape: tuple[int, int],   # (height, width)
+    shape: tuple[int, int],   # (height, width), as the frame lies in the file
     interpolation: str,   # how FFmpeg scales
+    matrix: np.ndarray | None = None,   # how it is turned and mirrored, of `display_matrix`
+    crop: int | None = None,            # side of the middle square that is kept; None: all
 ) -> np.ndarray:          # (h, w, 3) uint8
-    "A frame scaled to `shape`, as it lies in the file."
+    "A frame scaled to `shape`, then upright and cut; what is cut off is not copied."
     height, width = shape
     planes = 'rgb24' if shape == (frame.height, frame.width) else 'gbrp'
     scaled = converter.reformat(frame, width, height, planes, interpolation=interpolation, **_ONE_THREAD)
-    return scaled.to_ndarray()
+    if planes == 'rgb24':
+        x = _plane(scaled, 0, 3).reshape(height, width, 3)
+        return np.array(_shown(x, matrix, crop), order='C')
+    colours = [_shown(_plane(scaled, k), matrix, crop) for k in (2, 0, 1)]   # they lie as green, blue, red
+    together = np.empty((*colours[0].shape, 3), np.uint8)
+    return np.stack(colours, axis=-1, out=together)
+
+def _plane(frame, k: int, width: int = 1) -> np.ndarray:   # (h, w*width), in place
+    "A plane of a picture of 8 bits, without the bytes that fill up its lines."
+    plane = frame.planes[k]
+    lines = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+    return lines[:frame.height, :frame.width*width]
+
+def _shown(x: np.ndarray, matrix: np.ndarray | None, crop: int | None) -> np.ndarray:
+    "A picture, or one colour of it, upright and cut."
+    if matrix is not None:
+        x = upright(x, matrix)
+    return middle_square(x, crop) if crop else x

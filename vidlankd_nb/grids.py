@@ -12,11 +12,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from .config import Distillation, Run
-from .files import UserError, nearest
-from .presets import dotted
+from .files import UserError, check_name, check_names, nearest
+from .presets import dotted, read_yaml
 
 # %% ../nbs/11f_grids.ipynb #ab000007
 @dataclass(eq=False)
@@ -80,10 +78,7 @@ def check_cell_keys(name: str, keys: dict) -> None:
     if not isinstance(keys, dict):
         raise UserError(f"Cell '{name}': keys and values are expected, for example {{objective: "
                         f"l2, weight: 5}}.")
-    letters = str(name).translate(str.maketrans('', '', '_-.+'))
-    if not letters.isalnum():
-        raise UserError(f"Cell '{name}': a name is made of letters, digits, '_', '-', '.' and '+'; "
-                        "it becomes a file's name.")
+    check_name(name, 'cell')
     of_run = {k for k in dotted(Run) if '.' in k}
     of_cell = STUDENT_KEYS | {'model', 'about'}
     for key in keys:
@@ -126,6 +121,7 @@ def read_grid(
             if cell.name in cells:
                 raise UserError(f"{name} has two cells named '{cell.name}': a name stands for one cell.")
             cells[cell.name] = cell
+    check_names(cells, 'cell')
     return list(cells.values())
 
 # %% ../nbs/11f_grids.ipynb #ab00010b
@@ -135,10 +131,7 @@ def read_tables(name: str | Path) -> dict:   # {table: {cell: {key: value}}}
     if not file.is_file():
         raise UserError(f"No grid '{name}': it is neither a file nor a grid of the package; "
                         f"{nearest(str(name), grids())}")
-    try:
-        tables = yaml.safe_load(file.read_text(encoding='utf-8'))
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise UserError(f"{name} is not valid YAML: {' '.join(str(e).split())}.") from None
+    tables = read_yaml(str(file))
     full = isinstance(tables, dict) and tables and all(isinstance(t, dict) and t for t in tables.values())
     if not full:
         raise UserError(f"{name} is no grid: tables of cells are expected, {{objectives: {{text_only: "

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from .files import UserError
 from .heatmaps import Look, similarity
+from .named_pictures import NamedPictures, clip_of
 from .pairs import collate
 from .retrieval import search
 from .states import Reader, frame_states, word_states
@@ -196,19 +197,25 @@ def _nearest_names(name: str, spans: Iterable, n: int = 3) -> str:
 
 # %% ../nbs/10_grounding.ipynb #9cec923d
 def clip_frames(
-    videos,             # folder of video files, or None
+    videos,             # folder of video files, `NamedPictures`, or None
     pair,               # a `Pair`
     size: int = 96,     # shorter side of the pictures; smaller ones stay as they are
 ) -> np.ndarray | None: # (F, h, w, 3) uint8, a picture for each feature row; None when there is no file
     "The pictures of a pair's clip."
-    file = video_file(videos, pair.video) if videos else None
-    if not file:
+    clip = _clip(videos, pair)
+    if clip is None:
         return None
-    clip = decode(file, start=max(0, pair.start - .5), end=pair.end + .5)
     nearest = np.abs(clip.times - pair.times[:, None]).argmin(1)   # (F,)
     frames = clip.frames[nearest]
     step = max(1, min(frames.shape[1:3]) // size)
     return frames[:, ::step, ::step]
+
+def _clip(videos, pair):
+    "The decoded clip of a pair, or None."
+    if isinstance(videos, NamedPictures):
+        return clip_of(videos, pair.video) if pair.video in videos.files else None
+    file = video_file(videos, pair.video) if videos else None
+    return decode(file, start=max(0, pair.start - .5), end=pair.end + .5) if file else None
 
 # %% ../nbs/10_grounding.ipynb #gbeside0
 def read_beside(

@@ -103,7 +103,7 @@ def _is_json_lines(file: Path, reading: Reading) -> bool:
         first, _, rest = f.read(1 << 17).lstrip('\ufeff').lstrip().partition('\n')
     try:
         value = json.loads(first)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(value, dict) and rest.lstrip()[:1] == '{'
 
@@ -308,6 +308,9 @@ def _guarded(file: Path, captions: Captions, work: Callable):
     except LookupError as e:
         if 'encoding' not in str(e): raise
         raise UserError(f"{file}: {e}; utf-8, cp1252 and shift_jis are some.") from None
+    except RecursionError:
+        raise UserError(f"{file} is not a JSON object of videos, nor records: "
+                        "it is nested too deeply.") from None
     except (json.JSONDecodeError, TornJson) as e:
         raise UserError(f"{file} is not a JSON object of videos, nor records ({e}).") from None
     except (*TORN, OSError, csv.Error, pa.ArrowInvalid) as e:

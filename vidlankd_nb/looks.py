@@ -21,7 +21,7 @@ from .files import UserError, nearest, write_aside, write_json
 from .grounding import Grounding, find_clips
 from .heatmaps import heat_maps, show_clips
 from .pairs import PairSet
-from .plan import Places, RunFolder, sources
+from .plan import Places, RunFolder, footage, sources
 from .presets import load_run
 from .readers import aligns, read_student
 from .states import check_sentence
@@ -38,7 +38,7 @@ def students_and_controls(places: Places) -> dict:   # name -> ('students' or 'c
 def first_lines(places: Places, n: int = 2000) -> list[str]:
     "The first lines of a run's text, over all its files."
     found = []
-    for file in text_files(sources(places)['text']):
+    for file in text_files(sources(places)['text'], places.run.corpus.errors):
         found += islice(read_lines(file, cfg=places.run.corpus), n - len(found))
     return found
 
@@ -66,7 +66,7 @@ def open_grounding(
         reader = read_student(places.path(kind, name), teacher, tokenizer, texts, objective)
         readers[reader.name] = reader
     return Grounding(teacher, tokenizer, PairSet.load(places.path('pairs'), split), places.run.pairs,
-                     sources(places)['videos'], readers)
+                     footage(places), readers)
 
 # %% ../nbs/11e_looks.ipynb #c2830cf7
 def draw_looks(

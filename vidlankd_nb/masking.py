@@ -112,6 +112,8 @@ class TextBatches:
         seed: int = 0,         # of the masks
         share: float = 0.15,   # of the tokens masked
         vokens=None,           # `VokenLabels` of these examples, for students that learn them
+        view=None,             # `View` of these examples, for a teacher with words of its own
+        whole: bool = False,   # with the student's words: a teacher reads what is hidden from the student
     ):
         made_with = examples.manifest['fingerprint']
         check_vocabulary(f"The corpus in {examples.folder}", made_with, tokenizer, len(tokenizer))
@@ -120,6 +122,8 @@ class TextBatches:
         self.special_ids = special_ids(tokenizer)
         self.most = most_masked(examples.block, share)
         self.vokens = vokens
+        self.view = view
+        self.whole = whole
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -129,4 +133,12 @@ class TextBatches:
         ids, lengths = self.examples[rows]
         special = np.isin(ids, self.special_ids)
         batch = masked_batch(ids, lengths, special, rows, epoch, self.masker, self.most)
-        return batch if self.vokens is None else batch | {'vokens': self.vokens[rows]}
+        if self.examples.manifest['packed'] and (lengths == ids.shape[1]).all():
+            batch['all_real'] = torch.ones(())   # its presence says that no token is padding
+        if self.vokens is not None:
+            batch |= {'vokens': self.vokens[rows]}
+        if self.view is not None:
+            batch |= {name: _tensor(value) for name, value in self.view[rows].items()}
+        elif self.whole:
+            batch |= {'teacher_ids': _tensor(ids), 'teacher_attention': batch['attention_mask']}
+        return batch

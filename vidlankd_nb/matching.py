@@ -26,11 +26,12 @@ class ModelOutputs:
     hidden_states: torch.Tensor | None = None   # (B, L, D) last states; a student's behind its head
     logits: torch.Tensor | None = None          # (B, K, V) scores of words at masked positions, or (B, L, V)
     voken_ids: torch.Tensor | None = None       # (B, L) int64: the clips that a teacher named for the tokens
+    sentence_states: torch.Tensor | None = None   # (B, 1, D) one vector of each text
 
 @dataclass
 class Tokens:
     "Which tokens of a batch count, and what else an objective may ask about it."
-    real: torch.Tensor                          # (B, L) bool: neither padding nor special
+    real: torch.Tensor                          # (B, L) bool: neither padding nor special; of words, where one lies
     masked: torch.Tensor | None = None          # (B, K) bool: the places of `logits` that hold a masked token
     ids: torch.Tensor | None = None             # (B,) int64 numbers of the examples, for a memory bank
     draw: torch.Tensor | None = None            # () int64: number of this step's draw, on every process
@@ -100,8 +101,8 @@ def enter(kind: type['Objective']) -> None:
 class Objective(nn.Module):
     "Student states, teacher states and mask in; a loss and what to log out. Subclasses write `compare`."
     name = ''                 # in configurations; a class without one is found by its import path
-    takes: Literal['hidden_states', 'logits', 'voken_ids'] = 'hidden_states'   # of the teacher's outputs
-    positions: Literal['real', 'masked'] = 'real'   # field of `Tokens` that says which places count
+    takes: Literal['hidden_states', 'logits', 'voken_ids', 'sentence_states'] = 'hidden_states'   # of the teacher's outputs
+    positions: Literal['real', 'masked', 'sentences'] = 'real'   # field of `Tokens` that says which places count
     needs_teacher = True      # False: what it learns from lies in the batch
     aligned = False           # True: the student's states come to lie in the teacher's own axes
     separable = True          # a sum over sequences divided by `count`? If not, it gathers over processes
@@ -163,7 +164,7 @@ class Objective(nn.Module):
         tokens: Tokens,
     ) -> tuple[torch.Tensor, dict]:
         "As `forward`, from everything that two models hand over."
-        mine = student.logits if self.takes == 'logits' else student.hidden_states
+        mine = student.hidden_states if self.takes == 'voken_ids' else getattr(student, self.takes)
         return self(mine, getattr(teacher, self.takes), self.places(tokens), tokens.ids, tokens.draw)
 
     def weight(self) -> float:
@@ -172,6 +173,8 @@ class Objective(nn.Module):
 
     def places(self, tokens: Tokens) -> torch.Tensor:   # bool
         "Which places this objective looks at; raises `UserError` where a batch does not name them."
+        if self.positions == 'sentences':
+            return tokens.real.any(1, keepdim=True)
         places = tokens.masked if self.positions == 'masked' else tokens.real
         if places is None:
             raise UserError(f"{type(self).__name__} looks at masked tokens; hand over `Tokens.masked`.")

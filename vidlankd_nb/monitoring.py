@@ -29,7 +29,7 @@ def read_log(
 ) -> list[dict]:
     "The records of a log; a last line torn by a kill is left out."
     records = []
-    for line in Path(path).read_text().splitlines():
+    for line in Path(path).read_text(encoding='utf-8').splitlines():
         try:
             records.append(json.loads(line))
         except ValueError:
@@ -86,7 +86,7 @@ class Log:
 
     def write(self, record: dict) -> None:
         "One line, and its numbers to the trackers."
-        with open(self.path, 'a') as f:
+        with open(self.path, 'a', encoding='utf-8') as f:
             f.write(json.dumps(record) + '\n')
         values = flat(record, joint='/')
         step = values.pop('step')

@@ -20,7 +20,7 @@ from .captions import Span, check, count_rolling, merged, rolling_note, without_
 from .config import Pairs
 from .entries import THREE_LISTS, broken_in, found_in, has_three_lists
 from .features import fits_float16, is_finite
-from .files import UserError, make_folder, write_json
+from .files import UserError, make_folder, new_beside, put_in_place, write_json
 from .layouts import Captions, open_captions
 from .store import READS, Aligned, MappedTable, id_hash, open_features
 from .video import decode, even, film_strip, video_file
@@ -40,9 +40,9 @@ def make_pairs(
     if isinstance(features, Aligned):
         features_3d = features.clips
         features = features.frames
-    store = open_features(features, rates[0])
+    store = open_features(features, rates[0], cfg.open_shards)
     if features_3d is not None:
-        store = Aligned(store, open_features(features_3d, rates[1]))
+        store = Aligned(store, open_features(features_3d, rates[1], cfg.open_shards))
     make_folder(out)
     source = open_captions(captions)
     log, tables, least = _joined(source, store, cfg, out, strict, limit=int(cfg.valid_share*2**63))
@@ -64,7 +64,11 @@ def _place(source, out):
     "How `pairs.json` names a source: relative, so that a folder can be moved as a whole."
     if source is None:
         return None
-    return os.path.relpath(getattr(source, 'folder', source), out)
+    folder = os.path.realpath(getattr(source, 'folder', source))
+    relative = os.path.relpath(getattr(source, 'folder', source), out)
+    if os.path.realpath(out/relative) == folder:
+        return relative
+    return os.path.relpath(folder, os.path.realpath(out))   # a link lies between the two
 
 def _no_pairs(report, out, store):
     "The error of captions and features that do not come together."
@@ -179,11 +183,12 @@ class _Cutter:
         if span.end - span.start < least - 1e-6:
             self.log.skip(video, None, f'shorter than {least} s {at}', 'shorter than min_seconds')
             return False
-        values, _ = rows.window(span.start, span.end)
-        if not len(values):
+        first, end = rows.between(span.start, span.end)
+        if first == end:
             self.log.skip(video, None, f'no feature row {at}', 'no feature row')
             return False
-        if not is_finite(values):
+        known = rows.finite or not self.cfg.check_finite
+        if not known and not is_finite(rows.window(span.start, span.end)[0]):
             self.log.skip(video, None, f'features that are not finite {at}', 'features that are not finite')
             return False
         return True
@@ -257,11 +262,12 @@ class _TableWriter:
     "Pairs into an Arrow file, piece by piece; renamed when complete."
     def __init__(self, path):
         self.path = path
+        self.aside = new_beside(path)
         self.n = 0               # pairs
         self.videos = 0
         self.last = None         # video of the last pair
         self.rows = []
-        self.file = pa.OSFile(f'{path}.part', 'wb')
+        self.file = pa.OSFile(str(self.aside), 'wb')
         self.out = pa.ipc.new_stream(self.file, PAIR_SCHEMA)
 
     def add(self, video, span):
@@ -286,7 +292,7 @@ class _TableWriter:
             self.write()
         self.out.close()
         self.file.close()
-        os.replace(f'{self.path}.part', self.path)
+        put_in_place(self.aside, self.path)
 
 # %% ../nbs/03_pairs.ipynb #258f22d3
 @dataclass
@@ -338,6 +344,7 @@ class PairSet:
         self.store = store
         self.normalise = normalise
         self.still = still
+        self.path = path
         self.file = MappedTable(path)
         self.batches = [_columns(b) for b in self.file.table.to_batches()]
         self.ready = None        # what `preload` made
@@ -356,14 +363,19 @@ class PairSet:
         if not (folder/'pairs.json').is_file():
             raise UserError(f"{folder} holds no pairs (no pairs.json); make them with `vidlankd pairs`.")
         meta = json.loads((folder/'pairs.json').read_text(encoding='utf-8'))
-        if store is None:
-            store = open_features(folder/meta['features'], meta['rates'][0])
-            if meta['features_3d'] is not None:
-                store = Aligned(store, open_features(folder/meta['features_3d'], meta['rates'][1]))
         cfg = meta['cfg']
+        opened = cfg.get('open_shards', 256)
+        if store is None:
+            store = open_features(folder/meta['features'], meta['rates'][0], opened)
+            if meta['features_3d'] is not None:
+                store = Aligned(store, open_features(folder/meta['features_3d'], meta['rates'][1], opened))
         return cls(store, folder/f'{split}.arrow', cfg.get('normalise', False), cfg.get('still', False))
 
     def __len__(self) -> int: return self.file.table.num_rows
+
+    def __reduce__(self):
+        "Another process opens the files for itself, and cuts windows as they are asked for."
+        return type(self), (self.store, self.path, self.normalise, self.still)
 
     def __repr__(self) -> str: return f"PairSet({len(self):,} pairs, {self.store})"
 

@@ -48,7 +48,7 @@ def evaluations(
     name: str,       # 'students-l2', 'teachers-video' …
 ) -> list[dict]:     # one a run
     "What each run's evaluation wrote about one model."
-    return [json.loads((Path(f)/'evaluation'/f'{name}.json').read_text()) for f in folders]
+    return [json.loads((Path(f)/'evaluation'/f'{name}.json').read_text(encoding='utf-8')) for f in folders]
 
 def over_runs(
     found: list[dict],   # of `evaluations`
@@ -97,7 +97,7 @@ def voken_figures(folders: list) -> list[dict]:   # one for each run that has vo
         file = Path(folder)/'vokens'/'vokens.json'
         if not file.exists():
             continue
-        written = json.loads(file.read_text())
+        written = json.loads(file.read_text(encoding='utf-8'))
         kept = ('count', 'source', 'tokens', 'diversity', 'quantisation')
         out.append({k: written[k] for k in kept})
     return out
@@ -117,7 +117,7 @@ def collect(
     for kind in ('students', 'controls'):
         for name in getattr(runs[0], kind):
             report[kind][name] = over_runs(evaluations(folders, f'{kind}-{name}'))
-    if 'permutation' in teacher[0]:
+    if runs[0].students and 'permutation' in teacher[0]:
         report['baseline'] = {'property': chance_level(folders, [*runs[0].students])}
     vokens = voken_figures(folders)
     if vokens:
@@ -130,7 +130,7 @@ def seconds_of(folder: Path) -> dict:   # stage -> seconds
     out = {}
     for file in (Path(folder)/'stages').glob('*.json'):
         if file.stem != 'report':
-            out[file.stem] = json.loads(file.read_text())['seconds']
+            out[file.stem] = json.loads(file.read_text(encoding='utf-8'))['seconds']
     return out
 
 def stage_seconds(
@@ -281,8 +281,9 @@ def pictures_of(
 ) -> dict:             # name -> HTML image; 'grounding' -> a list of them
     "Every picture of a report."
     grounding = sorted((folder/'figures').glob('grounding-*.png'))
-    pictures = {'losses': figure_tag(plot_student_losses(folder).figure),
-                'grounding': [image_tag(p.read_bytes()) for p in grounding]}
+    pictures: dict = {'grounding': [image_tag(p.read_bytes()) for p in grounding]}
+    if report['students']:
+        pictures['losses'] = figure_tag(plot_student_losses(folder).figure)
     if 'vokens' in report:
         vokens = report['vokens'][0]
         pictures['vokens'] = figure_tag(plot_quantisation({vokens['source']: vokens['quantisation']}).figure)

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CAPTION_COLUMNS', 'VIDEO_NAME', 'Reading', 'column_names', 'time_in_seconds', 'plain_id', 'entry_of', 'by_video',
            'FileLook', 'table_cells', 'row_entries', 'record_entries', 'member_entries', 'activitynet_entries',
-           'youcook2_entries', 'msrvtt_entries', 'transcript_entries', 'dataset_rows', 'saved_rows', 'is_hub_name',
-           'load_hub', 'hub_rows']
+           'youcook2_entries', 'msrvtt_entries', 'transcript_entries', 'dataset_rows', 'saved_splits', 'saved_rows',
+           'is_hub_name', 'hub_splits', 'load_hub', 'hub_rows']
 
 # %% ../nbs/02ca_tables.ipynb #tb000004
 import csv
@@ -345,20 +345,27 @@ def dataset_rows(data, where: str, captions) -> Iterator[tuple[str, dict]]:
         yield from row_entries(record, names, f'{where}, row {n:,}', captions)
 
 # %% ../nbs/02ca_tables.ipynb #la0000c1
-def saved_rows(folder: Path, captions) -> Iterator[tuple[str, dict]]:
-    "A data set on disk: one split, or all."
+def saved_splits(
+    folder: Path,             # that `datasets` has saved
+    split: str | None,        # None: all
+) -> dict[str, Any]:          # name -> `Dataset`; the name is '' where it has no splits
+    "A data set on disk; raises `UserError` when it cannot be read, or has no such split."
     import datasets
     try:
         data = datasets.load_from_disk(str(folder))
     except Exception as e:
         raise UserError(f"{folder} cannot be read as a data set ({_reason(e)}).") from None
-    splits = data if isinstance(data, datasets.DatasetDict) else {'': data}
-    wanted = captions.reading.split
-    if wanted is not None and wanted not in splits:
-        raise UserError(f"{folder} has no split '{wanted}': {', '.join(map(str, splits))}.")
-    for name, split in splits.items():
-        if wanted in (None, name):
-            yield from dataset_rows(split, f'{folder} {name}'.strip(), captions)
+    splits = dict(data) if isinstance(data, datasets.DatasetDict) else {'': data}
+    if split is None:
+        return {str(name): part for name, part in splits.items()}
+    if split not in splits:
+        raise UserError(f"{folder} has no split '{split}': {', '.join(map(str, splits))}.")
+    return {split: splits[split]}
+
+def saved_rows(folder: Path, captions) -> Iterator[tuple[str, dict]]:
+    "Captions of a data set on disk: of one split, or all."
+    for name, split in saved_splits(folder, captions.reading.split).items():
+        yield from dataset_rows(split, f'{folder} {name}'.strip(), captions)
 
 def _reason(e: Exception) -> str:
     "The first line of what an error says."
@@ -375,25 +382,34 @@ def is_hub_name(
     return is_name and re.search(_OF_FILES + '$', source.lower()) is None
 
 # %% ../nbs/02ca_tables.ipynb #la0000c3
-def load_hub(
+def hub_splits(
     name: str,                    # OWNER/NAME
     configuration: str | None,
-    split: str | None,
+    split: str | None,            # None: all
     streaming: bool = True,
-) -> Any:                         # a `Dataset` or `IterableDataset`
-    "A split of a data set on the hub; raises `UserError` when it cannot be had."
+) -> dict[str, Any]:              # name -> a `Dataset` or `IterableDataset`
+    "Splits of a data set on the hub; raises `UserError` when they cannot be had."
     import datasets
     try:
         found = datasets.load_dataset(name, configuration, split=split, streaming=streaming)
     except Exception as e:
         raise UserError(f"No file or folder '{name}', and no such data set on the Hugging Face hub "
                         f"({_reason(e)}).") from None
-    if split is None:
-        splits = list(cast(dict, found))
-        if len(splits) > 1:
-            raise UserError(f"'{name}' has the splits {', '.join(splits)}: choose one with --split.")
-        return cast(dict, found)[splits[0]]
-    return found
+    if split is not None:
+        return {split: found}
+    return {str(part): data for part, data in cast(dict, found).items()}
+
+def load_hub(
+    name: str,                    # OWNER/NAME
+    configuration: str | None,
+    split: str | None,            # None: the only one
+    streaming: bool = True,
+) -> Any:                         # a `Dataset` or `IterableDataset`
+    "One split of a data set on the hub; raises `UserError` when it cannot be had, or several leave the choice open."
+    splits = hub_splits(name, configuration, split, streaming)
+    if len(splits) > 1:
+        raise UserError(f"'{name}' has the splits {', '.join(splits)}: choose one with --split.")
+    return next(iter(splits.values()))
 
 def hub_rows(name: str, captions) -> Iterator[tuple[str, dict]]:
     "Rows of a data set on the hub."

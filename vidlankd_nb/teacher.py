@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['POOLINGS', 'VideoEncoder', 'pool', 'cosines', 'hinge_loss', 'infonce_loss', 'infonce_of', 'frame_scores',
-           'TeacherConfig', 'TeacherOutput', 'VideoTeacher', 'make_teacher', 'TeacherTask', 'embed_pairs']
+           'TeacherConfig', 'TeacherOutput', 'VideoTeacher', 'make_teacher', 'different_words', 'TeacherTask',
+           'embed_pairs']
 
 # %% ../nbs/05_teacher.ipynb #54a6c96c
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from vidlankd_nb.encoders import (
     gradient_norms,
     matmul_parameters,
     mlm_sum,
+    prefer_wide_masks,
     size_of,
     states_of,
     text_encoder,
@@ -267,12 +269,21 @@ def make_teacher(
     return model
 
 # %% ../nbs/05_teacher.ipynb #33268324
+def different_words(
+    ids: torch.Tensor,   # (B, L)
+) -> tuple[torch.Tensor, torch.Tensor]:   # (N,) ids; (B, L) which of them stands where
+    "Each word once on the processor; elsewhere, and in a compiled step, each place for itself: how many words there are would have to be read from the device."
+    if ids.device.type == 'cpu' and not torch.compiler.is_compiling():
+        return ids.unique(return_inverse=True)
+    return ids.flatten(), torch.arange(ids.numel(), device=ids.device).view_as(ids)
+
 class TeacherTask(nn.Module):
     "$L_{teacher} = w_{CT} L_{CT} + w_{MLM} L_{MLM}$, and $w_W L_W$ for words and frames, on batches of video–text pairs."
     def __init__(self, model: VideoTeacher, cfg: Teacher):
         super().__init__()
         self.model = model
         self.cfg = cfg
+        prefer_wide_masks(model.text)
         self.weights = {'mlm': cfg.mlm_weight}
         if cfg.contrast != 'none': self.weights['contrast'] = cfg.contrast_weight
         if model.config.has_words: self.weights['words'] = cfg.word_weight
@@ -320,7 +331,7 @@ class TeacherTask(nn.Module):
 
     def word_contrast(self, ids, real, local, video_mask) -> torch.Tensor:
         "The second contrast: words without context against single frames."
-        each, number = ids.unique(return_inverse=True)   # a word is the same wherever it stands
+        each, number = different_words(ids)   # a word is the same wherever it stands
         scores = frame_scores(self.model.words(each)[None], local, video_mask,
                              self.cfg.word_temperature)[0] / self.cfg.temperature
         return infonce_of(scores[number], real)   # (B, L, C)

@@ -12,6 +12,7 @@ import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain, islice
 from pathlib import Path
 
@@ -25,13 +26,12 @@ from av.video.reformatter import VideoReformatter
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .files import UserError, composed, files_under
+from .files import NamedFiles, UserError, composed
 from vidlankd_nb.frames import (
     FrameClock,
     StorageOrder,
     agreed_rate,
     display_matrix,
-    middle_square,
     nominal_rate,
     on_its_side,
     on_screen,
@@ -39,7 +39,6 @@ from vidlankd_nb.frames import (
     pixel_width,
     scaled_rgb,
     stream_length,
-    upright,
 )
 from .pictures import image_tag
 
@@ -171,15 +170,19 @@ def set_aside(
         return 'its name, which gives the id, is not UTF-8: rename it.'
     return None
 
+@lru_cache(maxsize=8)
+def _by_id(videos: Path) -> NamedFiles:
+    "The files of a folder of videos, listed once."
+    return NamedFiles(videos, video_id)
+
 def video_file(
     videos: str | Path,  # folder of video files, also in folders inside it
     video: str,          # video id
 ) -> Path | None:        # None when there is none
     "The file of a video id: a video before its thumbnail and its subtitles."
     videos = Path(videos)
-    wanted = composed(video)
-    files = [f for f in files_under(videos) if video_id(f) == wanted and f.is_file()]
-    files = [f for f in files if not set_aside(f.relative_to(videos))]
+    named = [f for f in _by_id(videos)[composed(video)] if f.is_file()]
+    files = [f for f in named if not set_aside(f.relative_to(videos))]
     if len(files) > 1:
         files = [f for f in files if not why_no_video(f)] or files
     return min(files, key=videos_first, default=None)
@@ -335,12 +338,7 @@ class VideoReader:
         turn = -1 if matrix is not None and on_its_side(matrix) else 1   # a picture on its side has its height for its width
         height, width = self._first[::turn]
         high, wide = picture_size(height, width, self.size)[::turn]
-        x = scaled_rgb(self._convert, frame, (high, wide), self.interpolation)
-        if matrix is not None:
-            x = upright(x, matrix)
-        if self.crop:
-            x = middle_square(x, self.crop)
-        return np.ascontiguousarray(x)
+        return scaled_rgb(self._convert, frame, (high, wide), self.interpolation, matrix, self.crop)
 
     def _is_short(self, end):
         "Is an end (s) clearly before the declared one?"

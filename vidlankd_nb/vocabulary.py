@@ -22,14 +22,15 @@ from matplotlib.figure import Figure
 from torch.nn import functional as F
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
+from .config import Corpus
 from .corpus import is_held_out, read_lines
 from .encoders import most_tokens, vocabulary_logits
-from .entries import is_unicode
+from .entries import broken_in
 from .files import UserError, write_json
-from .layouts import open_captions
+from .layouts import Sieve
 from .pictures import INK
 from .states import pieces_of_words, text_states
-from .texts import text_files
+from .texts import LeftOut, text_files
 
 # %% ../nbs/11a_vocabulary.ipynb #vc000007
 def words(text: str) -> list[str]:
@@ -38,12 +39,15 @@ def words(text: str) -> list[str]:
     return re.findall(r'[^\W\d_]+', plain)
 
 def count_words(
-    files: list,    # text, UTF-8
+    files: list,                   # text of any kind
+    cfg: Corpus | None = None,     # where the text is in a record, and what becomes of bytes that are none
+    left: LeftOut | None = None,   # if given, what was left out or mended is noted here
 ) -> Counter:
     "Tokens of each type in text files; raises `UserError` when a file is missing or holds no words."
+    cfg = cfg or Corpus()
     counts = Counter()
-    for file in text_files(files):
-        for line in read_lines(file):
+    for file in text_files(files, cfg.errors, left):
+        for line in read_lines(file, cfg=cfg, left=left):
             counts.update(words(line))
     if not counts: raise UserError(f"No words in {', '.join(map(str, files))}.")
     return counts
@@ -51,35 +55,26 @@ def count_words(
 # %% ../nbs/11a_vocabulary.ipynb #vc000010
 def caption_words(
     captions,              # file or folder in any layout, or a dict of HowTo100M's shape
-) -> tuple[dict, np.ndarray, np.ndarray, int, dict]:   # (word -> number, (P,) word and (P,) caption of each occurrence, captions, {reason: how many were left out})
+) -> tuple[dict, np.ndarray, np.ndarray, int, Sieve]:   # (word -> number, (P,) word and (P,) caption of each occurrence, captions, what read them: it names what was left out)
     "Words of captions, each once a caption; raises `UserError` when there are none."
     number = {}
     pairs = []      # (word, caption)
     n = 0
-    left_out = Counter()
-    source = open_captions(captions)
-    for _, c in source:
-        texts = c.get('text') if isinstance(c, dict) else None
-        if not isinstance(texts, list):
-            left_out['videos without a list of texts'] += 1
-            continue
-        for text in texts:
-            if isinstance(text, str) and not is_unicode(text):
-                left_out['captions with half a character'] += 1
-                continue
-            found = sorted(set(words(text))) if isinstance(text, str) else []
+    sieve = Sieve(captions)
+    for video, usable in sieve:
+        for _, _, text in usable:
+            found = sorted(set(words(text)))
             if not found:
-                left_out['captions without words'] += 1
+                sieve.source.leave(video, None, 'no words')
                 continue
             for word in found:
                 pairs.append((number.setdefault(word, len(number)), n))
             n += 1
-    left_out.update(source.faults)
     if not pairs:
         place = captions if isinstance(captions, (str, Path)) else 'the captions'
-        raise UserError(f"No captions with words in {place}.")
+        raise UserError(f"No captions with words in {place}{broken_in(sieve.source)}.")
     word, caption = np.array(pairs, np.int64).T
-    return number, word, caption, n, dict(left_out)
+    return number, word, caption, n, sieve
 
 # %% ../nbs/11a_vocabulary.ipynb #vc000014
 def first_seen(
@@ -114,7 +109,7 @@ def coverage(
     seed: int = 0,
 ) -> dict:   # 'curve': rows of {'captions', 'types', 'tokens', 'own'}, each a mean and the 2.5th and 97.5th percentile
     "Share of a text's types and tokens that captions cover, against their number; raises `UserError` when captions hold no words."
-    number, word, caption, n, left_out = caption_words(captions)
+    number, word, caption, n, sieve = caption_words(captions)
     sizes = np.unique(np.round(n ** (np.arange(25) / 24)).astype(int))   # from 1 to n, evenly on a logarithmic axis
     shares = _shares(text, number)
     found = np.empty((orders, len(sizes), len(shares)))
@@ -128,7 +123,8 @@ def coverage(
     for covered in number:
         missing.pop(covered, None)
     return {'captions': n, 'caption_types': len(number), 'text_types': len(text), 'text_tokens': text.total(),
-            'orders': orders, 'seed': seed, 'left_out': left_out, 'curve': _curve(sizes, found, shares),
+            'orders': orders, 'seed': seed, 'read': sieve.said(), 'left_out': dict(sieve.source.faults),
+            'skipped': sieve.source.cases, 'curve': _curve(sizes, found, shares),
             'uncovered': missing.most_common(20)}
 
 def _curve(sizes, found, keys) -> list[dict]:
@@ -163,17 +159,20 @@ def plot_coverage(
 
 # %% ../nbs/11a_vocabulary.ipynb #vc000023
 def vocabulary_files(
-    captions: str | Path,   # JSON in HowTo100M's layout
-    texts: list,            # plain-text files
+    captions: str | Path,   # in any layout
+    texts: list,            # text of any kind
     out: str | Path,        # folder to write
     orders: int = 20,
     seed: int = 0,
+    cfg: Corpus | None = None,   # how text is read
 ) -> dict:
     "`vocabulary.json` and `vocabulary.png`; raises `UserError` on unreadable files."
     if orders < 1: raise UserError(f"orders is {orders}; at least one random order is needed.")
     out = Path(out)
     if out.is_file(): raise UserError(f"{out} is a file; choose a folder for the results.")
-    found = coverage(captions, count_words(texts), orders, seed)
+    left = LeftOut()
+    found = coverage(captions, count_words(texts, cfg, left), orders, seed)
+    found['text_left_out'] = {'counts': left.counts, 'places': left.places}
     out.mkdir(parents=True, exist_ok=True)
     figure = plot_coverage(found).figure
     assert isinstance(figure, Figure)
@@ -289,7 +288,7 @@ def vocabulary_of_run(
     folders: dict,         # student -> folder of its weights; one of them is `base`
     captions,              # of the run
     texts: list,           # of the run
-    valid_share: float,    # of the lines held out
+    cfg: Corpus,           # how text is read, and the share of the lines held out
     names: dict,           # class -> words: 'shown' and 'withheld' names of a toy world; may be empty
     out: str | Path,
     base: str = 'text_only',
@@ -300,9 +299,9 @@ def vocabulary_of_run(
     if base not in folders:
         raise UserError(f"The run has no student '{base}' to compare with: add one, students: {{{base}: "
                         f"{{objective: none}}}}.")
-    found = vocabulary_files(captions, texts, out, seed=seed)
-    every = chain.from_iterable(map(read_lines, texts))
-    lines = list(islice((line for line in every if is_held_out(line, valid_share)), most))
+    found = vocabulary_files(captions, texts, out, seed=seed, cfg=cfg)
+    every = chain.from_iterable(read_lines(file, cfg=cfg) for file in text_files(texts, cfg.errors))
+    lines = list(islice((line for line in every if is_held_out(line, cfg.valid_share)), most))
     if not lines: raise UserError("No held-out lines to measure words on: set corpus.valid_share above 0.")
     losses = {}
     for student, folder in folders.items():

@@ -9,7 +9,6 @@ __all__ = ['SOURCES', 'choose_clips', 'clip_rows', 'voken_vectors', 'nearest_vok
 
 # %% ../nbs/11_vokenization.ipynb #vk000004
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +23,15 @@ from torch.nn import functional as F
 
 from .config import Pairs, Vokens
 from .corpus import Examples
-from .files import Progress, UserError, nearest, write_aside, write_json
+from vidlankd_nb.files import (
+    Progress,
+    UserError,
+    nearest,
+    new_beside,
+    put_in_place,
+    write_aside,
+    write_json,
+)
 from .objectives import reads_vokens
 from .pairs import PairSet, unit_rows
 from .pictures import INK
@@ -162,7 +169,7 @@ def label_part(
     advance: Callable | None = None,  # told how many examples are done
 ) -> None:
     "Vokens of one part of a corpus, int32 (n, L); −1 where there is none."
-    aside = path.with_name(f'.{path.name}.{os.getpid()}')
+    aside = new_beside(path)
     out = np.lib.format.open_memmap(aside, 'w+', np.int32, ids.shape)
     done = 0
     for b, states in text_states(encoder, _part_batches(ids, lengths, special_ids, cfg.batch)):
@@ -176,7 +183,7 @@ def label_part(
         if advance:
             advance(len(found))
     out.flush()
-    os.replace(aside, path)
+    put_in_place(aside, path)
 
 # %% ../nbs/11_vokenization.ipynb #vk000025
 class VokenLabels:
@@ -187,6 +194,7 @@ class VokenLabels:
         split: str = 'train',
     ):
         folder = Path(folder)
+        self.opened = (folder, examples, split)
         self.manifest = _manifest(folder)
         if self.manifest['corpus'][split] != corpus_digest(examples):
             raise UserError(f"The vokens in {folder} were made for another corpus than {examples.folder} "
@@ -195,6 +203,10 @@ class VokenLabels:
                      for k in range(len(examples.maps))]
         self.starts = examples.starts
         self.count = self.manifest['count']
+
+    def __reduce__(self):
+        "Another process opens the files for itself; nothing of them travels."
+        return type(self), self.opened
 
     def __getitem__(self, rows) -> torch.Tensor:   # (n, L) int64
         "Vokens of the examples numbered `rows`; -1 at special tokens."
@@ -208,7 +220,7 @@ class VokenLabels:
 
 def _manifest(folder: Path) -> dict:
     try:
-        return json.loads((folder/'vokens.json').read_text())
+        return json.loads((folder/'vokens.json').read_text(encoding='utf-8'))
     except FileNotFoundError:
         raise UserError(f"No vokens in '{folder}' (vokens.json is missing): "
                         "make them first with 'vidlankd vokens'.") from None
@@ -347,7 +359,7 @@ def _label(out, splits: dict, encoder, special, vectors, cfg: Vokens, show: bool
 def _begin(out: Path, identity: dict) -> None:
     "An empty folder, or the one that an interrupted run with the same `identity` left."
     file = out/'making.json'
-    begun = json.loads(file.read_text()) if file.exists() else None
+    begun = json.loads(file.read_text(encoding='utf-8')) if file.exists() else None
     if out.exists() and begun != identity:
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -362,7 +374,7 @@ def _use(out: Path, count: int) -> dict:
         labels = np.load(path, mmap_mode='r', allow_pickle=False)
         for part in np.array_split(labels, -(-labels.size // 2**22)):
             counts += np.bincount(part[part >= 0], minlength=count)
-    clips = json.loads((out/'clips.json').read_text())
+    clips = json.loads((out/'clips.json').read_text(encoding='utf-8'))
     total = counts.sum()
     top = np.argsort(-counts, kind='stable')[:5].tolist()
     most_used = [{'text': clips[i]['text'], 'share': round(float(counts[i] / total), 4)} for i in top]

@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from .config import Run
-from .corpus import cores
 from .files import UserError, make_folder, write_aside
 from .jobs import Job, Runner, program
 from .plan import STAGES
 from .presets import to_yaml
+from .processes import cores
 from .report import make_report
 
 # %% ../nbs/12e_worlds.ipynb #865605ac
@@ -23,11 +23,15 @@ def world_job(
     run: Run,
     out: Path,        # folder of all worlds
     seed: int,
+    redo: bool | list[str] = False,   # as for `Experiment`
 ) -> Job:
     "The job of one world, whose settings are written beside its folder."
     config = out/f'seed-{seed}.yaml'
     write_aside(config, to_yaml(replace(run, seed=seed)))
-    return Job(seed, program('vidlankd_nb.cli', 'run', '--config', config, '--out', out/f'seed-{seed}'))
+    words = ['--config', config, '--out', out/f'seed-{seed}', '--allow-code']   # who started the worlds was asked
+    if redo:
+        words += ['--redo', *([] if redo is True else redo)]
+    return Job(seed, program('vidlankd_nb.cli', 'run', *words))
 
 def stop_if_failed(
     job: Job,
@@ -44,12 +48,13 @@ def run_worlds(
     out: str | Path,          # folder; each world gets a sub-folder
     seeds,                    # of the worlds
     show: bool = True,
+    redo: bool | list[str] = False,   # finished work that may be thrown away, as for `Experiment`
 ) -> dict:                    # the report over all worlds
     "Run one configuration with several seeds, as many at once as there are processors; interrupted worlds go on."
     out = Path(out)
     began = time.time()
     make_folder(out)
-    jobs = [world_job(run, out, seed) for seed in seeds]
+    jobs = [world_job(run, out, seed, redo) for seed in seeds]
     def said(job: Job, line: str) -> None:
         if show:
             print(f'[world {job.key}] {line}', end='', flush=True)

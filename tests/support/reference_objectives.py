@@ -62,6 +62,19 @@ def infonce(s, t, mask, temperature=0.1):
     return np.mean([-(np.log(softmax(z[i])[i]) + np.log(softmax(z[:, i])[i])) / 2 for i in range(len(z))])
 
 
+def sentence(s, t, mask, temperature=0.05):
+    "Cosine, and a contrast both ways, of the mean states of texts that have a token."
+    texts = [b for b in range(len(s)) if mask[b].any()]
+    mine = [unit(s[b][mask[b]].mean(0)) for b in texts]
+    theirs = [unit(t[b][mask[b]].mean(0)) for b in texts]
+    z = np.array([[a @ b / temperature for b in theirs] for a in mine])
+    total = 0.0
+    for i in range(len(texts)):
+        total += 1 - mine[i] @ theirs[i]
+        total -= (np.log(softmax(z[i])[i]) + np.log(softmax(z[:, i])[i])) / 2
+    return total / len(texts)
+
+
 def ntxent(s, t, mask, temperature=0.1):
     total = 0.0
     for b, l in tokens(mask):

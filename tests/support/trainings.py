@@ -94,7 +94,7 @@ def python(*words, timeout=300, **kwargs):
     with tempfile.TemporaryDirectory() as d:
         said = [os.path.join(d, n) for n in ('out', 'err')]
         for f in said:
-            open(f, 'w').close()
+            open(f, 'w', encoding='utf-8').close()
         p = start(*words, said=said, **kwargs)
         p.join(timeout)
         if p.exitcode is None:
@@ -103,7 +103,7 @@ def python(*words, timeout=300, **kwargs):
             raise subprocess.TimeoutExpired(words, timeout)
         return SimpleNamespace(
             returncode=p.exitcode,
-            **dict(zip(('stdout', 'stderr'), (open(f).read() for f in said), strict=True)),
+            **dict(zip(('stdout', 'stderr'), (open(f, encoding='utf-8').read() for f in said), strict=True)),
         )
 
 
@@ -117,7 +117,9 @@ def call(*args, code=0, env=ENV, cwd=None, **kwargs):
     ):
         out = python(*args[1:], env=env, cwd=cwd)
     else:
-        out = subprocess.run(args, capture_output=True, text=True, env=env, cwd=cwd, timeout=300, **kwargs)
+        out = subprocess.run(
+            args, capture_output=True, encoding='utf-8', env=env, cwd=cwd, timeout=300, **kwargs
+        )
     assert out.returncode == code, (out.returncode, out.stdout[-1500:], out.stderr[-3000:])
     return out
 
@@ -141,7 +143,7 @@ def yaml_of(words):
 def copy_of(prepared, folder, words):
     "A copy of a prepared run whose students are those of `words`: the stages before do not depend on them."
     shutil.copytree(prepared, folder)
-    (folder / 'config.yaml').write_text(yaml_of(words))
+    (folder / 'config.yaml').write_text(yaml_of(words), encoding='utf-8')
     assert {p.stem for p in (folder / 'stages').iterdir()} <= set(STAGES)
     return folder
 
@@ -153,7 +155,7 @@ def free_port():
 
 
 def together(n, *words, code=0):
-    "A program in `n` processes of one group; test_cluster.py has the launchers that people use, which take long to start."
+    "A program in `n` processes of one group: what each said of its errors. test_cluster.py has people's launchers, slow to start."
     port, last = free_port(), []
     with tempfile.TemporaryDirectory() as d:
         said = [(f'{d}/{r}-out', f'{d}/{r}-err') for r in range(n)]
@@ -178,10 +180,11 @@ def together(n, *words, code=0):
         ]
         for p in group:
             p.join(300)
-        last = [Path(e).read_text()[-2000:] if Path(e).exists() else '' for _, e in said]
+        last = [Path(e).read_text(encoding='utf-8')[-2000:] if Path(e).exists() else '' for _, e in said]
         for p in group:
             p.kill()
     assert [p.exitcode for p in group] == [code] * n, ([p.exitcode for p in group], last)
+    return last
 
 
 def weights(folder, file='model.safetensors'):
@@ -201,5 +204,5 @@ def log(folder):
     "A training's log without its times."
     return [
         {k: v for k, v in json.loads(line).items() if k != 'speed'}
-        for line in (folder / 'log.jsonl').read_text().splitlines()
+        for line in (folder / 'log.jsonl').read_text(encoding='utf-8').splitlines()
     ]

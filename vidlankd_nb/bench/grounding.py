@@ -128,5 +128,5 @@ def bench_grounding(
     results = dict(command=f'vidlankd bench grounding --seeds {seeds}', preset=preset,
                    verdict=verdict(by_seed), seeds=by_seed, machine=machine(torch.get_num_threads()))
     Path(out).mkdir(parents=True, exist_ok=True)
-    (Path(out)/'grounding.json').write_text(json.dumps(results, indent=1) + '\n')
+    (Path(out)/'grounding.json').write_text(json.dumps(results, indent=1) + '\n', encoding='utf-8')
     return results

@@ -8,7 +8,6 @@ __all__ = ['timed', 'Words', 'one_picture', 'bench_grounding_speed', 'summary']
 # %% ../../nbs/bench/grounding_speed.ipynb #d745b560
 import io
 import json
-import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -18,7 +17,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from .objectives import machine
+from .objectives import machine, resident
 from ..encoders import states_of
 from ..heatmaps import Look, heat_maps, similarity
 from ..presets import load_run
@@ -89,14 +88,14 @@ def bench_grounding_speed(
         recall(sentences, targets, labels=(at, np.arange(clips)))
     def find():
         search(sentences, targets, 10)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = resident('VmHWM')
     seconds = {'heat_map': timed(one_picture()), 'rank': timed(rank, 3), 'search': timed(find, 3)}
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    grown = resident('VmHWM') - before
     result = dict(command='vidlankd bench grounding-speed', clips=clips, queries=queries, width=width,
                   seconds={k: round(v, 3) for k, v in seconds.items()}, peak_memory_grown_mb=round(grown),
                   machine=machine(torch.get_num_threads()))
     Path(out).mkdir(parents=True, exist_ok=True)
-    (Path(out)/'grounding_speed.json').write_text(json.dumps(result, indent=1) + '\n')
+    (Path(out)/'grounding_speed.json').write_text(json.dumps(result, indent=1) + '\n', encoding='utf-8')
     return result
 
 def summary(

@@ -110,7 +110,7 @@ def resident(
     "Resident memory of this process."
     status = Path('/proc/self/status')
     if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith(key))
+        line = next(line for line in status.read_text(encoding='utf-8').splitlines() if line.startswith(key))
         return int(line.split()[1]) / 1024
     import resource  # Windows has none
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == 'darwin' else 1024)
@@ -128,7 +128,7 @@ def peak(
     run = case(objective, form, shape)
     before = resident('VmRSS')
     with suppress(OSError):
-        Path('/proc/self/clear_refs').write_text('5')       # reset the high-water mark
+        Path('/proc/self/clear_refs').write_text('5', encoding='utf-8')       # reset the high-water mark
     run()
     return resident('VmHWM') - before
 
@@ -144,7 +144,7 @@ def peak_elsewhere(
     code = f"from vidlankd_nb.bench.objectives import peak; print({call})"
     path = os.pathsep.join(p for p in sys.path if p)
     out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True,
-                         env=os.environ | {'PYTHONPATH': path})
+                         env=os.environ | {'PYTHONPATH': path}, encoding='utf-8')
     return float(out.stdout.split()[-1])
 
 def compare_forms(
@@ -294,7 +294,8 @@ def machine(
     processor = platform.processor()
     info = Path('/proc/cpuinfo')
     if info.exists():
-        names = [line for line in info.read_text().splitlines() if line.startswith('model name')]
+        lines = info.read_text(encoding='utf-8').splitlines()
+        names = [line for line in lines if line.startswith('model name')]
         if names:
             processor = names[0].split(':', 1)[1].strip()
     return dict(processor=processor, cores=os.cpu_count(), threads=threads,
@@ -359,6 +360,6 @@ def bench_objectives(
         torch.set_num_threads(before)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    (out/'objectives.json').write_text(json.dumps(results, indent=1))
+    (out/'objectives.json').write_text(json.dumps(results, indent=1), encoding='utf-8')
     plot_speedups(results, out/'objectives.png')
     return results

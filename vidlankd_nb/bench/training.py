@@ -25,13 +25,14 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from .objectives import machine, nst_loop
 from ..config import Distillation, Encoder, Training
+from ..devices import make_accelerator
 from ..encoders import text_encoder
 from ..masking import Masker, masked_batch, most_masked
 from ..matching import ModelOutputs, Objective
 from ..monitoring import Watch, matmul_peak
 from ..presets import load_run
 from ..student import StudentTask, teacher_outputs, tokens_of
-from ..training import make_accelerator, make_optimizer, optimizer_step, to_device
+from ..training import make_optimizer, optimizer_step, to_device
 
 # %% ../../nbs/bench/training.ipynb #64c94354
 def numbered_words(
@@ -319,6 +320,6 @@ def bench_training(
                     machine=machine(torch.get_num_threads()))
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    (out/'training.json').write_text(json.dumps(results, indent=1))
+    (out/'training.json').write_text(json.dumps(results, indent=1), encoding='utf-8')
     plot_steps(results, out/'training.png')
     return results

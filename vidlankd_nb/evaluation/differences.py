@@ -26,7 +26,7 @@ def run_rows(
 ) -> np.ndarray:         # (n, 2) gold and predicted, or (n,) values; (0,) where there are none
     "What a run's score is made of, a row each."
     file = Path(run['folder'])/'rows.json'
-    return np.array(json.loads(file.read_text())) if file.is_file() else np.zeros(0)
+    return np.array(json.loads(file.read_text(encoding='utf-8'))) if file.is_file() else np.zeros(0)
 
 def value_of(
     run: dict,           # of `results_in`
@@ -34,10 +34,11 @@ def value_of(
 ) -> float:              # share
     "The main metric on some rows."
     if rows.ndim == 1: return float(rows.mean())
-    if run['kind'] == 'regression': return measures((run['metric'],), rows[:, 0], rows[:, 1])[run['metric']]
+    metric = run['metric'].removesuffix('_mismatched')   # MNLI's second set, where the first has no labels
+    if run['kind'] == 'regression': return measures((metric,), rows[:, 0], rows[:, 1])[metric]
     classes = max(2, int(rows.max()) + 1)
     counts = np.bincount(rows[:, 0] * classes + rows[:, 1], minlength=classes**2)
-    return of_confusion(run['metric'], counts.reshape(classes, classes))
+    return of_confusion(metric, counts.reshape(classes, classes))
 
 def of_confusion(
     metric: str,         # 'accuracy', 'f1', 'mcc', or the mean of two

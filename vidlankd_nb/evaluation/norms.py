@@ -25,6 +25,7 @@ import numpy as np
 from .benchmarks import Task
 from .records import Rows, full, read_jsonl, text_lines
 from ..files import UserError
+from ..pictures import in_markdown
 
 # %% ../../nbs/12f_norms.ipynb #nm000007
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Norm:
     def _repr_markdown_(self) -> str:
         lines = [f'| | {" | ".join(self.values)} |', '|---' * (len(self.values) + 1) + '|']
         for word, row in zip(self.words[:8], self.table, strict=False):
-            lines.append(f'| {word} | ' + ' | '.join(f'{x:.3g}' for x in row) + ' |')
+            lines.append(f'| {in_markdown(word)} | ' + ' | '.join(f'{x:.3g}' for x in row) + ' |')
         lines.append(f'\nwords: {len(self):,}; rows left out: {len(self.rows.skipped):,}')
         return '\n'.join(lines)
 
@@ -192,7 +193,7 @@ def read_vicomte(source: Source, path: Path, rows: Rows) -> Norm:
     values = VICOMTE[source.name.removeprefix('vicomte_')]
     try:
         counts = json.loads(path.read_text(encoding='utf-8-sig'))
-    except (UnicodeDecodeError, json.JSONDecodeError) as e:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as e:
         raise UserError(f"{path} cannot be read as JSON ({e}): one object of words and counts is expected. "
                         f"Get it from {source.origin}.") from None
     if not isinstance(counts, dict): raise UserError(f"{path} is no JSON object of words and counts.")

@@ -16,7 +16,6 @@ from typing import cast
 
 import numpy as np
 import torch
-import yaml
 from torch import nn
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokenizerBase
@@ -25,6 +24,7 @@ from ..encoders import in_eval_mode, most_tokens, vocabulary_logits
 from .encoders import candidate, pretrained
 from .norms import MORE, Comparison, Norm
 from ..files import UserError
+from ..presets import read_yaml
 
 # %% ../../nbs/12h_prompts.ipynb #pm000007
 @dataclass
@@ -65,7 +65,7 @@ def language_model(
     device: str = 'cpu',
 ) -> LanguageModel:
     "Read a language model; raises `UserError` where there is none."
-    c = candidate(source, name, padded=False)
+    c = candidate(source, name)
     causal = is_causal(c.config)
     if not c.tokenizer.is_fast:
         raise UserError(f"The tokenizer of '{source}' cannot say which characters a token came from: "
@@ -73,8 +73,7 @@ def language_model(
     if not causal and c.tokenizer.mask_token_id is None:
         raise UserError(f"The tokenizer of '{source}' has no mask token, "
                         "which a masked language model needs.")
-    if c.tokenizer.pad_token_id is None:
-        c.tokenizer.pad_token = c.tokenizer.eos_token or c.tokenizer.unk_token   # masked out in any case
+    c.tokenizer.pad_token = c.tokenizer.convert_ids_to_tokens(c.pad)   # masked out in any case
     c.tokenizer.padding_side = 'right'
     model, new = pretrained(c, AutoModelForCausalLM if causal else AutoModelForMaskedLM)
     if model.config.pad_token_id is None:
@@ -269,9 +268,9 @@ def coda_templates(
         raise UserError(f"CoDa's prompts are missing: {file.name} is expected in {file.parent}. "
                         "Get it from https://github.com/nala-cub/coda (licence: Apache-2.0).")
     try:
-        sets = yaml.safe_load(file.read_text(encoding='utf-8'))['templates']
+        sets = read_yaml(file)['templates']
         [found] = [one['templates'] for one in sets if one['name'] == 'text-masked']
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError):
         raise UserError(f"{file} is no file of CoDa's prompts: a set 'text-masked' is expected.") from None
     return [text for text in found if text.count('[MASK]') == 1]
 

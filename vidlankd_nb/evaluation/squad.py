@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NO_PUNCTUATION', 'METRICS', 'read_squad', 'good_answers', 'span_row', 'normalised', 'em', 'word_f1', 'f1', 'golds',
-           'best_of', 'Windows', 'shortened', 'windows', 'one_window', 'positions', 'spans', 'answers',
+           'best_of', 'Windows', 'shortened', 'windows', 'one_window', 'positions', 'check_cuts', 'spans', 'answers',
            'threshold_curve', 'best_threshold', 'decided', 'check_all_answered', 'by_group', 'score_spans',
            'write_predictions']
 
@@ -19,14 +19,15 @@ from pathlib import Path
 import numpy as np
 
 from .benchmarks import Task
-from .records import Rows, full
+from .records import Rows, file_bytes, full
 from ..files import UserError, write_json
+from ..tokenizer import cut_examples
 
 # %% ../../nbs/09c_squad.ipynb #90d0b4e9
 def _document(task: Task, path: Path) -> tuple[str, dict]:
     "The text of a SQuAD file and what it says; raises `UserError` when it is no such file."
     try:
-        text = path.read_bytes().decode('utf-8-sig')
+        text = file_bytes(path).decode('utf-8-sig')
         document = json.loads(text)
     except UnicodeDecodeError as e:
         raise UserError(f"{path} is not UTF-8 text (byte {e.start}).") from None
@@ -47,6 +48,13 @@ def _list_in(thing, key: str, line: int, rows: Rows) -> list:
     rows.skip(line, f"something without a list '{key}'")
     return []
 
+def _id_of(record) -> str | None:
+    "The id of a question, be it text or a whole number; None where there is none."
+    name = record.get('id') if isinstance(record, dict) else None
+    if isinstance(name, bool) or not isinstance(name, (str, int)):
+        return None
+    return str(name)
+
 def read_squad(
     task: Task,
     path: Path,
@@ -61,18 +69,19 @@ def read_squad(
     for article in document['data']:
         for paragraph in _list_in(article, 'paragraphs', line, rows):
             for record in _list_in(paragraph, 'qas', line, rows):
-                if not isinstance(record, dict) or not isinstance(record.get('id'), str):
+                name = _id_of(record)
+                if name is None:
                     rows.skip(line, 'a question without an id')
                     continue
                 found = text.find(json.dumps(record['id']), at)
                 if found >= 0:
                     line += text.count('\n', at, found)
                     at = found
-                if record['id'] in seen:
-                    rows.skip(line, f"the id {record['id']} occurs a second time")
+                if name in seen:
+                    rows.skip(line, f"the id {name} occurs a second time")
                     continue
-                seen.add(record['id'])
-                yield line, record | {'context': paragraph.get('context')}
+                seen.add(name)
+                yield line, record | {'id': name, 'context': paragraph.get('context')}
 
 # %% ../../nbs/09c_squad.ipynb #cfb71dba
 def _what_is_wrong(answer, context: str) -> str:
@@ -211,7 +220,7 @@ def windows(
     max_question: int = 64,   # longer questions are shortened, and listed in `.cut`
     batch: int = 1000,        # rows tokenized at once
 ) -> Windows:
-    "All windows of all rows, in order; raises `UserError` without a fast tokenizer or without room."
+    "All windows of all rows, in order; raises `UserError` without a fast tokenizer whose offsets are true, or without room."
     if not tokenizer.is_fast:
         raise UserError("SQuAD needs to know which characters a token came from, which only a fast tokenizer "
                         "tells (a folder with tokenizer.json).")
@@ -230,6 +239,7 @@ def windows(
                             return_overflowing_tokens=True, return_offsets_mapping=True)
         for w, of in enumerate(encoded['overflow_to_sample_mapping']):
             out.append(one_window(tokenizer, encoded, w, i + of, part[of]))
+    check_cuts(rows, out)
     return out
 
 # %% ../../nbs/09c_squad.ipynb #8cc3eaa3
@@ -262,6 +272,36 @@ def positions(
     if not len(inside) or seen[0, 0] > begin or seen[:, 1].max() < end:
         return cls, cls
     return int(inside[0]), int(inside[-1])
+
+def _is_clean(context: str, begin: int, end: int) -> bool:
+    "Does an answer begin and end between words?"
+    joins_before = begin > 0 and context[begin - 1].isalnum() and context[begin].isalnum()
+    joins_behind = end < len(context) and context[end - 1].isalnum() and context[end].isalnum()
+    return not joins_before and not joins_behind
+
+def check_cuts(
+    rows: list[dict],
+    windows: list[dict],
+    least: float = .99,    # the exact match of a perfect model
+) -> None:
+    "Raise `UserError` where a perfect model's answers, cut out by these offsets, would be wrong."
+    wrong = []
+    seen = 0
+    for window in windows:
+        start, end = window['start'], window['end']
+        first, behind = window['offsets'][start, 0], window['offsets'][end, 1]
+        if first < 0: continue   # this window does not hold the answer
+        row = rows[window['row']]
+        answer = row['answers'][0]
+        if not _is_clean(row['context'], answer['start'], answer['start'] + len(answer['text'])): continue
+        seen += 1
+        cut = row['context'][first:behind]
+        if not em(cut, answer['text']): wrong.append((answer['text'], cut))
+    if len(wrong) > (1 - least) * seen:
+        reached = 1 - len(wrong) / seen
+        raise UserError("This tokenizer says wrongly which characters a token came from: a perfect model "
+                        f"would reach an EM of {reached:.1%} ({cut_examples(wrong)}). "
+                        "Use another tokenizer.json for these weights.")
 
 # %% ../../nbs/09c_squad.ipynb #30e19895
 def spans(
@@ -296,6 +336,12 @@ def _finite(logits, length: int) -> np.ndarray:
         raise UserError("Some start or end logits are not numbers: the model has diverged.")
     return numbers
 
+def _trimmed(context: str, start: int, end: int) -> dict:
+    "A stretch of a paragraph without spaces at its ends, which some tokenizers take for a part of the word."
+    text = context[start:end]
+    start += len(text) - len(text.lstrip())
+    return {'text': text.strip(), 'start': start, 'end': start + len(text.strip())}
+
 def answers(
     rows: list[dict],
     windows: list[dict],
@@ -322,8 +368,7 @@ def answers(
     listed = {}
     for r, row in enumerate(rows):
         top = sorted(best.get(r, {}).items(), key=lambda item: (-item[1], item[0]))[:n_best]
-        listed[row['id']] = [{'text': row['context'][a:b], 'start': a, 'end': b, 'score': value}
-                             for (a, b), value in top]
+        listed[row['id']] = [_trimmed(row['context'], a, b) | {'score': value} for (a, b), value in top]
         texts[row['id']] = listed[row['id']][0]['text'] if top else ''
         no_answer[row['id']] = null[r] - top[0][1] if top else 0.
     return texts, no_answer, listed

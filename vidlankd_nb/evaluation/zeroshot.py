@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['GROUPS_OF_PROBES', 'PROBE_TASKS', 'HEAD', 'source_of', 'probes_named', 'Probed', 'probe_norm', 'probe_likeness',
            'probe_colours', 'probe_questions', 'probe_pairs', 'probe_task', 'figure', 'table_row', 'ProbeTable',
-           'probe_models', 'command_of', 'probe_parser', 'probe_files']
+           'probe_models', 'command_of', 'probe_options', 'probe_files']
 
 # %% ../../nbs/12i_zeroshot.ipynb #zs000004
 import argparse
@@ -44,8 +44,8 @@ from vidlankd_nb.evaluation.readouts import (
     word_groups,
     word_scores,
 )
-from .results import ShownTable
 from .suite import find, load
+from .typeset import ShownTable
 from ..files import UserError, make_folder, nearest, write_aside, write_json
 
 # %% ../../nbs/12i_zeroshot.ipynb #zs000007
@@ -374,11 +374,11 @@ def command_of(sources: dict[str, str], tasks: str, layer: str | None, limit: in
     return f"vidlankd probe {' '.join(names)} --tasks {tasks} --data NORMS{more}"
 
 # %% ../../nbs/12i_zeroshot.ipynb #zs00027a
-def probe_parser(about: str) -> argparse.ArgumentParser:
-    "The parser of `vidlankd probe`."
-    parser = argparse.ArgumentParser(
-        prog='vidlankd probe', description=f'{about}.',
-        epilog=f"probes: {', '.join(PROBE_TASKS)}; groups: {', '.join(GROUPS_OF_PROBES)}, all")
+def probe_options(
+    parser: argparse.ArgumentParser,
+) -> argparse.ArgumentParser:   # the same
+    "Give a parser the words of `vidlankd probe`."
+    parser.epilog = f"probes: {', '.join(PROBE_TASKS)}; groups: {', '.join(GROUPS_OF_PROBES)}, all"
     parser.add_argument('models', nargs='+', metavar='MODEL',
                         help="folder or hub's name of a language model; NAME=FOLDER names it in the table")
     parser.add_argument('--tasks', required=True, help='probes and groups, with commas between')
