@@ -38,6 +38,7 @@ def colour_words_in(
 # %% ../nbs/03aa_nouns.ipynb #nn000013
 _IRREGULAR = {'mouse': 'mice', 'goose': 'geese', 'tooth': 'teeth', 'foot': 'feet', 'man': 'men', 'woman': 'women',
               'child': 'children', 'person': 'people', 'ox': 'oxen', 'louse': 'lice', 'die': 'dice'}
+_NO_SINGULAR = frozenset(('shorts', 'glasses', 'clothes', 'news'))   # whose singular is another word
 
 def plain_words_of(
     text: str,
@@ -62,7 +63,7 @@ def noun_forms(
         forms.add(f"{last.rstrip('e')[:-1]}ves")
     if not last.endswith('s'):
         forms.add(f'{last}s')
-    elif not last.endswith('ss'):
+    elif not last.endswith('ss') and last not in _NO_SINGULAR:
         forms.add(last[:-1])
     return {' '.join([*before, form]) for form in forms if form}
 
