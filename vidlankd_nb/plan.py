@@ -290,6 +290,10 @@ def check_reading(
     same_words: bool,   # has its teacher the corpus's words?
 ) -> None:
     "Raises `UserError` where a student asks something of its teacher that needs one vocabulary."
+    if cfg.captions and (reads_vokens(cfg.objective) or not same_words):
+        raise UserError(f"A student reads the captions as text, and what the objective '{cfg.objective}' reads beside "
+                        "the text was made without them: set captions to false, or corpus.captions to true "
+                        "for all students.")
     if same_words:
         return
     if cfg.teacher_reads == 'masked':
