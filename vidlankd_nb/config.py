@@ -6,7 +6,7 @@
 __all__ = ['ONE_OR_MORE', 'ZERO_OR_MORE', 'ABOVE_ZERO', 'NUMBER', 'SHARE', 'SHARE_OR_ALL', 'NAMED', 'SIXTY_FOURS',
            'SIXTY_FOURS_OR_NONE', 'EVEN_SIZE', 'ODD', 'Rule', 'at_least', 'setting', 'marked', 'choices', 'Section',
            'Data', 'World', 'Features', 'Pairs', 'Corpus', 'Encoder', 'Training', 'Teacher', 'Distillation', 'Student',
-           'Vokens', 'Evaluation', 'FineTuning', 'Words', 'Run', 'samples']
+           'Vokens', 'Evaluation', 'FineTuning', 'RealWords', 'Run', 'samples']
 
 # %% ../nbs/00a_config.ipynb #2da67c4a
 import math
@@ -321,7 +321,7 @@ class FineTuning(Training):
 
 # %% ../nbs/00a_config.ipynb #4cf51830
 @dataclass
-class Words(Section):
+class RealWords(Section):
     "A run about real nouns, which `evaluation.norms` makes of a run on pictures."
     where: ClassVar[str] = 'words.'
     withheld: float = setting(0.25, SHARE)         # share of the nouns that no picture shows, by a hash of the noun
@@ -346,7 +346,7 @@ class Run(Section):
     controls: dict[str, Distillation] = field(default_factory=dict)   # students that must not learn what the videos show
     vokens: Vokens = field(default_factory=Vokens)
     evaluation: Evaluation = field(default_factory=Evaluation)
-    words: Words = field(default_factory=Words)
+    words: RealWords = field(default_factory=RealWords)
     def __post_init__(self):
         super().__post_init__()
         check_names(self.students, 'student')

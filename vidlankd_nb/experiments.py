@@ -60,7 +60,7 @@ from vidlankd_nb.plan import (
 from .presets import to_yaml
 from .recipes import check_free
 from .report import make_report
-from .run_texts import make_corpus, names_of, texts_of, with_captions
+from .run_texts import lines_read, make_corpus, names_of, with_captions
 from .schedule import hash_seed, total_steps
 from .student import StudentTask, budget_steps, save_student
 from .teacher import TeacherTask, VideoTeacher, make_teacher
@@ -161,7 +161,7 @@ def _pictures(places: Places) -> None:
     data = places.run.data
     assert data.pictures is not None   # else the run has no such stage
     if places.run.evaluation.norms:
-        return work_in('word_pictures', 'show_words')(places)
+        return work_in('word_pictures', 'show_nouns')(places)
     pictures = open_pictures(data.pictures, places.run.features)
     write_names(pictures, data.template, places.path('pictures', 'caption.json'))
     skipped = places.path('pictures', 'skipped.json')
@@ -204,7 +204,7 @@ def _pairs(places: Places) -> None:
 
 # %% ../nbs/12_experiments.ipynb #14377aaf
 def _views(places: Places) -> None:
-    files = [*texts_of(places), *[places.path('corpus', 'captions.txt')] * places.run.corpus.captions]
+    files = [*lines_read(places), *[places.path('corpus', 'captions.txt')] * places.run.corpus.captions]
     for teacher in foreign_teachers(places.run):
         manifest = None
         if not knows_words(places, teacher):
@@ -229,7 +229,8 @@ def train_teacher(
     cfg = teacher_config(run, kind)
     tok = load_tokenizer(places.path('corpus', 'tokenizer'))
     train_set, valid_set = (PairBatches(PairSet.load(places.path('pairs'), s), tok, run.pairs, run.seed,
-                                        run.corpus.mask_share, shuffled=cfg.shuffled_videos, names=names_of(places, s))
+                                        run.corpus.mask_share, shuffled=cfg.shuffled_videos,
+                                        names=names_of(places, s))
                             for s in ('train', 'valid'))
     torch.manual_seed(hash_seed(run.seed, 'teacher'))
     task = TeacherTask(make_teacher(cfg, tok, train_set.width, run.pairs.max_frames), cfg)

@@ -21,9 +21,9 @@ from .recipes import hashed
 from .texts import LeftOut, text_files, text_pieces
 
 # %% ../nbs/03aa_nouns.ipynb #nn000009
-SHADES = frozenset(('amber', 'azure', 'beige', 'blond', 'blonde', 'coloured', 'crimson', 'cyan', 'fuchsia', 'golden',
-                    'indigo', 'khaki', 'magenta', 'maroon', 'mauve', 'scarlet', 'silver', 'tan', 'teal',
-                    'turquoise', 'vermilion', 'violet'))
+SHADES = frozenset((
+    'amber', 'azure', 'beige', 'blond', 'blonde', 'coloured', 'crimson', 'cyan', 'fuchsia', 'golden', 'indigo',
+    'khaki', 'magenta', 'maroon', 'mauve', 'scarlet', 'silver', 'tan', 'teal', 'turquoise', 'vermilion', 'violet'))
 _ENDS = 's|ish|er|est|ness|y|en|ened|ening|ed|ing|ly'
 _STEMS = sorted({*SAID_COLOURS, *SHADES, 'redd', 'whit', 'blu', 'purpl', 'colored'})
 _COLOUR = re.compile(rf"(?<![a-z])(?:{'|'.join(_STEMS)})(?:{_ENDS})?(?![a-z])")
@@ -36,8 +36,8 @@ def colour_words_in(
     return [word for word in _COLOUR.findall(text.lower()) if word not in _NO_COLOURS]
 
 # %% ../nbs/03aa_nouns.ipynb #nn000013
-_IRREGULAR = {'mouse': 'mice', 'goose': 'geese', 'tooth': 'teeth', 'foot': 'feet', 'man': 'men', 'woman': 'women',
-              'child': 'children', 'person': 'people', 'ox': 'oxen', 'louse': 'lice', 'die': 'dice'}
+_IRREGULAR = {'mouse': 'mice', 'goose': 'geese', 'tooth': 'teeth', 'foot': 'feet', 'man': 'men',
+              'woman': 'women', 'child': 'children', 'person': 'people', 'ox': 'oxen', 'louse': 'lice', 'die': 'dice'}
 _NO_SINGULAR = frozenset(('shorts', 'glasses', 'clothes', 'news'))   # whose singular is another word
 
 def plain_words_of(
@@ -156,12 +156,13 @@ class Sifted:
         "Count a line, and name it where it leaks."
         self.counts[verdict] += 1
         if verdict == 'leaking' and len(self.named) < 1000:
-            self.named.append({'where': where, 'nouns': nouns.found_in(line), 'colours': colour_words_in(line),
-                               'line': line.strip()[:200]})
+            self.named.append({'where': where, 'nouns': nouns.found_in(line),
+                               'colours': colour_words_in(line), 'line': line.strip()[:200]})
 
     def said(self) -> str:
         "The same in words."
-        return '; '.join(f'{self.counts[v]:,} {what}' for v, what in VERDICTS.items() if self.counts[v]) or 'none'
+        parts = [f'{self.counts[v]:,} {what}' for v, what in VERDICTS.items() if self.counts[v]]
+        return '; '.join(parts) or 'no lines'
 
 # %% ../nbs/03aa_nouns.ipynb #nn000029
 def sift_text(

@@ -134,8 +134,8 @@ def sources(places: Places) -> dict:   # 'videos' (None where features are ready
     if d.videos and d.pictures:
         raise UserError("data.videos and data.pictures are both set: a run is made of the one or the other.")
     if places.run.evaluation.norms and (d.captions or not d.pictures):
-        raise UserError("evaluation.norms asks for real nouns, whose captions the run makes from pictures with "
-                        "names: set data.pictures, and leave data.captions out.")
+        raise UserError("evaluation.norms asks for real nouns, whose captions the run makes from pictures "
+                        "with names: set data.pictures, and leave data.captions out.")
     captions = d.captions or (places.path('pictures', 'caption.json') if d.pictures else None)
     has_readers = bool(places.run.students or places.run.controls)
     if not captions or (has_readers and not d.text):
@@ -291,8 +291,8 @@ def check_reading(
 ) -> None:
     "Raises `UserError` where a student asks something of its teacher that needs one vocabulary."
     if cfg.captions and (reads_vokens(cfg.objective) or not same_words):
-        raise UserError(f"A student reads the captions as text, and what the objective '{cfg.objective}' reads beside "
-                        "the text was made without them: set captions to false, or corpus.captions to true "
+        raise UserError("A student reads the captions as text, and what the objective "
+                        f"'{cfg.objective}' reads beside the text was made without them: set captions to false, or corpus.captions to true "
                         "for all students.")
     if same_words:
         return

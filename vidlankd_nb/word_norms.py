@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from .config import Words
+from .config import RealWords
 from .evaluation.norms import Norm
 from .evaluation.prompts import LanguageModel, language_model
 from .evaluation.readouts import Outcome, WordStates, folds, held_out, read_off, word_scores
@@ -136,7 +136,7 @@ def ask_model(
     norms: dict[str, Norm],
     nouns: dict,       # as for `ask_nouns`
     data: str,         # folder of norms
-    cfg: Words,
+    cfg: RealWords,
     seed: int,
 ) -> dict:             # 'nouns' {task: of `ask_nouns`}, 'tasks' {task: as `Probed.json` gives it}, 'absent' {task: why}
     "Everything a run asks of a model."
@@ -169,7 +169,8 @@ def measure_models(
         if file.exists():
             continue
         folder = name if kind == 'before' else places.path(kind, name)
-        found = ask_model(language_model(folder), tasks, norms, nouns, str(run.evaluation.norms), run.words, run.seed)
+        lm = language_model(folder)
+        found = ask_model(lm, tasks, norms, nouns, str(run.evaluation.norms), run.words, run.seed)
         found['absent'] |= absent
         write_json(file, found)
         places.say(f"  {file.stem}: {said_of_model(found)}")

