@@ -18,6 +18,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from .config import Run
 from .evaluation.readouts import Outcome, gap_between
@@ -336,7 +337,7 @@ def _patches(ax, answers, nouns, student, title):
         ax.text(0, row, noun, ha='right', va='center', fontsize=9)
         for column, colour in enumerate((answers[noun]['people'], said[PLAIN], said[student])):
             look = {'facecolor': shade_of(colour), 'edgecolor': '.6'}
-            ax.add_patch(plt.Rectangle((.3 + column, row - .4), .9, .8, **look))
+            ax.add_patch(Rectangle((.3 + column, row - .4), .9, .8, **look))
     for column, who in enumerate(('people', PLAIN, student)):
         ax.text(.75 + column, -.8, who, ha='center', fontsize=8)
     ax.set(xlim=(-3, 3.4), ylim=(10, -1.4), title=title)
