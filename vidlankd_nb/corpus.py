@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['SPECIAL_TOKENS', 'LONGEST_WORD', 'BATCH_TEXT', 'ROWS_AT_ONCE', 'is_markup', 'doc_title', 'read_lines',
            'train_tokenizer', 'is_held_out', 'pack', 'line_batches', 'encoder', 'encode_part', 'RowWriter',
-           'row_schema', 'write_rows', 'claim', 'corpus_parts', 'build_corpus', 'cores', 'run_parts', 'mapped_rows',
-           'Examples']
+           'row_schema', 'write_rows', 'claim', 'corpus_parts', 'build_corpus', 'run_parts', 'mapped_rows', 'Examples']
 
 # %% ../nbs/04_corpus.ipynb #9d12095c
 import hashlib
@@ -14,7 +13,6 @@ import html
 import importlib
 import json
 import multiprocessing
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -421,12 +419,6 @@ def build_corpus(
     return manifest
 
 # %% ../nbs/04_corpus.ipynb #54cd6306
-def cores() -> int:
-    "Processors that this process may use."
-    if hasattr(os, 'sched_getaffinity'):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
 def run_parts(
     parts: list[tuple],       # arguments of `work`
     processes: int,

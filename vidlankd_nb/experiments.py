@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 from .batches import PairBatches
 from .cards import student_card, teacher_card
 from .config import Distillation, Run, Student
-from .corpus import Examples, build_corpus, cores
+from .corpus import Examples, build_corpus
 from .encoders import encoder_flops, load_text, text_encoder
 from .examine import evaluate_model
 from .extraction import extract_folder
@@ -56,6 +56,7 @@ from vidlankd_nb.plan import (
     teachers_asked_for,
 )
 from .presets import to_yaml
+from .processes import cores
 from .recipes import check_free
 from .report import make_report
 from .schedule import hash_seed, total_steps
