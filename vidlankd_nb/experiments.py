@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from .batches import PairBatches
 from .cards import student_card, teacher_card
 from .config import Distillation, Run
-from .corpus import build_corpus, cores
+from .corpus import build_corpus
 from .examine import evaluate_model
 from .extraction import extract_folder
 from .files import UserError, flush, make_folder, write_aside, write_json
@@ -60,6 +60,7 @@ from vidlankd_nb.preparation import (
     teacher_encoder,
 )
 from .presets import to_yaml
+from .processes import cores
 from .recipes import check_free
 from .report import make_report
 from .schedule import hash_seed
