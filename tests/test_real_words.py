@@ -213,7 +213,8 @@ def test_wrong_pictures_are_another_nouns(finished):
     pairs = PairSet.load(run / 'pairs', 'train')
     names = names_of(places, 'train')
     tokenizer = load_tokenizer(run / 'corpus' / 'tokenizer')
-    partner = PairBatches(pairs, tokenizer, places.run.pairs, 0, shuffled=True, names=names).partner
+    control = PairBatches(pairs, tokenizer, places.run.pairs, 0, shuffled=True, names=names)
+    partner = control.partners_of(np.arange(len(pairs)))
     pictured = {name for name in names if name}
     for row, name in enumerate(names):
         other = names[partner[row]]
@@ -267,6 +268,8 @@ def test_wrong_inputs_are_refused_in_a_sentence(tmp_path, capsys):
         capsys, 'run', '--config=words', f'--out={tmp_path / "none"}', f'--evaluation.norms={made}'
     )
     assert 'data.pictures' in said
+    words = [f'--out={tmp_path / "text"}', f'--evaluation.norms={made}', f'--data.text=[{read}]']
+    assert 'data.pictures' in refused(capsys, 'run', '--config=words', *words)
 
 
 def test_a_text_of_any_kind_serves_a_run_on_pictures(tmp_path):
