@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NEUTRAL_SENTENCES', 'ALPHAS', 'WordStates', 'layers_of', 'folds', 'held_out', 'spearman_rows', 'js_rows',
-           'word_scores', 'shuffled', 'mean_of_fitted', 'Outcome', 'read_off', 'gap_between', 'word_groups', 'alike',
-           'likeness']
+           'word_scores', 'shuffled', 'best_constant', 'mean_of_fitted', 'Outcome', 'read_off', 'gap_between',
+           'word_groups', 'alike', 'likeness']
 
 # %% ../../nbs/12g_readouts.ipynb #ro000004
 from collections.abc import Iterable, Sequence
@@ -180,6 +180,13 @@ def shuffled(
         found.append(table[order])
     return np.stack(found)
 
+def best_constant(
+    table: np.ndarray,   # (n, C) of a norm
+) -> float:
+    "Top-1 of one answer to every word, the best one; of two that people say equally often, either is right."
+    most = table >= table.max(1, keepdims=True)
+    return float(most.mean(0).max())
+
 def mean_of_fitted(table: np.ndarray, cut: np.ndarray) -> np.ndarray:   # (n, C)
     "The constant that each row would be predicted to be: the mean of the other folds."
     return np.stack([table[cut != number].mean(0) for number in cut])
@@ -240,7 +247,7 @@ def read_off(
         both = np.column_stack([predicted[0, :, 0], norm.table[:, 0]])
         return [Outcome('spearman', norm.words, both, 0., values[1:].tolist())]
     constant = word_scores(norm.kind, mean_of_fitted(norm.table, cut), norm.table)
-    constant['top1'] = np.bincount(strata).max() / len(norm)
+    constant['top1'] = best_constant(norm.table)
     by_set = [word_scores(norm.kind, p, table) for p, table in zip(predicted, tables, strict=True)]
     found = []
     for measure, items in by_set[0].items():
