@@ -721,6 +721,30 @@ def test_words_are_read_once_and_unknown_ones_are_said(lms):
         states.of(['sunlight'])
 
 
+@pytest.mark.parametrize('text', ['--1', '', ' , ', '²', '1.0', '9'])
+def test_what_is_no_layer_is_refused(text):
+    with pytest.raises(UserError, match='layer'):
+        layers_of(text, 6)
+
+
+def test_words_of_a_file_as_folders_of_pictures_write_them(tmp_path):
+    (tmp_path / 'words.txt').write_bytes('\ufeffAlarm_clock\r\nsun\r\n'.encode())
+    found = word_groups(
+        tmp_path / 'words.txt', ['alarm clock', 'sea', ('sun', 'alarm clock'), ('sun', 'sea')]
+    )
+    assert found == {
+        'words of the file': {'alarm clock', ('sun', 'alarm clock')},
+        'other words': {'sea'},
+    }
+
+
+def test_words_split_prompts_as_well(folder, data, tmp_path):
+    words = write(tmp_path / 'pictured.txt', NOUNS[:5])
+    table = probe_files({'bert': str(folder / 'bert')}, 'memory_colors_prompts', data, words=str(words))
+    parts = table.models['bert']['memory_colors_prompts']['groups']
+    assert (parts['words of the file']['n'], parts['other words']['n']) == (5, 19)
+
+
 def test_layers_by_name():
     assert layers_of('4, 5,-1', 6) == [4, 5, -1] and layers_of(None, 6) is None
     for wrong in ('7', '-8', 'last'):

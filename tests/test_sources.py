@@ -23,6 +23,7 @@ from vidlankd_nb.evaluation.benchmarks import TASKS
 from vidlankd_nb.evaluation.given import look_at_files, probes_file
 from vidlankd_nb.evaluation.grid import Grid, evaluate
 from vidlankd_nb.evaluation.outcomes import named_order, results_in
+from vidlankd_nb.evaluation.records import label_of
 from vidlankd_nb.evaluation.sources import read_sources
 from vidlankd_nb.evaluation.suite import load, score
 from vidlankd_nb.files import UserError
@@ -308,6 +309,39 @@ def test_a_finished_folder_belongs_to_its_data_by_content(model, rte, tmp_path):
         evaluate(grid(model, tmp_path / 'nowhere', out, 'rte', 1), show=False)
     with pytest.raises(UserError, match="There is no folder '.*nowhere'"):
         evaluate(grid(model, tmp_path / 'nowhere', tmp_path / 'toy', 'toy', 1), show=False)
+
+
+def test_class_numbers_that_a_table_held_as_floats_are_class_numbers(tmp_path):
+    texts = ['fine\t1.0', 'bad\t0.00', 'odd\t0.5', 'hidden\t-1.0', 'many\t2.0']
+    for name, mark in (('train.tsv', '\t'), ('dev.csv', ',')):
+        path = tmp_path / 'SST-2' / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text('\n'.join(['sentence\tlabel', *texts]).replace('\t', mark), encoding='utf-8')
+    for split in ('train', 'dev'):
+        rows = load('sst2', tmp_path, split)
+        assert [(row['a'], row['label']) for row in rows] == [('fine', 1), ('bad', 0)]
+        assert [s['line'] for s in rows.skipped] == [4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    'text,number',
+    [('5.0', 5.0), ('.5', 0.5), ('1e0', 1.0), ('5.', 5.0), ('5.001', None), ('nan', None), ('1_0', None)],
+)
+def test_scores_of_sts_b_are_numbers_as_python_reads_them(text, number):
+    if number is None:
+        with pytest.raises(ValueError, match='not a number from 0 to 5'):
+            label_of(TASKS['stsb'], text, 'dev')
+    else:
+        assert label_of(TASKS['stsb'], text, 'dev') == number
+
+
+def test_names_are_found_where_they_were_once():
+    from vidlankd_nb.evaluation import benchmarks, encoders, finetuning
+
+    assert benchmarks.load is load and benchmarks.score is score
+    assert finetuning.candidate is encoders.candidate
+    with pytest.raises(AttributeError, match="no attribute 'lod'"):
+        getattr(benchmarks, 'lod')  # noqa: B009
 
 
 def made_at(out, *cells):

@@ -8,6 +8,7 @@ __all__ = ['NEUTRAL_SENTENCES', 'ALPHAS', 'WordStates', 'layers_of', 'folds', 'h
            'word_groups', 'alike', 'likeness']
 
 # %% ../../nbs/12g_readouts.ipynb #ro000004
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,10 +61,11 @@ def layers_of(
     if text is None: return None
     found = []
     for part in str(text).replace(',', ' ').split():
-        if not part.lstrip('-').isdigit() or not -layers - 1 <= int(part) <= layers:
+        if not re.fullmatch('-?[0-9]+', part) or not -layers - 1 <= int(part) <= layers:
             raise UserError(f"There is no layer '{part}': 0 (the embeddings) to {layers}, or -1 (the last) "
                             f"to {-layers - 1}, with commas between several.")
         found.append(int(part))
+    if not found: raise UserError("--layer names no layer: give -1 for the last, or 4,5 for the mean of two.")
     return found
 
 # %% ../../nbs/12g_readouts.ipynb #ro000011
@@ -271,10 +273,11 @@ def word_groups(
 ) -> dict[str, set]:
     "Items whose words are all in the file, and those that have none there; raises `UserError` where it cannot be read."
     try:
-        listed = {line.strip().lower() for line in Path(file).read_text(encoding='utf-8').splitlines()}
+        lines = Path(file).read_text(encoding='utf-8-sig').splitlines()
     except (OSError, UnicodeDecodeError) as e:
         raise UserError(f"The words in {file} cannot be read ({e}): a text file with a word in each line is "
                         "expected.") from None
+    listed = {line.strip().lower().replace('_', ' ') for line in lines}   # folders of pictures have dashes below
     inside = set()
     outside = set()
     for item in words:

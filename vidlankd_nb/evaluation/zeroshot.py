@@ -385,8 +385,8 @@ def _items(tasks: Sequence[str], data: str | Path) -> set:
     "Every word and every pair of the tasks that have some."
     found = set()
     for task in tasks:
-        if task in _ENDINGS or task.endswith('_prompts'): continue
-        source, _ = read_norm(task, data)
+        if task in _ENDINGS: continue
+        source, _ = read_norm(source_of(task), data)
         if isinstance(source, Norm):
             found.update(source.words)
         elif isinstance(source, RatedPairs):
