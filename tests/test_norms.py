@@ -56,6 +56,7 @@ from vidlankd_nb.evaluation.readouts import (
     likeness,
     mean_of_fitted,
     read_off,
+    said_most,
     shuffled,
     spearman_rows,
     word_groups,
@@ -858,6 +859,15 @@ def test_the_best_constant_is_scored_as_the_answers_are():
     assert (
         best_constant(table) == 0.75
     )  # by hand: the second is right of three words, the first of three, too
+
+
+def test_a_group_of_words_has_a_constant_of_its_own():
+    table = np.array([[1.0, 0, 0], [0, 1, 0], [0, 1, 0], [0.5, 0.5, 0]])
+    hits = Outcome('top1', ['a', 'b', 'c', 'd'], np.ones(4), 0.75, right=said_most(table))
+    assert hits.part({'a', 'b', 'c'}).constant == pytest.approx(2 / 3)
+    assert hits.part({'a', 'd'}).constant == 1 and hits.part({'b', 'c'}).summary()['constant'] == 1
+    ranks = Outcome('spearman', ['a', 'b', 'c'], np.array([[1.0, 2], [2, 3], [3, 1]]), 0.0)
+    assert ranks.part({'a', 'b', 'c'}).constant == 0
 
 
 def test_a_number_is_read_off():

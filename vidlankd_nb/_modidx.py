@@ -1257,6 +1257,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                      'vidlankd_nb/evaluation/readouts.py'),
                                                  'vidlankd_nb.evaluation.readouts.read_off': ( 'readouts.html#read_off',
                                                                                                'vidlankd_nb/evaluation/readouts.py'),
+                                                 'vidlankd_nb.evaluation.readouts.said_most': ( 'readouts.html#said_most',
+                                                                                                'vidlankd_nb/evaluation/readouts.py'),
                                                  'vidlankd_nb.evaluation.readouts.shuffled': ( 'readouts.html#shuffled',
                                                                                                'vidlankd_nb/evaluation/readouts.py'),
                                                  'vidlankd_nb.evaluation.readouts.spearman_rows': ( 'readouts.html#spearman_rows',

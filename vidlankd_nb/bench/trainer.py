@@ -213,8 +213,9 @@ def summary(
     result: dict,   # of `bench_trainer`
 ) -> str:           # Markdown
     "The figures as a table."
-    lines = ['| task | metric | this package | Trainer | difference, 95 % over seeds | p | over rows | over both |',
-             '|---|---|---|---|---|---|---|---|']
+    head = ['task', 'metric', 'this package', 'Trainer', 'difference, 95 % over seeds', 'p', 'over rows',
+            'over both']
+    lines = [f"| {' | '.join(head)} |", '|---' * len(head) + '|']
     for name, found in result['tasks'].items():
         means = [np.mean(list(figures.values())) for figures in found['figures'].values()]
         seeds = found['over seeds']

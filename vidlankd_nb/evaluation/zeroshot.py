@@ -43,6 +43,7 @@ from vidlankd_nb.evaluation.readouts import (
     layers_of,
     likeness,
     read_off,
+    said_most,
     word_groups,
     word_scores,
 )
@@ -194,8 +195,9 @@ def probe_colours(task: str, norm: Norm, templates: Sequence[str], lm: LanguageM
         shares = np.exp(figures - figures.max(1, keepdims=True))
         scores = word_scores(norm.kind, shares / shares.sum(1, keepdims=True), kept.table)
         for measure, items in scores.items():
+            right = said_most(kept.table) if measure == 'top1' else None
             constant = best_constant(kept.table) if measure == 'top1' else None
-            outcomes.append(Outcome(f'{measure}, {name}', kept.words, items, constant))
+            outcomes.append(Outcome(f'{measure}, {name}', kept.words, items, constant, right=right))
     return Probed(task, outcomes, len(norm), _unscored(len(norm), said))
 
 # %% ../../nbs/12i_zeroshot.ipynb #zs000015
