@@ -88,13 +88,13 @@ NAMED = Rule("a text with {name} where the picture's name belongs, such as 'look
 
 @dataclass
 class Data(Section):
-    "Your own videos or pictures, captions and text; leave all unset for the toy world."
+    "Your own videos or pictures, captions and text, or text alone; leave all unset for the toy world."
     where: ClassVar[str] = 'data.'
     videos: str | None = None             # folder of video files, named by video id
     pictures: str | None = None           # pictures with names instead of videos: class folders, metadata.csv beside them, a data set
     template: str = setting('{name}', NAMED)   # what is said over a picture, for pictures without captions of their own
     captions: str | None = None           # captions in any layout: a file, a folder of subtitles, a data set
-    text: list[str] | None = None         # text the students read: files (plain, packed, JSON lines, Parquet), folders, data sets
+    text: list[str] | None = None         # text the students read: files (plain, packed, JSON lines, Parquet), folders, data sets; alone, for students of teachers made elsewhere
     features_2d: str | None = None        # ready-made frame features, HowTo100M layout: {id}.npy or {id}.mp4.npy
     features_3d: str | None = None        # ready-made clip features, same layout
 
@@ -269,6 +269,7 @@ class Student(Training):
     "What all students of a run share, so that they differ by their `Distillation` alone."
     where: ClassVar[str] = 'student.'
     text: Encoder = field(default_factory=Encoder)  # the text encoder
+    together: bool = setting(False, speed=True)   # students of one teacher are trained side by side: it reads each batch once for all; the weights come out the same, and the memory is that of all
 
 # %% ../nbs/00a_config.ipynb #vok00001
 @dataclass
