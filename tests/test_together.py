@@ -1,0 +1,91 @@
+"""A run of text alone with a teacher from elsewhere, its students side by side or one after another, killed between two checkpoints."""
+
+import json
+import signal
+import sys
+
+import pytest
+from support.text_teachers import save_teacher
+from support.trainings import CLI, call, here, log, refused
+
+from vidlankd_nb.config import samples
+from vidlankd_nb.corpus import read_lines
+
+LINES = list(read_lines(samples() / 'toyworld' / 'text' / 'corpus.txt'))[:300]
+STUDENTS = ('text_only', 'l2', 'nst', 'crd', 'infonce', 'sentence')
+
+
+@pytest.fixture(scope='module')
+def alone(tmp_path_factory):
+    "A folder with a text, a CLIP and a run of them, one student after another; and the words of the run."
+    folder = tmp_path_factory.mktemp('alone')
+    (folder / 'text.txt').write_text('\n'.join(LINES), encoding='utf-8')
+    save_teacher(folder / 'clip', 'clip', LINES)
+    students = {name: {'objective': name, 'teacher': str(folder / 'clip')} for name in STUDENTS}
+    students['text_only'] = {'objective': 'none'}
+    words = [
+        *('--config', 'quick', '--controls', '{}', '--students', json.dumps(students)),
+        *('--data.text', json.dumps([str(folder / 'text.txt')]), '--corpus.valid_share', '0.2'),
+        *('--student.steps', '6', '--student.batch', '8', '--student.save_every', '2'),
+        *('--student.text.dropout', '0.1', '--student.keep', '9'),
+    ]
+    said = call(*CLI, 'run', *words, '--out', folder / 'run').stdout
+    return folder, words, said
+
+
+def test_a_run_of_text_alone_ends_with_a_report_and_says_what_it_left_out(alone):
+    folder, words, said = alone
+    done = sorted(p.stem for p in (folder / 'run' / 'stages').iterdir())
+    assert done == ['corpus', 'evaluate', 'report', 'student', 'views']
+    left_out = [line for line in said.splitlines() if line.startswith('left out: ')]
+    assert len(left_out) == 1 and 'world, features, pairs, teacher, ground: data.text' in left_out[0]
+    report = json.loads((folder / 'run' / 'report.json').read_text(encoding='utf-8'))
+    assert 'teacher' not in report and list(report['students']) == list(STUDENTS)
+    page = (folder / 'run' / 'report.html').read_text(encoding='utf-8')
+    assert 'What was left out' in page and 'world, features, pairs, teacher, ground' in page
+    for name in STUDENTS:
+        last = [r['valid']['mlm'] for r in log(folder / 'run' / 'students' / name) if 'valid' in r][-1]
+        assert report['students'][name]['mlm_loss'] == last
+        assert f'{name} {last:.2f}' in page
+
+
+def test_what_needs_clips_is_refused_where_there_is_text_alone(alone, tmp_path):
+    _, words, _ = alone
+    ask = [*CLI, 'run', *words, '--out', tmp_path / 'none']
+    said = refused(*ask, '--students', '{mine: {objective: l2}}')
+    assert "'mine' learns from the teacher 'video'" in said and 'data.videos' in said
+    assert "'voken'" in refused(*ask, '--students', '{voken: {objective: voken}}')
+    assert 'names no students' in refused(*ask, '--students', '{}')
+    assert 'corpus.captions is true' in refused(*ask, '--corpus.captions', 'true')
+    said = refused(*CLI, 'pairs', *words, '--out', tmp_path / 'none')
+    assert "'pairs' needs something to see" in said
+    assert not (tmp_path / 'none' / 'corpus').exists()
+
+
+@pytest.mark.parametrize(
+    'where', ['vidlankd_nb.training:optimizer_step 15', 'vidlankd_nb.checkpoints:Checkpoints.save 9']
+)
+def test_students_side_by_side_are_those_of_one_after_another(alone, tmp_path, where):
+    "Bit for bit, dropout, a bank and a text-only student included, after a kill in a step and between two checkpoints of one step."
+    folder, words, _ = alone
+    words = [*words, '--student.together', 'true', '--out', tmp_path / 'run']
+    call(*CLI, 'corpus', *words)
+    call(*CLI, 'views', *words)
+    dies = [sys.executable, here / 'support' / 'dies_at.py', *where.split()]
+    call(*dies, 'student', *words, code=-signal.SIGKILL)
+    said = call(*CLI, 'student', *words).stdout
+    assert 'side by side: text_only, l2, nst, crd, infonce' in said and 'side by side: sentence' in said
+    for name in STUDENTS:
+        mine, theirs = (at / 'students' / name for at in (tmp_path / 'run', folder / 'run'))
+        assert (mine / 'model.safetensors').read_bytes() == (theirs / 'model.safetensors').read_bytes(), name
+        assert log(mine) == log(theirs), name
+    assert 'student: done before' in call(*CLI, 'student', *words, '--student.together', 'false').stdout
+
+
+def test_what_differs_is_named(alone, tmp_path):
+    folder, words, _ = alone
+    layers = {n: {'objective': 'l2', 'teacher': str(folder / 'clip'), 'layer': n} for n in ('1', 'last')}
+    students = json.dumps({f'layer_{name}': cfg for name, cfg in layers.items()})
+    words = [*words, '--students', students, '--student.together', 'true', '--out', tmp_path / 'run']
+    assert "'layer_1' and 'layer_last'" in (said := refused(*CLI, 'run', *words))
+    assert "differ in layer: '1' and 'last'" in said
