@@ -2978,6 +2978,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'vidlankd_nb.texts._data_records': ('texts.html#_data_records', 'vidlankd_nb/texts.py'),
                                    'vidlankd_nb.texts._first_sign': ('texts.html#_first_sign', 'vidlankd_nb/texts.py'),
                                    'vidlankd_nb.texts._group_parts': ('texts.html#_group_parts', 'vidlankd_nb/texts.py'),
+                                   'vidlankd_nb.texts._is_utf16': ('texts.html#_is_utf16', 'vidlankd_nb/texts.py'),
                                    'vidlankd_nb.texts._json_records': ('texts.html#_json_records', 'vidlankd_nb/texts.py'),
                                    'vidlankd_nb.texts._lines_of_text': ('texts.html#_lines_of_text', 'vidlankd_nb/texts.py'),
                                    'vidlankd_nb.texts._list_records': ('texts.html#_list_records', 'vidlankd_nb/texts.py'),
