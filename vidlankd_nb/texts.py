@@ -302,7 +302,8 @@ def _list_records(file: Path, cfg: Corpus) -> Iterator[tuple[str, Any]]:
         except TornJson as e:
             raise UserError(f"{file} is no list of JSON ({e}): mend it.") from None
         except UnicodeDecodeError as e:
-            raise UserError(f"{file} is not {e.encoding} text ({e.reason}): convert it, for example with iconv.") from None
+            raise UserError(f"{file} is not {e.encoding} text ({e.reason}): "
+                            "convert it, for example with iconv.") from None
 
 # %% ../nbs/03a_texts.ipynb #tx0000c4
 def _is_utf16(source: str | Path, cfg: Corpus, left: LeftOut) -> bool:
