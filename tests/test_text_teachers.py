@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import transformers as hf
+from safetensors.torch import save_file
 from support.text_teachers import models_of, save_teacher
 from support.trainings import CLI, SMALL, call, copy_of, here, refused
 
@@ -134,6 +135,39 @@ def test_layers(tmp_path):
     for layer, want in {1: layers[1], '-2': layers[1], '0,2': (layers[0] + layers[2]) / 2}.items():
         got = load_text_teacher(tmp_path, layer)(batch.input_ids, batch.attention_mask)
         assert torch.allclose(got.hidden_states, want, atol=1e-6), layer
+
+
+def test_a_sentence_encoder_with_dense_layers_has_them_behind_its_pooling(tmp_path):
+    "Reckoned in NumPy: two dense layers, as `modules.json` lists them; another kind of layer is named."
+    tokenizer = save_teacher(tmp_path, 'bert', LINES)
+    plain = load_text_teacher(tmp_path)
+    batch = tokenizer(LINES[:3], padding=True, return_tensors='pt')
+    want = plain(batch.input_ids, batch.attention_mask, True).sentence_states[:, 0].numpy()
+    modules = [{'type': 'sentence_transformers.models.Transformer', 'path': ''}]
+    rng = np.random.default_rng(0)
+    for k, (shape, activation) in enumerate((((16, 8), 'activation.Tanh'), ((8, 5), 'linear.Identity'))):
+        folder = tmp_path / f'{k + 2}_Dense'
+        folder.mkdir()
+        said = {'in_features': shape[0], 'out_features': shape[1], 'bias': True}
+        said['activation_function'] = f'torch.nn.modules.{activation}'
+        (folder / 'config.json').write_text(json.dumps(said), encoding='utf-8')
+        weight = rng.normal(size=shape[::-1]).astype(np.float32)
+        bias = rng.normal(size=shape[1]).astype(np.float32)
+        save_file(
+            {'linear.weight': torch.from_numpy(weight), 'linear.bias': torch.from_numpy(bias)},
+            folder / 'model.safetensors',
+        )
+        want = want @ weight.T + bias
+        want = np.tanh(want) if activation.endswith('Tanh') else want
+        modules.append({'type': 'sentence_transformers.models.Dense', 'path': folder.name})
+    (tmp_path / 'modules.json').write_text(json.dumps(modules), encoding='utf-8')
+    teacher = load_text_teacher(tmp_path)
+    got = teacher(batch.input_ids, batch.attention_mask, True).sentence_states[:, 0]
+    assert teacher.sentence_width == 5 and np.allclose(got.numpy(), want, atol=1e-5)
+    modules.append({'type': 'sentence_transformers.models.LSTM', 'path': '4_LSTM'})
+    (tmp_path / 'modules.json').write_text(json.dumps(modules), encoding='utf-8')
+    with pytest.raises(UserError, match="with a layer 'LSTM'"):
+        load_text_teacher(tmp_path)
 
 
 @pytest.fixture(scope='module')
