@@ -38,6 +38,7 @@ extras = {
     "jupyter": lines("jupyter_requirements"),
     "ray": lines("ray_requirements"),
     "sentencepiece": lines("sentencepiece_requirements"),
+    "timm": lines("timm_requirements"),
     "completion": completion,
     "docs": docs,
     "dev": lines("dev_requirements") + docs + completion,

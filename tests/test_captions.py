@@ -474,6 +474,8 @@ def test_unknown_layouts_are_refused_with_their_keys(tmp_path):
         ('a.csv', 'clip,from,to,said\nx,1,2,y\n', "'clip', 'from', 'to', 'said'"),
         ('a.json', {'x': {'von': [1], 'bis': [2], 'wort': ['y']}}, "'von', 'bis', 'wort'"),
         ('a.jsonl', lines([{'clip': 'x', 'said': 'y'}]), "'clip', 'said'"),
+        ('b.json', {'foo': 1, 'bar': [1]}, "'foo', 'bar'"),
+        ('c.json', {'events': [{'tStartMs': 0, 'segs': [{'utf8': 'hi'}]}]}, "'events'"),
         ('a.docx', 'x', "ends in '.docx'"),
     ):
         put(tmp_path / file, content)

@@ -716,6 +716,17 @@ def test_recordings_with_a_clock_of_milliseconds_have_as_many_rows_as_pictures(t
         )
 
 
+def test_no_picture_of_a_recording_is_lost_to_a_rate_that_is_near(tmp_path):
+    "FFmpeg takes 30.3 pictures a second for 29.97, which leaves out three of them."
+    gaps = np.random.default_rng(3).choice([32, 33, 34, 35, 31], 300)
+    times = (np.cumsum(gaps) - gaps[0]) / 1000
+    p = browser(tmp_path / 'a.webm', times * 1000)
+    with av.open(str(p)) as c:
+        assert float(c.streams.video[0].guessed_rate) == pytest.approx(29.97, abs=0.01)
+    rows = F.extract(p)
+    assert len(rows) == len(bare(p)[1]) == 300 and rows.rate == pytest.approx(299 / times[-1], abs=1e-5)
+
+
 @pytest.mark.parametrize('claimed,real', [(50, 25), (20, 10), (25, 25), (30, 30)])
 def test_a_rate_that_is_claimed_twice_as_high(tmp_path, claimed, real):
     p = write(tmp_path / 'a.mkv', [picture(k % 20) for k in range(60)], np.arange(60) / real, rate=claimed)

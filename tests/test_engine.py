@@ -54,7 +54,8 @@ except checkpoints.UserError as e:
 def test_a_process_that_sees_an_older_disk_stops_all(tmp_path):
     two(tmp_path / 'view-0', 4, 8)
     two(tmp_path / 'view-1', 4)
-    together(2, '-c', CHOOSES, tmp_path / 'view-', code=1)
+    said = together(2, '-c', CHOOSES, tmp_path / 'view-', code=1)
+    assert all('as seen by process 1' in words for words in said)
     two(tmp_path / 'view-1', 8)
     together(2, '-c', CHOOSES, tmp_path / 'view-')
 
@@ -66,6 +67,29 @@ def test_the_first_process_chooses_where_another_sees_more(tmp_path):
     together(2, '-c', CHOOSES, tmp_path / 'view-')
     flip(tmp_path / 'view-1' / 'step-00000004' / 'weights.safetensors')
     together(2, '-c', CHOOSES, tmp_path / 'view-', code=1)
+
+
+DIFFERENT = """
+import sys
+import torch.distributed as dist
+from vidlankd_nb.checkpoints import UserError, check_same_work
+dist.init_process_group('gloo')
+told = sys.argv[1:]
+try:
+    check_same_work(told[dist.get_rank()], {'key': told[2 + dist.get_rank()]})
+    print('the same')
+except UserError as e:
+    sys.exit('vidlankd: ' + str(e))
+"""
+
+
+@pytest.mark.parametrize(
+    ('told', 'code'), [(('l2', 'l2', 'a', 'a'), 0), (('l2', 'nst', 'a', 'a'), 1), (('l2', 'l2', 'a', 'b'), 1)]
+)
+def test_processes_do_not_train_different_students(told, code):
+    "One sees the first student finished, the other does not: their gradients must not be added up."
+    said = together(2, '-c', DIFFERENT, *told, code=code)
+    assert all(('process 1 something else than process 0' in words) == (code == 1) for words in said)
 
 
 # --- damaged checkpoints
@@ -523,6 +547,30 @@ def test_a_student_step_reads_nothing_from_the_device(packed):
         optimizer_step(acc, task, task, optimizer, [batch], cfg, 1e-3, task.weights, watch, 0)
     assert reads.found == []
     assert set(watch.look()) == {*task.weights, 'gradient norm'}
+
+
+def test_captions_with_padding_read_nothing_from_the_device(prepared):
+    "A mask (B, L) would be read back in each forward pass; the wide one gives the same states."
+    from vidlankd_nb.config import Encoder, Teacher
+    from vidlankd_nb.encoders import states_of
+    from vidlankd_nb.teacher import TeacherTask, make_teacher
+
+    _, pairs = batches_of(prepared)
+    batch = pairs.batch(np.arange(8), 0)
+    real = batch['attention_mask']
+    assert not real.all()
+    cfg = Teacher(text=Encoder(layers=2, width=32, heads=2))
+    task = TeacherTask(make_teacher(cfg, pairs.tokenizer, pairs.width, 16), cfg).eval()
+    text = task.model.text
+    with Reads() as reads:
+        wide = states_of(text, batch['input_ids'], real)
+        task(batch, dict.fromkeys(task.weights, torch.tensor(1.0)))
+    assert reads.found == []
+    text.reads_wide_masks = False
+    with Reads() as reads:
+        narrow = states_of(text, batch['input_ids'], real)
+    assert reads.found != []
+    assert torch.equal(wide[real.bool()], narrow[real.bool()])
 
 
 def test_a_student_step_is_one_graph(packed):

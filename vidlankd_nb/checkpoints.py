@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PATIENCE', 'WARNINGS', 'full_tensor', 'training_state', 'held_as', 'load_weights', 'load_training_state',
-           'Checkpoints', 'agreed_step', 'resume', 'stop_on_signal', 'leave_warnings', 'warnings_held']
+           'Checkpoints', 'agreed_step', 'check_same_work', 'resume', 'stop_on_signal', 'leave_warnings',
+           'warnings_held']
 
 # %% ../nbs/07a_checkpoints.ipynb #cp000004
 import hashlib
@@ -260,10 +261,14 @@ class Checkpoints:
 # %% ../nbs/07a_checkpoints.ipynb #cprank02
 PATIENCE = 20.0   # seconds in which every process must see the checkpoint that the first one chose
 
+def _number(text: str) -> int:
+    "A text's hash, as a number that a tensor can hold; never 0."
+    return 1 + int(hashlib.sha256(text.encode()).hexdigest()[:15], 16)
+
 def _mark(folder: Path) -> int:
     "A checkpoint's manifest as a number; 0 where it cannot be read."
     try:
-        return 1 + int(_sha256(folder/'manifest.json')[:15], 16)
+        return _number((folder/'manifest.json').read_text(encoding='utf-8', errors='replace'))
     except OSError:
         return 0
 
@@ -276,31 +281,64 @@ def _sees(folder: Path, mark: int) -> bool:
         time.sleep(0.5)
     return True
 
+@contextmanager
+def _on_the_cpu() -> Iterator[dist.ProcessGroup]:
+    "A group in which processes exchange numbers where the numbers are."
+    group = cast('dist.ProcessGroup', dist.new_group(backend='gloo'))
+    try:
+        yield group
+    finally:
+        dist.destroy_process_group(group)
+
+def _those_where(
+    here: bool,   # does it hold in this process?
+    group: dist.ProcessGroup,
+) -> str:         # their numbers; '' where it holds nowhere
+    "The processes in which something holds, told to all of them."
+    found = torch.zeros(world_size(), dtype=torch.int64)
+    found[rank()] = here
+    dist.all_reduce(found, group=group)
+    return ', '.join(str(r) for r in found.nonzero().flatten().tolist())
+
+# %% ../nbs/07a_checkpoints.ipynb #cprank03
 def agreed_step(checkpoints: Checkpoints) -> int | None:   # None where there is no checkpoint
     "The step that all processes go on from: the first one chooses; raises `UserError` in all of them where one sees something else."
     if world_size() == 1:
         return checkpoints.newest()
-    group = cast('dist.ProcessGroup', dist.new_group(backend='gloo'))   # on the CPU, where the numbers are
-    chosen = torch.tensor([-1, 0])
-    if rank() == 0:
-        step = checkpoints.newest()
-        if step is not None:
-            chosen = torch.tensor([step, _mark(checkpoints.path(step))])
-    dist.broadcast(chosen, src=0, group=group)
-    step, mark = chosen.tolist()
-    if step < 0:
-        dist.destroy_process_group(group)
-        return None
-    blind = torch.zeros(world_size(), dtype=torch.int64)
-    blind[rank()] = not _sees(checkpoints.path(step), mark)
-    dist.all_reduce(blind, group=group)
-    dist.destroy_process_group(group)
-    if blind.any():
-        who = ', '.join(str(r) for r in blind.nonzero().flatten().tolist())
+    with _on_the_cpu() as group:
+        chosen = torch.tensor([-1, 0])
+        if rank() == 0:
+            step = checkpoints.newest()
+            if step is not None:
+                chosen = torch.tensor([step, _mark(checkpoints.path(step))])
+        dist.broadcast(chosen, src=0, group=group)
+        step, mark = chosen.tolist()
+        if step < 0:
+            return None
+        blind = _those_where(not _sees(checkpoints.path(step), mark), group)
+    if blind:
         raise UserError(f"Process 0 goes on from {checkpoints.path(step)}, and this checkpoint is missing or "
-                        f"another one as seen by process {who}: the disk does not show the same everywhere. "
+                        f"another one as seen by process {blind}: the disk does not show the same everywhere. "
                         "Nothing was trained; wait a minute and run the same command again.")
     return step
+
+def check_same_work(
+    name: str,        # of what is about to be trained
+    identity: dict,   # of its configuration
+) -> None:
+    "Raise `UserError` in all processes where one is about to train something else than the first."
+    if world_size() == 1:
+        return
+    mine = torch.tensor([_number(json.dumps([name, identity], sort_keys=True, default=str))])
+    with _on_the_cpu() as group:
+        first = mine.clone()
+        dist.broadcast(first, src=0, group=group)
+        others = _those_where(not torch.equal(mine, first), group)
+    if others:
+        raise UserError(f"Process {rank()} is about to train '{name}', and process {others} something else "
+                        "than process 0: the disk does not show the same everywhere, or the processes were "
+                        "given different settings. Nothing was trained; wait a minute and run the same "
+                        "command again.")
 
 # %% ../nbs/07a_checkpoints.ipynb #ddf209a1
 def resume(
@@ -309,7 +347,8 @@ def resume(
     checkpoints: Checkpoints,
     identity: dict,     # of the configuration
 ) -> int:               # steps done before
-    "Put back the newest whole checkpoint, if there is one, the same in all processes; raises `UserError` when it belongs to another configuration, or a process sees another."
+    "Put back the newest whole checkpoint, if there is one, the same in all processes; raises `UserError` when it belongs to another configuration, or a process sees another, or trains another model."
+    check_same_work(checkpoints.folder.parent.name, identity)
     step = agreed_step(checkpoints)
     if step is None: return 0
     weights, optimizer_state, state = checkpoints.read(step)

@@ -111,7 +111,8 @@ def corpus_command(
     given,               # out, processes
 ) -> None:
     "Text to a vocabulary and training examples; raises `UserError`."
-    from vidlankd_nb.corpus import build_corpus, cores
+    from vidlankd_nb.corpus import build_corpus
+    from vidlankd_nb.processes import cores
     from vidlankd_nb.texts import LEFT_OUT
     from vidlankd_nb.views import print_view
     counts = build_corpus(words, given.out, cfg, processes=given.processes or cores())['counts']

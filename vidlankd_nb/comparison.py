@@ -21,12 +21,12 @@ from matplotlib.axes import Axes
 from . import __version__
 from .cells import elapsed_seconds, state_of
 from .config import Run
-from .corpus import cores
 from .evaluation.records import column
 from .evaluation.results import numbers
 from .files import write_aside, write_json
 from .grids import Cell
 from .pictures import figure_tag, in_markdown
+from .processes import cores
 from .report import mean, rendered
 from .statistics import holm, interval, interval_words, paired
 

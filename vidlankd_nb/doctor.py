@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['GB', 'Check', 'looked_at', 'check_versions', 'devices', 'check_devices', 'check_bf16', 'check_backends',
-           'check_shared_memory', 'check_locks', 'check_disk', 'quota', 'check_cores', 'one_step', 'step_in_a_process',
+           'check_shared_memory', 'check_locks', 'check_disk', 'check_cores', 'one_step', 'step_in_a_process',
            'examine_machine', 'doctor']
 
 # %% ../nbs/13b_doctor.ipynb #dcimp000
@@ -30,13 +30,14 @@ from packaging.requirements import Requirement
 from . import __version__
 from .arguments import WordParser
 from .config import samples
-from .corpus import Examples, build_corpus, cores
+from .corpus import Examples, build_corpus
 from .encoders import text_encoder
 from .files import UserError
 from .jobs import last_words, program
 from .masking import TextBatches
 from .monitoring import Watch
 from .presets import load_run
+from .processes import cores, quota
 from .student import StudentTask
 from .tokenizer import load_tokenizer
 from .training import make_accelerator, make_optimizer, optimizer_step, to_device
@@ -189,20 +190,6 @@ def check_disk(
     return Check('disk', f'{room / GB:,.0f} GB free in {folder}')
 
 # %% ../nbs/13b_doctor.ipynb #dcroom02
-def quota(
-    root: str | Path = '/sys/fs/cgroup',
-) -> float | None:       # cores; None: no limit
-    "The share of processors that a container's control group allows, in either version."
-    root = Path(root)
-    if (root/'cpu.max').is_file():
-        allowed, period = (root/'cpu.max').read_text(encoding='utf-8').split()
-        return None if allowed == 'max' else int(allowed) / int(period)
-    if (root/'cpu'/'cpu.cfs_quota_us').is_file():
-        allowed = int((root/'cpu'/'cpu.cfs_quota_us').read_text(encoding='utf-8'))
-        period = int((root/'cpu'/'cpu.cfs_period_us').read_text(encoding='utf-8'))
-        return None if allowed < 0 else allowed / period
-    return None
-
 def check_cores(
     threads: int,              # that PyTorch starts
     mine: int,                 # cores that this process may run on

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from .batches import PairBatches
 from .cards import student_card, teacher_card
 from .config import Distillation, Run
-from .corpus import build_corpus, cores
+from .corpus import build_corpus
 from .examine import evaluate_model
 from .extraction import extract_folder
 from .files import UserError, flush, make_folder, write_aside, write_json
@@ -35,10 +35,10 @@ from vidlankd_nb.plan import (
     Places,
     RunFolder,
     check_text_alone,
+    does_without,
     examined_models,
     footage,
     foreign_teachers,
-    left_out,
     reads_teacher,
     sources,
     stage_key,
@@ -61,6 +61,7 @@ from vidlankd_nb.preparation import (
     teacher_encoder,
 )
 from .presets import to_yaml
+from .processes import cores
 from .recipes import check_free
 from .report import make_report
 from .schedule import hash_seed
@@ -118,7 +119,7 @@ class Experiment(RunFolder):
         "Do stages in order, each once; raises `UserError` when an input is missing, or finished work would be lost."
         check_text_alone(self.run, names)
         if not names:
-            for line in left_out(self.run):
+            for line in does_without(self.run):
                 self.say(f'left out: {line}')
         names = names or tuple(self.chain())
         agree(self, names, self.redo)
@@ -204,7 +205,8 @@ def _write_captions(places: Places, out: Path) -> None:
     for _, usable in sieve:
         lines += [text for _, _, text in usable]
     write_aside(out, '\n'.join(lines) + '\n')
-    write_json(out.parent/'captions_skipped.json', {'counts': sieve.source.faults, 'skipped': sieve.source.cases})
+    skipped = {'counts': sieve.source.faults, 'skipped': sieve.source.cases}
+    write_json(out.parent/'captions_skipped.json', skipped)
     places.say(f'captions: {sieve.said()}')
 
 def _corpus(places: Places) -> None:

@@ -127,10 +127,12 @@ def agreed_rate(
     times: list[float],  # of pictures, s, as they are stored
     nominal: float,      # claimed, pictures per second
 ) -> float:              # pictures per second
-    "The claimed rate, or another where the times do not agree with it."
+    "The claimed rate, or another where the times do not agree with it: it may repeat some pictures, and loses none."
     gaps = np.diff(times)
     gaps = gaps[(gaps > 0) & (gaps <= 600)]   # without leaps of the clock
-    if abs(nominal*gaps.sum() - len(gaps)) <= max(1, .05*len(gaps)):
+    repeated = nominal*gaps.sum() - len(gaps)
+    lost = -repeated
+    if repeated <= max(1, .05*len(gaps)) and lost <= max(1, .001*len(gaps)):
         return nominal
     return max(1., round(float(len(gaps)/gaps.sum()), 6))
 

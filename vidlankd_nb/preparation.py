@@ -224,7 +224,8 @@ class Learner:
 
 def learners_of(places: Places) -> list[Learner]:
     "The students and controls of a run, in order."
-    return [Learner(name, cfg, places.path(kind, name)) for (kind, name), cfg in students_of(places.run).items()]
+    asked = students_of(places.run).items()
+    return [Learner(name, cfg, places.path(kind, name)) for (kind, name), cfg in asked]
 
 def check_reading_alike(run: Run) -> None:
     "Raises `UserError` where students that are to share a teacher's work would not get the same of it."

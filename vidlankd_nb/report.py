@@ -25,7 +25,7 @@ from .evaluation.records import column
 from .files import write_aside, write_json
 from .monitoring import read_log
 from .pictures import INK, figure_tag, image_tag
-from .plan import left_out, teachers_asked_for
+from .plan import does_without, teachers_asked_for
 from .presets import load_run
 from .vokenization import plot_quantisation
 
@@ -111,7 +111,7 @@ def collect(
     "Every figure of one or several runs."
     runs = [load_run(Path(f)/'config.yaml') for f in folders]
     report = {'config': asdict(runs[0]), 'seeds': [r.seed for r in runs], 'version': __version__,
-              'seconds': stage_seconds(folders, stages), 'left_out': left_out(runs[0]),
+              'seconds': stage_seconds(folders, stages), 'left_out': does_without(runs[0]),
               'students': {}, 'controls': {}}
     if 'video' in teachers_asked_for(runs[0]):
         teacher = evaluations(folders, 'teachers-video')
@@ -287,9 +287,10 @@ def report_page(
 ) -> str:              # HTML
     "The report as one self-contained HTML page."
     line = headline(report)
+    has_table = 'baseline' in report or 'teacher' not in report
     none = {'losses': '', 'properties': '', 'vokens': '', 'grounding': []}
     return rendered('report.html', report=report, pictures=none | pictures,
-                    headline=line[:1].upper() + line[1:], table=table(report) if 'baseline' in report or 'teacher' not in report else '',
+                    headline=line[:1].upper() + line[1:], table=table(report) if has_table else '',
                     verdicts=verdicts(report), config=json.dumps(report['config'], indent=1))
 
 # %% ../nbs/11g_report.ipynb #75615362

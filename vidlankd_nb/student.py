@@ -15,6 +15,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import PreTrainedModel
 
 from .config import Distillation
 from vidlankd_nb.encoders import (
@@ -22,6 +23,7 @@ from vidlankd_nb.encoders import (
     gradient_norms,
     mask_of,
     mlm_sum,
+    prefer_wide_masks,
     states_of,
     take,
     vocabulary_logits,
@@ -182,6 +184,8 @@ class StudentTask(nn.Module):
         self.student = student
         self.cfg = cfg
         self.__dict__['teacher'] = None if teacher is None else teacher.eval().requires_grad_(False)
+        for model in (student, teacher):
+            if isinstance(model, PreTrainedModel): prefer_wide_masks(model)
         width = student.config.hidden_size
         teacher_width, sentence_width = teacher_widths(teacher, width)
         sizes = {'vocab_size': student.config.vocab_size, 'n_examples': n_examples, 'n_vokens': n_vokens,

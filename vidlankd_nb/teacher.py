@@ -25,6 +25,7 @@ from vidlankd_nb.encoders import (
     gradient_norms,
     matmul_parameters,
     mlm_sum,
+    prefer_wide_masks,
     size_of,
     states_of,
     text_encoder,
@@ -282,6 +283,7 @@ class TeacherTask(nn.Module):
         super().__init__()
         self.model = model
         self.cfg = cfg
+        prefer_wide_masks(model.text)
         self.weights = {'mlm': cfg.mlm_weight}
         if cfg.contrast != 'none': self.weights['contrast'] = cfg.contrast_weight
         if model.config.has_words: self.weights['words'] = cfg.word_weight

@@ -217,7 +217,7 @@ def native_rate(
     path: str | Path,    # a video file
     nominal: float,      # what it claims, frames per second
 ) -> float:              # frames per second
-    "The rate a file claims where its packets' times agree to 5 % (or one picture); else as many a second as there are, and 1 at least."
+    "The rate a file claims where its packets' times agree (`agreed_rate`); else as many a second as there are, and 1 at least."
     decoded = []   # when each packet is decoded, s: in order, whatever the order on the screen
     container, stream = open_video(path)
     with container:

@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from .config import Run
-from .corpus import cores
 from .files import UserError, make_folder, write_aside
 from .jobs import Job, Runner, program
 from .plan import STAGES
 from .presets import to_yaml
+from .processes import cores
 from .report import make_report
 
 # %% ../nbs/12e_worlds.ipynb #865605ac

@@ -155,7 +155,7 @@ def free_port():
 
 
 def together(n, *words, code=0):
-    "A program in `n` processes of one group; test_cluster.py has the launchers that people use, which take long to start."
+    "A program in `n` processes of one group: what each said of its errors. test_cluster.py has people's launchers, slow to start."
     port, last = free_port(), []
     with tempfile.TemporaryDirectory() as d:
         said = [(f'{d}/{r}-out', f'{d}/{r}-err') for r in range(n)]
@@ -184,6 +184,7 @@ def together(n, *words, code=0):
         for p in group:
             p.kill()
     assert [p.exitcode for p in group] == [code] * n, ([p.exitcode for p in group], last)
+    return last
 
 
 def weights(folder, file='model.safetensors'):
