@@ -7,8 +7,8 @@ __all__ = ['STAGES', 'OWN_TEACHERS', 'SEEING', 'HOW', 'FILE_SETTINGS', 'Stage', 
            'stages_of', 'Places', 'RunFolder', 'sources', 'footage', 'settings_that_count', 'what_counts',
            'with_contents', 'as_keyed', 'setting_value', 'unusual', 'stage_settings', 'stage_key', 'teacher_config',
            'teacher_key', 'reads_teacher', 'rests_on_teacher', 'check_reading', 'weights_of', 'rounding', 'student_key',
-           'left_out', 'check_text_alone', 'Piece', 'teachers_asked_for', 'students_of', 'examined_models', 'model_key',
-           'parts_of_stage']
+           'does_without', 'check_text_alone', 'Piece', 'teachers_asked_for', 'students_of', 'examined_models',
+           'model_key', 'parts_of_stage']
 
 # %% ../nbs/11b_plan.ipynb #pl000004
 from collections.abc import Iterable, Iterator
@@ -337,7 +337,7 @@ def student_key(places: Places, cfg: Distillation) -> str:
     return digest('student', places.run.seed, settings, what, inputs)
 
 # %% ../nbs/11b_plan.ipynb #pltxt002
-def left_out(run: Run) -> list[str]:   # sentences
+def does_without(run: Run) -> list[str]:   # sentences
     "What a run does without; nothing where it brings clips."
     if not brings_text_alone(run):
         return []
@@ -365,12 +365,12 @@ def check_text_alone(
         raise UserError(f"corpus.captions is true, and there are no captions: set it to false, or {cure}.")
     for name, cfg in models.items():
         if reads_vokens(cfg.objective):
-            raise UserError(f"The student '{name}' learns vokens, which are clips, and data.text is all that is "
-                            f"given: choose another objective, or {cure}.")
+            raise UserError(f"The student '{name}' learns vokens, which are clips, and data.text is all "
+                            f"that is given: choose another objective, or {cure}.")
         if rests_on_teacher(cfg) and cfg.teacher in OWN_TEACHERS:
-            raise UserError(f"The student '{name}' learns from the teacher '{cfg.teacher}', which is trained on "
-                            "clips, and data.text is all that is given: set its teacher to a folder or a name "
-                            f"on the hub with a text encoder, or {cure}.")
+            raise UserError(f"The student '{name}' learns from the teacher '{cfg.teacher}', which is trained "
+                            "on clips, and data.text is all that is given: set its teacher to a folder or a "
+                            f"name on the hub with a text encoder, or {cure}.")
 
 # %% ../nbs/11b_plan.ipynb #plpc0002
 @dataclass(frozen=True, eq=False)
