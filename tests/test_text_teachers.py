@@ -5,6 +5,7 @@ import shutil
 import signal
 import sys
 import unicodedata
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from safetensors.torch import save_file
 from support.text_teachers import models_of, save_teacher
 from support.trainings import CLI, SMALL, call, copy_of, here, refused
 
-from vidlankd_nb.alignment import align, read_pieces
+from vidlankd_nb.alignment import align, check_pieces, false_pieces, read_pieces
 from vidlankd_nb.bench.alignment import PAIRS, ten_tokenizers
 from vidlankd_nb.config import Corpus, Distillation, Encoder, samples
 from vidlankd_nb.corpus import Examples, build_corpus, read_lines
@@ -76,6 +77,27 @@ def test_words_have_the_same_letters_on_both_sides(pair, tokenizers):
                 assert any(a < gap < b and line[a:gap].strip() for a, b in mine + theirs), (line, gap)
             words += 1
     assert words == met.words > 200
+
+
+def test_pieces_say_the_letters_that_their_offsets_cut_out(tokenizers, monkeypatch):
+    "All ten kinds do; one whose cuts inside of words lie a letter too far is refused, though its words are whole."
+    for name, tokenizer in tokenizers.items():
+        wrong, seen = false_pieces(tokenizer, LINES + HARD)
+        assert len(wrong) <= 0.01 * seen > 0, (name, wrong[:5])
+    honest = text_backend(tokenizers['wordpiece-cased'])
+
+    def shifted(lines, **_):
+        found = []
+        for line, encoding in zip(lines, honest.encode_batch(lines, add_special_tokens=False), strict=True):
+            cuts = {b: b - 1 for a, b in encoding.offsets if b < len(line) and line[b - 1 : b + 1].isalnum()}
+            offsets = [(cuts.get(a, a), cuts.get(b, b)) for a, b in encoding.offsets]
+            found.append(SimpleNamespace(ids=encoding.ids, offsets=offsets))
+        return found
+
+    lying = SimpleNamespace(encode_batch=shifted, decode=honest.decode, model=honest.model)
+    monkeypatch.setattr('vidlankd_nb.alignment.text_backend', lambda _: lying)
+    with pytest.raises(UserError, match="tokenizer of 'mine' says wrongly which characters"):
+        check_pieces(tokenizers['wordpiece-cased'], LINES, 'mine')
 
 
 def test_a_letter_without_a_partner_is_counted(tokenizers):

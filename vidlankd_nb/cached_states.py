@@ -98,10 +98,18 @@ def _lists(values: np.ndarray, lengths: np.ndarray, number: pa.DataType) -> pa.L
     ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(ends), pa.array(values, number))
 
+def _without_filling(batch: dict) -> dict:
+    "A batch in which a teacher with words of its own reads no further than its longest text."
+    if 'teacher_words' not in batch:
+        return batch
+    longest = int(batch['teacher_attention'].sum(1).max())
+    read = ('teacher_ids', 'teacher_attention', 'teacher_words')
+    return batch | {name: batch[name][:, :longest] for name in read}
+
 def _record_batch(teacher, data: TextBatches, rows: np.ndarray, kind: StateType,
                   device: torch.device | str) -> pa.RecordBatch:
     "What a teacher makes of some examples, as it is stored."
-    batch = {k: v.to(device) for k, v in data.batch(rows, 0).items()}
+    batch = {k: v.to(device) for k, v in _without_filling(data.batch(rows, 0)).items()}
     full = with_teacher_states(teacher, batch, wants_sentence=True)
     real = tokens_of(batch).real                                   # (B, L)
     lengths = real.sum(1).cpu().numpy()

@@ -129,6 +129,9 @@ def student_training(
     if cfg.objective != 'none':
         raise UserError(f"A budget of '{cfg.budget}' is for a student without a teacher, and this one has "
                         f"the objective '{cfg.objective}': set budget to 'steps'.")
+    if cfg.budget == 'distilled_and_teacher' and cfg.teacher not in OWN_TEACHERS:
+        raise UserError(f"budget is 'distilled_and_teacher', and nobody here knows what the training of "
+                        f"'{cfg.teacher}' took: set it to 'distilled'.")
     batch = data.batch(np.arange(min(training.batch, len(data))), 0)
     length = batch['input_ids'].shape[1]
     tokens = training.batch * length
@@ -181,13 +184,13 @@ def student_batches(
 def check_cache(cfg: Distillation, data: TextBatches) -> None:
     "Raises `UserError` where a student's teacher cannot be read from a cache."
     if data.view is None and cfg.teacher_reads != 'whole':
-        raise UserError(f"student.states_cache is set, and the teacher '{cfg.teacher}' reads what the student "
-                        "reads, of which other words are hidden in every epoch: set teacher_reads to 'whole', "
+        raise UserError(f"student.states_cache is set, and the teacher '{cfg.teacher}' reads what the "
+                        "student reads, of which other words are hidden in every epoch: set teacher_reads to 'whole', "
                         "or leave student.states_cache out.")
     for term in parse_objective(cfg.objective).terms:
         if term.kind.takes == 'logits':
-            raise UserError(f"student.states_cache is set, and the objective '{term.name}' compares scores of "
-                            "words, which are not kept: choose an objective of states, or leave "
+            raise UserError(f"student.states_cache is set, and the objective '{term.name}' compares scores "
+                            "of words, which are not kept: choose an objective of states, or leave "
                             "student.states_cache out.")
 
 def from_cache(
@@ -206,8 +209,8 @@ def from_cache(
                 'text': stage_key(places, STAGES['corpus'])}
     folder = Path(student.states_cache)/f'{Path(cfg.teacher).name}-{digest(cfg.teacher, str(cfg.layer))[:8]}'
     if int(os.environ.get('WORLD_SIZE', 1)) > 1 and not (folder/'states.json').exists():
-        raise UserError(f"The states of {cfg.teacher} are not all in {folder}: run 'vidlankd student' with the "
-                        "same configuration in one process first, until they are written.")
+        raise UserError(f"The states of {cfg.teacher} are not all in {folder}: run 'vidlankd student' with "
+                        "the same configuration in one process first, until they are written.")
     splits = dict(zip(('train', 'valid'), sets, strict=True))
     write_states(folder, splits, partial(load_text_teacher, name, cfg.layer), identity, student.states_type,
                  lambda line: places.say(f'  {line}'))

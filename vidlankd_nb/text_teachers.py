@@ -25,7 +25,7 @@ from transformers.utils import cached_file
 
 from .encoders import TEXT_SIDE, load_text, mask_of, matmul_parameters, most_tokens
 from .files import UserError
-from .hub import may_be_on_hub, reading_options
+from .hub import hushed, may_be_on_hub, reading_options
 from .matching import ModelOutputs
 from .tokenizer import read_tokenizer, tokenizer_fingerprint
 
@@ -244,8 +244,8 @@ def behind_pooling(
         if kind == 'Dense':
             layers += _dense(name, module['path'])
         elif kind not in ('Transformer', 'Pooling', 'Normalize'):   # a length of 1 changes no cosine
-            raise UserError(f"'{name}' makes vectors of sentences with a layer '{kind}' ({module['path']}), which "
-                            "is not known here: choose a teacher with pooling and dense layers alone.")
+            raise UserError(f"'{name}' makes vectors of sentences with a layer '{kind}' ({module['path']}), "
+                            "which is not known here: choose a teacher with pooling and dense layers alone.")
     return layers
 
 def _dense(name: str | Path, path: str) -> nn.Sequential:
@@ -253,8 +253,8 @@ def _dense(name: str | Path, path: str) -> nn.Sequential:
     config = file_of(name, f'{path}/config.json')
     weights = file_of(name, f'{path}/model.safetensors')
     if config is None or weights is None:
-        raise UserError(f"'{name}' lists a dense layer {path}, and config.json or model.safetensors is missing in it: "
-                        "save the model again with a recent release of sentence-transformers.")
+        raise UserError(f"'{name}' lists a dense layer {path}, and config.json or model.safetensors is missing "
+                        "in it: save the model again with a recent release of sentence-transformers.")
     said = json.loads(config.read_text(encoding='utf-8'))
     asked = str(said.get('activation_function', 'Tanh')).rpartition('.')[2]
     known = {kind.__name__: kind for kind in _ACTIVATIONS}
@@ -367,7 +367,7 @@ def filler_id(tokenizer: PreTrainedTokenizerBase) -> int:
 def _weights(name: str | Path, kind: Any) -> PreTrainedModel:
     "A model with its weights; raises `UserError` where some are missing, broken or unreadable."
     try:
-        with torch.random.fork_rng(devices=[]):   # a pooler that a folder lacks is drawn; the student's weights are not
+        with hushed(), torch.random.fork_rng(devices=[]):   # a pooler that a folder lacks is drawn; the student's weights are not
             model, found = kind.from_pretrained(str(name), output_loading_info=True, dtype=torch.float32)
     except (OSError, ValueError, RuntimeError, SafetensorError) as e:
         said = (str(e).splitlines() or [type(e).__name__])[0]
