@@ -37,15 +37,6 @@ def begun(tmp_path_factory):
     return folder
 
 
-def run_here(words):
-    "The student stage in this process, as the command does it."
-    from vidlankd_nb.cli import main
-
-    with pytest.raises(SystemExit) as left:
-        main(['student', *map(str, words)])
-    return left.value.code
-
-
 def prepare(folder, words):
     for stage in ('corpus', 'views'):
         call(*CLI, stage, *words)
@@ -77,10 +68,11 @@ def test_from_a_full_cache_nobody_is_asked(begun, tmp_path, monkeypatch):
     asked = []
     read = TextTeacher._run
     monkeypatch.setattr(TextTeacher, '_run', lambda *a, **kw: asked.append(1) or read(*a, **kw))
+    from vidlankd_nb.cli import in_full
     from vidlankd_nb.experiments import Experiment
     from vidlankd_nb.presets import parse_run
 
-    run, _ = parse_run([str(word) for word in words[:-1]])
+    run, _ = parse_run(in_full(list(map(str, words[:-1]))))
     threads = torch.get_num_threads()
     x = Experiment(run, tmp_path / 'second', show=False)
     x.do('student')
