@@ -74,8 +74,11 @@ def false_pieces(
                 continue
             if ending:
                 said = said.replace(ending, '')
+            letters = _plain_letters(said)
+            if not letters:   # a space, or punctuation: it belongs to no word's middle
+                continue
             seen += 1
-            if _plain_letters(said) != _plain_letters(line[start:stop]):
+            if letters != _plain_letters(line[start:stop]):
                 wrong.append((said, line[start:stop]))
     return wrong, seen
 
