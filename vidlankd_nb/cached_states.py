@@ -33,12 +33,11 @@ def packed(
 ) -> tuple[np.ndarray, np.ndarray]:   # (n, D) as they are stored; (n,) float32: what each row is multiplied with
     "States as they lie on the disk; raises `UserError` where a number does not fit into half precision."
     if kind == 'float16':
-        rows = states.astype(np.float16)
-        if not np.isfinite(rows).all():
-            longest = np.abs(states).max()
+        longest = np.abs(states).max(initial=0)
+        if longest > np.finfo(np.float16).max:
             raise UserError(f"The teacher's states reach {longest:,.0f}, and half precision ends at 65,504: "
                             "write them as int8 (student.states_type).")
-        return rows, np.ones(len(rows), np.float32)
+        return states.astype(np.float16), np.ones(len(states), np.float32)
     scales = np.abs(states).max(1, initial=0) / 127
     scales = np.where(scales > 0, scales, 1).astype(np.float32)
     return np.rint(states / scales[:, None]).astype(np.int8), scales
