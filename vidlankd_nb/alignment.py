@@ -91,9 +91,9 @@ def check_pieces(
     "Raises `UserError` where a tokenizer's pieces say other letters than its offsets."
     wrong, seen = false_pieces(tokenizer, lines)
     if len(wrong) > (1 - least) * seen:
-        raise UserError(f"The tokenizer of '{name}' says wrongly which characters a token came from: of {seen:,} "
-                        f"pieces {len(wrong):,} are cut out otherwise ({cut_examples(wrong)}). Use another "
-                        "tokenizer.json for these weights.")
+        raise UserError(f"The tokenizer of '{name}' says wrongly which characters a token came from: "
+                        f"of {seen:,} pieces {len(wrong):,} are cut out otherwise ({cut_examples(wrong)}). "
+                        "Use another tokenizer.json for these weights.")
 
 # %% ../nbs/03c_alignment.ipynb #al000015
 def _kinds(text: str) -> np.ndarray:   # (len(text),) int8

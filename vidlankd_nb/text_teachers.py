@@ -253,8 +253,8 @@ def _dense(name: str | Path, path: str) -> nn.Sequential:
     config = file_of(name, f'{path}/config.json')
     weights = file_of(name, f'{path}/model.safetensors')
     if config is None or weights is None:
-        raise UserError(f"'{name}' lists a dense layer {path}, and config.json or model.safetensors is missing "
-                        "in it: save the model again with a recent release of sentence-transformers.")
+        raise UserError(f"'{name}' lists a dense layer {path}, and config.json or model.safetensors is "
+                        "missing in it: save the model again with a recent release of sentence-transformers.")
     said = json.loads(config.read_text(encoding='utf-8'))
     asked = str(said.get('activation_function', 'Tanh')).rpartition('.')[2]
     known = {kind.__name__: kind for kind in _ACTIVATIONS}
