@@ -220,7 +220,8 @@ def command_parser(
     parser.add_argument('--out', type=str, help=place)
     parser.add_argument('--redo', nargs='*', metavar='STAGE', default=SUPPRESS,
                         help='throw away finished work that the settings do not ask for any more, and '
-                             'make it again; with names of stages: theirs, changed or not')
+                             'make it again; with names of stages (on files: of models and tasks): '
+                             'theirs, changed or not')
     if use is not None:
         own |= _shown(use)
         for name, option in use.all_options().items():

@@ -191,9 +191,10 @@ def evaluate_command(
         meant = nearest(given.against, models)
         raise UserError(f"--against {given.against} is not among the models: {meant}")
     tasks = given.tasks.replace(',', ' ').split()
+    redo = given.redo if given.redo is False else given.redo or True   # without names: whatever is stale
     grid = Grid(models, tasks, given.out, given.benchmarks, given.seeds, given.first_seed, given.limit,
                 given.dev_limit, given.held_out, given.strict, given.keep_models, given.device, cfg,
-                given.held_out_seed, given.redo is not False, given.predict)
+                given.held_out_seed, redo, given.predict)
     folder = Path(given.out)
     table = None
     try:
@@ -283,7 +284,8 @@ FILES['evaluate'] = FileUse(
      'held_out_seed': (int, 0, 'of that cut'),
      'predict': (str, None, "'test' writes predictions for the benchmarks' test sets, and GLUE's submission; "
                             'a file: for its rows'),
-     'redo': (None, False, 'compute anew what --out holds of other data, settings or models'),
+     'redo': (None, False, 'compute anew what --out holds of other data, settings or models; with names of '
+                           'models or tasks: theirs, changed or not'),
      'processes': (int, 1, 'cells computed side by side, one thread or one GPU each'),
      'keep_models': (bool, False, 'keep the checkpoints of fine-tuned models'),
      'device': (str, None, "'cpu' keeps off the GPU"),

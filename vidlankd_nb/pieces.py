@@ -49,7 +49,7 @@ def is_finished(places: Places, piece: Piece) -> bool:
     at = lies_at(places, piece)
     if piece.stage in ('teacher', 'student'):
         return (at/'model.safetensors').exists()
-    if piece.stage == 'evaluate':
+    if piece.stage in ('evaluate', 'norms'):
         return at.exists()
     return at.exists() and record_file(places, piece.stage).exists()
 

@@ -38,6 +38,7 @@ from vidlankd_nb.plan import (
     weights_of,
 )
 from .recipes import digest
+from .run_texts import with_captions
 from .schedule import total_steps
 from .student import StudentTask, budget_steps
 from .teacher import TeacherTask, VideoTeacher
@@ -169,7 +170,8 @@ def student_batches(
 ) -> list[TextBatches]:   # for training; held out
     "Masked text, with what a student's objective reads beside it: vokens, or its teacher's view; raises `UserError` where they do not go together."
     run = places.run
-    examples = {s: Examples(places.path('corpus'), s) for s in ('train', 'valid')}
+    folder = with_captions(places) if cfg.captions else places.path('corpus')
+    examples = {s: Examples(folder, s) for s in ('train', 'valid')}
     vokens = labels_for(cfg, places.path('vokens'), examples)
     same_words = not reads_teacher(cfg) or knows_words(places, cfg.teacher)
     check_reading(cfg, same_words)
@@ -206,8 +208,8 @@ def from_cache(
     name = teacher_folder(places, cfg.teacher) if own else cfg.teacher
     weights = teacher_key(places, cfg.teacher) if own else weights_of(cfg.teacher)
     identity = {'teacher': cfg.teacher, 'weights': weights, 'layer': str(cfg.layer),
-                'text': stage_key(places, STAGES['corpus'])}
-    folder = Path(student.states_cache)/f'{Path(cfg.teacher).name}-{digest(cfg.teacher, str(cfg.layer))[:8]}'
+                'text': stage_key(places, STAGES['corpus']), 'captions': cfg.captions}
+    folder = Path(student.states_cache)/f'{Path(cfg.teacher).name}-{digest(cfg.teacher, str(cfg.layer), cfg.captions)[:8]}'
     if int(os.environ.get('WORLD_SIZE', 1)) > 1 and not (folder/'states.json').exists():
         raise UserError(f"The states of {cfg.teacher} are not all in {folder}: run 'vidlankd student' with "
                         "the same configuration in one process first, until they are written.")
@@ -264,7 +266,7 @@ def learner_groups(run: Run, learners: list[Learner]) -> list[list[Learner]]:
 def _read_of_teacher(learner: Learner) -> tuple:
     "What learners have in common that are trained side by side."
     cfg = learner.cfg
-    if reads_vokens(cfg.objective):
+    if reads_vokens(cfg.objective) or cfg.captions:
         return 'by itself', learner.name
     if not reads_teacher(cfg):
         return ('text',)

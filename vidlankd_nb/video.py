@@ -196,7 +196,11 @@ def declared_length(
     if container.format.name in _RAW:   # FFmpeg guesses one from the number of bytes
         return None
     everything = container.duration/1e6 if container.duration else None
-    return stream_length(stream) or everything
+    length = stream_length(stream) or everything
+    if container.format.name == 'avi' and stream.frames and stream.average_rate:
+        stated = float(stream.frames/stream.average_rate)   # FFmpeg reckons a cut file's length from its bytes
+        return max(length or 0., stated)
+    return length
 
 def last_packet(
     path: str | Path,    # a file of which `open_video` knows that it is a video
