@@ -209,7 +209,8 @@ def from_cache(
     weights = teacher_key(places, cfg.teacher) if own else weights_of(cfg.teacher)
     identity = {'teacher': cfg.teacher, 'weights': weights, 'layer': str(cfg.layer),
                 'text': stage_key(places, STAGES['corpus']), 'captions': cfg.captions}
-    folder = Path(student.states_cache)/f'{Path(cfg.teacher).name}-{digest(cfg.teacher, str(cfg.layer), cfg.captions)[:8]}'
+    which = digest(cfg.teacher, str(cfg.layer), cfg.captions)[:8]
+    folder = Path(student.states_cache)/f'{Path(cfg.teacher).name}-{which}'
     if int(os.environ.get('WORLD_SIZE', 1)) > 1 and not (folder/'states.json').exists():
         raise UserError(f"The states of {cfg.teacher} are not all in {folder}: run 'vidlankd student' with "
                         "the same configuration in one process first, until they are written.")
