@@ -984,6 +984,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'vidlankd_nb/evaluation/given.py'),
                                               'vidlankd_nb.evaluation.given.strangers': ( 'given.html#strangers',
                                                                                           'vidlankd_nb/evaluation/given.py'),
+                                              'vidlankd_nb.evaluation.given.throw_away': ( 'given.html#throw_away',
+                                                                                           'vidlankd_nb/evaluation/given.py'),
                                               'vidlankd_nb.evaluation.given.told_of_probes': ( 'given.html#told_of_probes',
                                                                                                'vidlankd_nb/evaluation/given.py')},
             'vidlankd_nb.evaluation.grid': { 'vidlankd_nb.evaluation.grid.Grid': ('grid.html#grid', 'vidlankd_nb/evaluation/grid.py'),
