@@ -3105,6 +3105,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'vidlankd_nb.video.VideoReader._likely_stay': ( 'video.html#videoreader._likely_stay',
                                                                                    'vidlankd_nb/video.py'),
                                    'vidlankd_nb.video.VideoReader._rgb': ('video.html#videoreader._rgb', 'vidlankd_nb/video.py'),
+                                   'vidlankd_nb.video.VideoReader._size_asked': ( 'video.html#videoreader._size_asked',
+                                                                                  'vidlankd_nb/video.py'),
                                    'vidlankd_nb.video.VideoReader._timed': ('video.html#videoreader._timed', 'vidlankd_nb/video.py'),
                                    'vidlankd_nb.video.VideoReader.close': ('video.html#videoreader.close', 'vidlankd_nb/video.py'),
                                    'vidlankd_nb.video.VideoReader.note': ('video.html#videoreader.note', 'vidlankd_nb/video.py'),
