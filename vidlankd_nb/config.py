@@ -273,6 +273,8 @@ class Student(Training):
     where: ClassVar[str] = 'student.'
     text: Encoder = field(default_factory=Encoder)  # the text encoder
     together: bool = setting(False, speed=True)   # students of one teacher are trained side by side: it reads each batch once for all; the weights come out the same, and the memory is that of all
+    states_cache: str | None = setting(None, speed=True)   # folder for the states of teachers that read whole sentences, written once and read in place of their forward pass
+    states_type: Literal['float16', 'int8'] = setting('float16', speed=True)   # of the numbers in that folder; int8 takes half the room
 
 # %% ../nbs/00a_config.ipynb #vok00001
 @dataclass

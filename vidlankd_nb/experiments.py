@@ -51,6 +51,7 @@ from vidlankd_nb.plan import (
 from vidlankd_nb.preparation import (
     Learner,
     first_weights,
+    from_cache,
     knows_words,
     learner_groups,
     learners_of,
@@ -322,7 +323,10 @@ def train_learners(
     of_teacher = [learner.cfg for learner in learners if reads_teacher(learner.cfg)]
     reader = [*of_teacher, learners[0].cfg][0]
     train_set, valid_set = student_batches(places, reader, tok)
-    teacher = teacher_encoder(places, reader)
+    if run.student.states_cache and of_teacher:
+        teacher = from_cache(places, reader, [train_set, valid_set])
+    else:
+        teacher = teacher_encoder(places, reader)
     companions = []
     for learner in learners:
         torch.manual_seed(hash_seed(run.seed, 'student'))   # the same first weights for all
@@ -391,6 +395,6 @@ def _report(places: Places) -> None:
 WORK = {'world': _world, 'pictures': _pictures, 'features': _features, 'pairs': _pairs, 'corpus': make_corpus,
         'views': _views,
         'teacher': _teacher,
-        'vokens': _vokens, 'student': _student, 'evaluate': _evaluate, 'vocabulary': _vocabulary,
-        'norms': work_in('word_norms', 'measure_models'),
+        'vokens': _vokens, 'student': _student, 'evaluate': _evaluate,
+        'norms': work_in('word_norms', 'measure_models'), 'vocabulary': _vocabulary,
         'ground': draw_looks, 'report': _report}   # stage -> what does it, given the places of a run

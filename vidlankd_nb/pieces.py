@@ -74,6 +74,8 @@ def takes_up(
     if piece.stage == 'features':
         same_folder = _named(was.get('data.videos')) == _named(now.get('data.videos'))
         return odd <= {'data.videos', 'data.captions'} and same_folder
+    if piece.stage == 'views':
+        return odd == {'students.teacher'}   # each teacher's has a folder of its own in there
     if piece.stage == 'corpus' and not is_finished(places, piece):
         has_words = (lies_at(places, piece)/'tokenizer').exists()
         if odd - {'corpus.errors'} and has_words and now['corpus.tokenizer'] == 'train':

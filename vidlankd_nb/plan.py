@@ -6,7 +6,7 @@
 __all__ = ['STAGES', 'OWN_TEACHERS', 'SEEING', 'HOW', 'FILE_SETTINGS', 'Stage', 'foreign_teachers', 'brings_text_alone',
            'stages_of', 'Places', 'RunFolder', 'sources', 'footage', 'settings_that_count', 'what_counts',
            'with_contents', 'as_keyed', 'setting_value', 'unusual', 'stage_settings', 'stage_key', 'teacher_config',
-           'teacher_key', 'reads_teacher', 'rests_on_teacher', 'check_reading', 'weights_of', 'student_key',
+           'teacher_key', 'reads_teacher', 'rests_on_teacher', 'check_reading', 'weights_of', 'rounding', 'student_key',
            'does_without', 'check_text_alone', 'Piece', 'teachers_asked_for', 'students_of', 'examined_models',
            'model_key', 'measured_models', 'norms_file', 'parts_of_stage']
 
@@ -331,6 +331,10 @@ def weights_of(
     except OSError:
         return None   # it is refused, with a reason, where it is read
 
+def rounding(student: Student) -> dict[str, str]:
+    "Where teachers' states come from a cache, the type in which they are kept; it changes them a little."
+    return {'states_type': student.states_type} if student.states_cache else {}
+
 def student_key(places: Places, cfg: Distillation) -> str:
     "A hash of everything a student depends on: of its teacher or its vokens only where it has them."
     what = as_keyed(cfg)
@@ -345,6 +349,8 @@ def student_key(places: Places, cfg: Distillation) -> str:
     if reads_vokens(cfg.objective):
         inputs.append(stage_key(places, STAGES['vokens']))
     settings = what_counts(places.run.student) | unusual(places.run, STAGES['student'].more)
+    if reads_teacher(cfg):
+        settings |= rounding(places.run.student)
     return digest('student', places.run.seed, settings, what, inputs)
 
 # %% ../nbs/11b_plan.ipynb #pltxt002
@@ -372,6 +378,9 @@ def check_text_alone(
     if not models:
         raise UserError("data.text is all that is given, and the configuration names no students: "
                         f"name some, or {cure}.")
+    if run.evaluation.norms:
+        raise UserError("evaluation.norms asks for nouns that pictures show, and data.text is all that is given: "
+                        f"ask finished models with 'vidlankd probe', or {cure}.")
     if run.corpus.captions:
         raise UserError(f"corpus.captions is true, and there are no captions: set it to false, or {cure}.")
     for name, cfg in models.items():
@@ -441,7 +450,8 @@ def _teachers(places: Places) -> Iterator[Piece]:
 
 def _students(places: Places) -> Iterator[Piece]:
     for (kind, name), cfg in students_of(places.run).items():
-        settings = {'student': settings_that_count(places.run.student), kind: {name: asdict(cfg)}}
+        own = settings_that_count(places.run.student) | rounding(places.run.student)
+        settings = {'student': own, kind: {name: asdict(cfg)}}
         yield Piece(f'{kind}/{name}', 'student', model_key(places, kind, name), settings)
 
 def _evaluations(places: Places) -> Iterator[Piece]:
