@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import struct
 import subprocess
 import unicodedata
 from fractions import Fraction
@@ -714,6 +715,20 @@ def test_recordings_with_a_clock_of_milliseconds_have_as_many_rows_as_pictures(t
             and rows.rate < 60
             and len(V.decode(p)) == len(bare(p)[1]) == len(gaps)
         )
+
+
+def test_half_an_avi_is_cut_off_and_a_whole_one_is_not(tmp_path):
+    "Its header states pictures and their rate; FFmpeg takes the length of a cut one from the bytes that are left."
+    pictures = [picture(k % 20) for k in range(100)]
+    p = write(tmp_path / 'a.avi', pictures, np.arange(100) / 25, codec='mpeg4', rate=25)
+    whole = p.read_bytes()
+    header = whole.index(b'strh') + 8
+    scale, rate, _, length = struct.unpack('<4I', whole[header + 20 : header + 36])
+    assert length * scale / rate == pytest.approx(4, abs=0.05) and V.decode(p).note is None
+    pictures_begin, pictures_end = whole.index(b'movi'), whole.index(b'idx1')
+    (tmp_path / 'half.avi').write_bytes(whole[: (pictures_begin + pictures_end) // 2])
+    half = V.decode(tmp_path / 'half.avi')
+    assert 20 < len(half) < 80 and half.note.startswith('ends at') and 'of 4.0' in half.note
 
 
 def test_no_picture_of_a_recording_is_lost_to_a_rate_that_is_near(tmp_path):

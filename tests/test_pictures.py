@@ -613,7 +613,9 @@ def plain(features): return torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), t
 
 
 def test_a_torchvision_for_another_pytorch_is_a_sentence(tmp_path, monkeypatch):
-    (tmp_path / 'timm.py').write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    (tmp_path / 'timm.py').write_text(
+        "raise RuntimeError('operator torchvision::nms does not exist')", encoding='utf-8'
+    )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, 'timm', raising=False)
     with pytest.raises(UserError, match='torchvision and this PyTorch do not fit .*nms.*pip install timm'):

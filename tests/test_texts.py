@@ -444,6 +444,18 @@ def test_a_build_says_what_it_could_not_read(tmp_path, tok, monkeypatch):
     assert where == {'where': str(tmp_path / 'text' / 'b.txt'), 'reason': 'unreadable'}
 
 
+@pytest.mark.parametrize('page', ['utf-16-le', 'utf-16-be'])
+def test_text_in_utf16_is_refused_or_skipped_as_a_whole(tmp_path, page):
+    file = tmp_path / 'a.txt'
+    file.write_bytes('\ufeffone\ntwo\n'.encode(page))
+    for errors in ('strict', 'replace'):
+        with pytest.raises(UserError, match='a.txt is text in UTF-16: convert it .iconv'):
+            list(read_lines(file, cfg=Corpus(errors=errors)))
+    left = LeftOut()
+    assert list(read_lines(file, cfg=Corpus(errors='skip'), left=left)) == []
+    assert left.counts == {'skipped': 1} and left.places[0]['where'] == str(file)
+
+
 def test_a_list_of_json_is_read_item_by_item(tmp_path):
     file = tmp_path / 'a.json'
     file.write_text(json.dumps([{'text': 'one\ntwo'}, {'text': None}, 'three', 4]), encoding='utf-8')

@@ -1,12 +1,13 @@
 """A run of text alone with a teacher from elsewhere, its students side by side or one after another, killed between two checkpoints."""
 
 import json
+import shutil
 import signal
 import sys
 
 import pytest
 from support.text_teachers import save_teacher
-from support.trainings import CLI, call, here, log, refused
+from support.trainings import CLI, agree, call, here, log, refused, together, weights
 
 from vidlankd_nb.config import samples
 from vidlankd_nb.corpus import read_lines
@@ -89,3 +90,34 @@ def test_what_differs_is_named(alone, tmp_path):
     words = [*words, '--students', students, '--student.together', 'true', '--out', tmp_path / 'run']
     assert "'layer_1' and 'layer_last'" in (said := refused(*CLI, 'run', *words))
     assert "differ in layer: '1' and 'last'" in said
+
+
+def test_another_teacher_joins_a_run(alone, tmp_path):
+    "Nothing that was made is thrown away: its view lies beside the first one's."
+    folder, words, _ = alone
+    shutil.copytree(folder / 'run', tmp_path / 'run')
+    save_teacher(tmp_path / 'short', 'bert', LINES, limit=20)
+    students = json.loads(words[words.index('--students') + 1])
+    students['short'] = {'objective': 'l2', 'teacher': str(tmp_path / 'short')}
+    more = [*words, '--students', json.dumps(students), '--out', tmp_path / 'run']
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / 'run').rglob('*') if p.suffix == '.arrow'}
+    said = call(*CLI, 'run', *more).stdout
+    assert 'short' in said and 'corpus: done before' in said
+    assert len(list((tmp_path / 'run' / 'views').glob('*/view.json'))) == 2
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert (tmp_path / 'run' / 'students' / 'short' / 'model.safetensors').exists()
+
+
+def test_two_processes_train_side_by_side_what_one_does(alone, tmp_path):
+    "To rounding, with dropout off."
+    folder, words, _ = alone
+    words = [*words, '--student.text.dropout', '0', '--student.together', 'true']
+    for name in ('one', 'two'):
+        ask = [*words, '--out', tmp_path / name]
+        call(*CLI, 'corpus', *ask)
+        call(*CLI, 'views', *ask)
+    call(*CLI, 'student', *words, '--out', tmp_path / 'one')
+    together(2, '-m', 'vidlankd_nb.cli', 'student', *words, '--out', tmp_path / 'two')
+    for name in STUDENTS:
+        one, two = (weights(tmp_path / at / 'students' / name) for at in ('one', 'two'))
+        agree(one, two, name, 2e-4)

@@ -315,7 +315,7 @@ class TimmBackbone(Backbone):
         if weights:
             classifier = model.pretrained_cfg.get('classifier') or ()
             modules = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-            cure = ("timm's names are wanted. A file of another implementation goes with that one's own code: "
+            cure = ("timm's names are wanted. A file of another implementation goes with its own code: "
                     "--backbone FILE.py:FUNCTION, a function that returns the network.")
             load_tensors(model, weights, name, modules, cure)
         return model

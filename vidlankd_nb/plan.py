@@ -6,9 +6,9 @@
 __all__ = ['STAGES', 'OWN_TEACHERS', 'SEEING', 'HOW', 'FILE_SETTINGS', 'Stage', 'foreign_teachers', 'brings_text_alone',
            'stages_of', 'Places', 'RunFolder', 'sources', 'footage', 'settings_that_count', 'what_counts',
            'with_contents', 'as_keyed', 'setting_value', 'unusual', 'stage_settings', 'stage_key', 'teacher_config',
-           'teacher_key', 'reads_teacher', 'rests_on_teacher', 'check_reading', 'weights_of', 'student_key',
+           'teacher_key', 'reads_teacher', 'rests_on_teacher', 'check_reading', 'weights_of', 'rounding', 'student_key',
            'does_without', 'check_text_alone', 'Piece', 'teachers_asked_for', 'students_of', 'examined_models',
-           'model_key', 'parts_of_stage']
+           'model_key', 'measured_models', 'norms_file', 'parts_of_stage']
 
 # %% ../nbs/11b_plan.ipynb #pl000004
 from collections.abc import Iterable, Iterator
@@ -39,7 +39,8 @@ class Stage:
 # %% ../nbs/11b_plan.ipynb #efcaf9a7
 STAGES = {s.name: s for s in (
     Stage('world', (), ('world',)),
-    Stage('pictures', (), ('data.pictures', 'data.template'), seeded=False),
+    Stage('pictures', (), ('data.pictures', 'data.template'), more=('evaluation.norms', 'words'),
+          seeded=False),
     Stage('features', ('world', 'pictures'), ('data.videos', 'data.captions', 'features'),
           more=('data.pictures',), seeded=False),
     Stage('pairs', ('features',), ('data.captions', 'data.features_2d', 'data.features_3d', 'pairs'),
@@ -52,9 +53,10 @@ STAGES = {s.name: s for s in (
     Stage('student', ('corpus', 'teacher', 'vokens'), ('student', 'students', 'controls'),
           more=('corpus.mask_share',)),
     Stage('evaluate', ('teacher', 'student'), ('evaluation',)),
+    Stage('norms', ('teacher', 'student'), ('evaluation', 'words')),
     Stage('vocabulary', ('student',)),
     Stage('ground', ('teacher',)),
-    Stage('report', ('evaluate', 'ground')))}
+    Stage('report', ('evaluate', 'norms', 'ground')))}
 
 # %% ../nbs/11b_plan.ipynb #1d33523b
 OWN_TEACHERS = ('video', 'captions', 'shuffled')   # that a run trains
@@ -89,6 +91,8 @@ def stages_of(run: Run) -> list[str]:
         skip.add('vokens')
     if not foreign_teachers(run):
         skip.add('views')
+    if not run.evaluation.norms:
+        skip.add('norms')
     if not models or not run.world.withheld or 'world' in skip:
         skip.add('vocabulary')
     return [n for n in STAGES if n not in skip]
@@ -133,6 +137,9 @@ def sources(places: Places) -> dict:   # 'videos' (None where features are ready
     "Where videos, captions and text of a run are; raises `UserError` when only some of them are named."
     d = places.run.data
     world = places.path('world')
+    if places.run.evaluation.norms and (d.captions or not d.pictures):
+        raise UserError("evaluation.norms asks for real nouns, whose captions the run makes from pictures "
+                        "with names: set data.pictures, and leave data.captions out.")
     if brings_text_alone(places.run):
         return {'videos': None, 'captions': None, 'text': [Path(t) for t in d.text or ()]}
     if not (d.videos or d.captions or d.pictures or d.text):
@@ -151,7 +158,8 @@ def sources(places: Places) -> dict:   # 'videos' (None where features are ready
 def footage(places: Places) -> Path | NamedPictures | None:   # None where features are ready-made
     "What the clips of a run are cut from: a folder of videos, or named pictures."
     if places.run.data.pictures:
-        return open_pictures(places.run.data.pictures, places.run.features)
+        shown = places.path('pictures', 'shown') if places.run.evaluation.norms else None
+        return open_pictures(shown or places.run.data.pictures, places.run.features)
     return sources(places)['videos']
 
 # %% ../nbs/11b_plan.ipynb #37794aad
@@ -166,6 +174,9 @@ def settings_that_count(section) -> dict:
                 found.pop(f.name)
         elif f.name in marked(type(section), 'speed'):
             found[f.name] = f.default
+    for name in marked(type(section), 'later'):
+        if found[name] == getattr(type(section), name):
+            found.pop(name)
     return with_contents(found)
 
 def what_counts(section) -> dict:
@@ -174,7 +185,7 @@ def what_counts(section) -> dict:
     return in_old_names(found) if isinstance(section, Training) else found
 
 # %% ../nbs/11b_plan.ipynb #kab00002
-FILE_SETTINGS = ('pretrained', 'tokenizer', 'weights')   # that name a file, a folder, or something on the hub
+FILE_SETTINGS = ('pretrained', 'tokenizer', 'weights', 'norms')   # that name a file, a folder, or something on the hub
 
 def with_contents(
     settings: dict,   # of a section
@@ -194,7 +205,7 @@ def as_keyed(
 ) -> dict:
     "A student's settings as keys have them: those that came later only where they differ, so that older keys stay valid."
     what = asdict(cfg)
-    for name in ('layer', 'teacher_reads'):
+    for name in ('layer', 'teacher_reads', 'captions'):
         if what[name] == getattr(Distillation, name):
             what.pop(name)
     return what
@@ -209,6 +220,8 @@ def setting_value(run: Run, key: str) -> Any:
     if key.startswith('data.') and value:
         files = [value] if isinstance(value, str) else value
         return [(str(f), contents(f)) for f in files]
+    if key.rpartition('.')[2] in FILE_SETTINGS:
+        return with_contents({key.rpartition('.')[2]: value})
     if is_dataclass(value):
         found = what_counts(value)
         unread = marked(type(value), 'pictures') if not run.data.pictures else ()
@@ -288,6 +301,10 @@ def check_reading(
     same_words: bool,   # has its teacher the corpus's words?
 ) -> None:
     "Raises `UserError` where a student asks something of its teacher that needs one vocabulary."
+    if cfg.captions and (reads_vokens(cfg.objective) or not same_words):
+        raise UserError("A student reads the captions as text, and what the objective "
+                        f"'{cfg.objective}' reads beside the text was made without them: set captions to false, or corpus.captions to true "
+                        "for all students.")
     if same_words:
         return
     if cfg.teacher_reads == 'masked':
@@ -314,11 +331,15 @@ def weights_of(
     except OSError:
         return None   # it is refused, with a reason, where it is read
 
+def rounding(student: Student) -> dict[str, str]:
+    "Where teachers' states come from a cache, the type in which they are kept; it changes them a little."
+    return {'states_type': student.states_type} if student.states_cache else {}
+
 def student_key(places: Places, cfg: Distillation) -> str:
     "A hash of everything a student depends on: of its teacher or its vokens only where it has them."
     what = as_keyed(cfg)
     if cfg.objective == 'none':
-        what = {k: what[k] for k in ('objective', 'start', 'budget')}
+        what = {k: v for k, v in what.items() if k in ('objective', 'start', 'budget', 'captions')}
     what.pop('teacher', None)
     inputs: list = [stage_key(places, STAGES['corpus'])]
     if rests_on_teacher(cfg):
@@ -328,6 +349,8 @@ def student_key(places: Places, cfg: Distillation) -> str:
     if reads_vokens(cfg.objective):
         inputs.append(stage_key(places, STAGES['vokens']))
     settings = what_counts(places.run.student) | unusual(places.run, STAGES['student'].more)
+    if reads_teacher(cfg):
+        settings |= rounding(places.run.student)
     return digest('student', places.run.seed, settings, what, inputs)
 
 # %% ../nbs/11b_plan.ipynb #pltxt002
@@ -355,6 +378,9 @@ def check_text_alone(
     if not models:
         raise UserError("data.text is all that is given, and the configuration names no students: "
                         f"name some, or {cure}.")
+    if run.evaluation.norms:
+        raise UserError("evaluation.norms asks for nouns that pictures show, and data.text is all that is given: "
+                        f"ask finished models with 'vidlankd probe', or {cure}.")
     if run.corpus.captions:
         raise UserError(f"corpus.captions is true, and there are no captions: set it to false, or {cure}.")
     for name, cfg in models.items():
@@ -407,6 +433,16 @@ def model_key(
     known = places.keys.get(f'{kind}/{name}')
     return known or student_key(places, students_of(places.run)[kind, name])
 
+def measured_models(run: Run) -> list[tuple[str, str]]:   # (kind, name); ('before', folder) of weights that the teacher starts from
+    "The models of a run that are asked for norms, in order."
+    start = run.teacher.text.pretrained
+    before = [('before', start)] if start else []
+    return [*before, ('teachers', 'video'), *students_of(run)]
+
+def norms_file(kind: str, name: str) -> str:
+    "The file in `norms/` of one of `measured_models`."
+    return 'before.json' if kind == 'before' else f'{kind}-{name}.json'
+
 def _teachers(places: Places) -> Iterator[Piece]:
     for kind in teachers_asked_for(places.run):
         settings = {'teacher': settings_that_count(teacher_config(places.run, kind))}
@@ -414,7 +450,8 @@ def _teachers(places: Places) -> Iterator[Piece]:
 
 def _students(places: Places) -> Iterator[Piece]:
     for (kind, name), cfg in students_of(places.run).items():
-        settings = {'student': settings_that_count(places.run.student), kind: {name: asdict(cfg)}}
+        own = settings_that_count(places.run.student) | rounding(places.run.student)
+        settings = {'student': own, kind: {name: asdict(cfg)}}
         yield Piece(f'{kind}/{name}', 'student', model_key(places, kind, name), settings)
 
 def _evaluations(places: Places) -> Iterator[Piece]:
@@ -422,6 +459,14 @@ def _evaluations(places: Places) -> Iterator[Piece]:
     for kind, name in examined_models(places.run):
         key = digest('evaluate', places.run.seed, evaluation, model_key(places, kind, name))
         yield Piece(f'evaluation/{kind}-{name}.json', 'evaluate', key, {'evaluation': evaluation})
+
+def _norms(places: Places) -> Iterator[Piece]:
+    settings = {section: setting_value(places.run, section) for section in STAGES['norms'].settings}
+    nouns = stage_key(places, STAGES['pictures'])
+    for kind, name in measured_models(places.run):
+        model = with_contents({'pretrained': name}) if kind == 'before' else model_key(places, kind, name)
+        key = digest('norms', places.run.seed, settings, nouns, model)
+        yield Piece(f'norms/{norms_file(kind, name)}', 'norms', key, settings)
 
 # %% ../nbs/11b_plan.ipynb #plpc0004
 def parts_of_stage(
@@ -431,7 +476,8 @@ def parts_of_stage(
     "What a stage makes, piece by piece."
     stage = STAGES[name]
     single = {key: setting_value(places.run, key) for key in ('seed',) * stage.seeded + stage.more}
-    several = {'teacher': _teachers, 'student': _students, 'evaluate': _evaluations, 'report': lambda _: ()}
+    several = {'teacher': _teachers, 'student': _students, 'evaluate': _evaluations, 'norms': _norms,
+               'report': lambda _: ()}
     if name in several:
         found = several[name](places)
     else:

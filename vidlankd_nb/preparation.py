@@ -4,17 +4,20 @@
 
 # %% auto #0
 __all__ = ['same_words', 'teacher_folder', 'load_encoder', 'knows_words', 'of_sentences', 'teacher_encoder', 'first_weights',
-           'student_training', 'teaching_flops', 'student_batches', 'Learner', 'learners_of', 'check_reading_alike',
-           'learner_groups']
+           'student_training', 'teaching_flops', 'student_batches', 'check_cache', 'from_cache', 'Learner',
+           'learners_of', 'check_reading_alike', 'learner_groups']
 
 # %% ../nbs/11h_preparation.ipynb #pr000005
+import os
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from transformers import PreTrainedModel
 
 from .batches import PairBatches
+from .cached_states import CachedStates, StoredTeacher, write_states
 from .config import Distillation, Run, Student
 from .corpus import Examples
 from .encoders import encoder_flops, load_text, text_encoder
@@ -24,12 +27,18 @@ from .objectives import parse_objective, reads_vokens
 from .pairs import PairSet
 from vidlankd_nb.plan import (
     OWN_TEACHERS,
+    STAGES,
     Places,
     check_reading,
     reads_teacher,
+    stage_key,
     students_of,
     teacher_config,
+    teacher_key,
+    weights_of,
 )
+from .recipes import digest
+from .run_texts import with_captions
 from .schedule import total_steps
 from .student import StudentTask, budget_steps
 from .teacher import TeacherTask, VideoTeacher
@@ -121,6 +130,9 @@ def student_training(
     if cfg.objective != 'none':
         raise UserError(f"A budget of '{cfg.budget}' is for a student without a teacher, and this one has "
                         f"the objective '{cfg.objective}': set budget to 'steps'.")
+    if cfg.budget == 'distilled_and_teacher' and cfg.teacher not in OWN_TEACHERS:
+        raise UserError(f"budget is 'distilled_and_teacher', and nobody here knows what the training of "
+                        f"'{cfg.teacher}' took: set it to 'distilled'.")
     batch = data.batch(np.arange(min(training.batch, len(data))), 0)
     length = batch['input_ids'].shape[1]
     tokens = training.batch * length
@@ -158,7 +170,8 @@ def student_batches(
 ) -> list[TextBatches]:   # for training; held out
     "Masked text, with what a student's objective reads beside it: vokens, or its teacher's view; raises `UserError` where they do not go together."
     run = places.run
-    examples = {s: Examples(places.path('corpus'), s) for s in ('train', 'valid')}
+    folder = with_captions(places) if cfg.captions else places.path('corpus')
+    examples = {s: Examples(folder, s) for s in ('train', 'valid')}
     vokens = labels_for(cfg, places.path('vokens'), examples)
     same_words = not reads_teacher(cfg) or knows_words(places, cfg.teacher)
     check_reading(cfg, same_words)
@@ -168,6 +181,45 @@ def student_batches(
         found.append(TextBatches(rows, tok, run.seed, run.corpus.mask_share, vokens.get(split), view,
                                  whole=cfg.teacher_reads == 'whole'))
     return found
+
+# %% ../nbs/11h_preparation.ipynb #pr000022
+def check_cache(cfg: Distillation, data: TextBatches) -> None:
+    "Raises `UserError` where a student's teacher cannot be read from a cache."
+    if data.view is None and cfg.teacher_reads != 'whole':
+        raise UserError(f"student.states_cache is set, and the teacher '{cfg.teacher}' reads what the "
+                        "student reads, of which other words are hidden in every epoch: set teacher_reads to 'whole', "
+                        "or leave student.states_cache out.")
+    for term in parse_objective(cfg.objective).terms:
+        if term.kind.takes == 'logits':
+            raise UserError(f"student.states_cache is set, and the objective '{term.name}' compares scores "
+                            "of words, which are not kept: choose an objective of states, or leave "
+                            "student.states_cache out.")
+
+def from_cache(
+    places: Places,
+    cfg: Distillation,
+    sets: list[TextBatches],   # of `student_batches`, which get the states
+) -> StoredTeacher:
+    "In place of a teacher: what it made of the corpus, written where it is missing; raises `UserError` where that is impossible."
+    student = places.run.student
+    assert student.states_cache is not None
+    check_cache(cfg, sets[0])
+    own = cfg.teacher in OWN_TEACHERS
+    name = teacher_folder(places, cfg.teacher) if own else cfg.teacher
+    weights = teacher_key(places, cfg.teacher) if own else weights_of(cfg.teacher)
+    identity = {'teacher': cfg.teacher, 'weights': weights, 'layer': str(cfg.layer),
+                'text': stage_key(places, STAGES['corpus']), 'captions': cfg.captions}
+    which = digest(cfg.teacher, str(cfg.layer), cfg.captions)[:8]
+    folder = Path(student.states_cache)/f'{Path(cfg.teacher).name}-{which}'
+    if int(os.environ.get('WORLD_SIZE', 1)) > 1 and not (folder/'states.json').exists():
+        raise UserError(f"The states of {cfg.teacher} are not all in {folder}: run 'vidlankd student' with "
+                        "the same configuration in one process first, until they are written.")
+    splits = dict(zip(('train', 'valid'), sets, strict=True))
+    write_states(folder, splits, partial(load_text_teacher, name, cfg.layer), identity, student.states_type,
+                 lambda line: places.say(f'  {line}'))
+    for split, data in splits.items():
+        data.states = CachedStates(folder, split)
+    return StoredTeacher(splits['train'].states)
 
 # %% ../nbs/11h_preparation.ipynb #pr000011
 @dataclass(frozen=True)
@@ -215,7 +267,7 @@ def learner_groups(run: Run, learners: list[Learner]) -> list[list[Learner]]:
 def _read_of_teacher(learner: Learner) -> tuple:
     "What learners have in common that are trained side by side."
     cfg = learner.cfg
-    if reads_vokens(cfg.objective):
+    if reads_vokens(cfg.objective) or cfg.captions:
         return 'by itself', learner.name
     if not reads_teacher(cfg):
         return ('text',)

@@ -179,6 +179,8 @@ def verdicts(report: dict) -> list[str]:   # sentences
 # %% ../nbs/11g_report.ipynb #c652c421
 def headline(report: dict) -> str:
     "The result in one line."
+    if 'words' in report:
+        return report['words']['headline']
     if 'teacher' not in report:
         return loss_headline(report['students'] | report['controls'])
     if 'baseline' not in report:
@@ -284,12 +286,13 @@ def table(report: dict) -> str:   # HTML
 def report_page(
     report: dict,      # of `collect`
     pictures: dict,    # of `pictures_of`
+    words: str = '',   # a section about real nouns
 ) -> str:              # HTML
     "The report as one self-contained HTML page."
     line = headline(report)
     has_table = 'baseline' in report or 'teacher' not in report
     none = {'losses': '', 'properties': '', 'vokens': '', 'grounding': []}
-    return rendered('report.html', report=report, pictures=none | pictures,
+    return rendered('report.html', report=report, pictures=none | pictures, words=words,
                     headline=line[:1].upper() + line[1:], table=table(report) if has_table else '',
                     verdicts=verdicts(report), config=json.dumps(report['config'], indent=1))
 
@@ -320,13 +323,17 @@ def make_report(
     out: str | Path,       # folder of report.html and report.json
     stages: list,          # names of the stages, in order
     seconds: float | None = None,   # wall-clock seconds in all, where runs went side by side
+    words: tuple[dict, str] | None = None,   # what a run about real nouns found: figures with a 'headline', and a section
 ) -> dict:                 # of `collect`
     "Write `report.json` and the self-contained `report.html`."
     out = Path(out)
     report = collect(folders, stages)
+    section = ''
+    if words is not None:
+        report['words'], section = words
     if seconds is not None:
         report['seconds']['total'] = round(seconds, 1)
     pictures = pictures_of(report, Path(folders[0]), out)
     write_json(out/'report.json', report)
-    write_aside(out/'report.html', report_page(report, pictures))
+    write_aside(out/'report.html', report_page(report, pictures, section))
     return report

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from .config import Corpus
 from .entries import JsonPieces, TornJson, is_unicode, json_items
 from .files import UserError, files_under
-from .subtitles import TORN, ZIPPED, ending_of, open_bytes, open_text
+from .subtitles import TORN, ZIPPED, ending_of, marked_encoding, open_bytes, open_text
 from .tables import is_hub_name, load_hub
 
 # %% ../nbs/03a_texts.ipynb #tx000007
@@ -302,7 +302,20 @@ def _list_records(file: Path, cfg: Corpus) -> Iterator[tuple[str, Any]]:
         except TornJson as e:
             raise UserError(f"{file} is no list of JSON ({e}): mend it.") from None
         except UnicodeDecodeError as e:
-            raise UserError(f"{file} is not {e.encoding} text ({e.reason}): convert it, for example with iconv.") from None
+            raise UserError(f"{file} is not {e.encoding} text ({e.reason}): "
+                            "convert it, for example with iconv.") from None
+
+# %% ../nbs/03a_texts.ipynb #tx0000c4
+def _is_utf16(source: str | Path, cfg: Corpus, left: LeftOut) -> bool:
+    "Is a file marked as UTF-16, and to be skipped? Raises `UserError` where it is not to be skipped."
+    with open_bytes(source) as f:
+        if marked_encoding(f.read(3)) != 'utf-16':
+            return False
+    if cfg.errors != 'skip':
+        raise UserError(f"{source} is text in UTF-16: convert it (iconv -f UTF-16 -t UTF-8), "
+                        "or set errors (corpus.errors) to 'skip'.")
+    left.add('skipped', str(source))
+    return True
 
 # %% ../nbs/03a_texts.ipynb #tx000015
 def text_pieces(
@@ -316,6 +329,8 @@ def text_pieces(
     kind = kind_of(source)
     try:
         if kind in ('plain', 'packed'):
+            if _is_utf16(source, cfg, left):
+                return
             with open_bytes(source) as f:
                 for at, raw, cut in raw_lines(f, start, stop):
                     if cut:

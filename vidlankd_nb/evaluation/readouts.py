@@ -212,12 +212,16 @@ class Outcome:
     def value(self, items: np.ndarray | None = None) -> float:
         "The measure, of some of the items."
         items = self.items if items is None else items
-        if items.ndim == 1: return float(items.mean())
-        return float(spearman_rows(items[:, 0], items[:, 1]))
+        return float(self.values(items[None])[0])
+
+    def values(self, drawn: np.ndarray) -> np.ndarray:   # (draws,)
+        "The measure of many draws of items at once, (draws, n) or (draws, n, 2)."
+        if drawn.ndim == 2: return drawn.mean(1)
+        return spearman_rows(drawn[..., 0], drawn[..., 1])
 
     def summary(self, draws: int = 1000) -> dict:
         "Value, interval, n, and what chance gives, ready for JSON."
-        found = bootstrap_interval(self.items, self.value, draws)
+        found = bootstrap_interval(self.items, self.values, draws, batched=True)
         found = {'measure': self.measure, 'value': found.pop('mean'), **found, 'constant': self.constant}
         if self.chance:
             better = np.less_equal if self.measure == 'js' else np.greater_equal
@@ -276,7 +280,9 @@ def gap_between(a: Outcome, b: Outcome, draws: int = 1000) -> dict:
     if not both: raise UserError("The two models scored no item in common.")
     mine, theirs = np.array(both).T
     items = np.stack([a.items[mine], b.items[theirs]], 1)
-    return bootstrap_interval(items, lambda some: a.value(some[:, 0]) - b.value(some[:, 1]), draws)
+    def apart(drawn: np.ndarray) -> np.ndarray:   # (draws, n, 2, …)
+        return a.values(drawn[:, :, 0]) - b.values(drawn[:, :, 1])
+    return bootstrap_interval(items, apart, draws, batched=True)
 
 def word_groups(
     file: str | Path,     # a word in each line
