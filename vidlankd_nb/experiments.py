@@ -395,6 +395,6 @@ def _report(places: Places) -> None:
 WORK = {'world': _world, 'pictures': _pictures, 'features': _features, 'pairs': _pairs, 'corpus': make_corpus,
         'views': _views,
         'teacher': _teacher,
-        'vokens': _vokens, 'student': _student, 'evaluate': _evaluate, 'vocabulary': _vocabulary,
-        'norms': work_in('word_norms', 'measure_models'),
+        'vokens': _vokens, 'student': _student, 'evaluate': _evaluate,
+        'norms': work_in('word_norms', 'measure_models'), 'vocabulary': _vocabulary,
         'ground': draw_looks, 'report': _report}   # stage -> what does it, given the places of a run
