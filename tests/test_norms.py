@@ -1133,7 +1133,7 @@ def test_the_command_writes_a_table(folder, data, tmp_path, capsys):
     result = json.loads((tmp_path / 'out' / 'probe.json').read_text(encoding='utf-8'))
     assert (
         result['command']
-        == 'vidlankd probe bert=FOLDER bare=FOLDER --tasks coda,men,blimp,similarity --data NORMS --layer 1,2'
+        == 'vidlankd probe bert=FOLDER bare=FOLDER --tasks coda,men,blimp,similarity --data NORMS --layer 1,2 --words FILE'
     )
     assert str(tmp_path) not in json.dumps(result['models']) and {g['task'] for g in result['gaps']} == {
         'coda',

@@ -360,7 +360,11 @@ def test_redo_with_names_computes_these_and_nothing_else(model, rte, tmp_path):
     out = tmp_path / 'out'
     evaluate(grid(model, rte, out, 'rte,cola', 1), show=False)
     rte_at, cola_at = made_at(out, 'rte', 'cola')
+    sent = out / 'one' / 'submission' / 'seed-0' / 'RTE.tsv'
+    sent.parent.mkdir(parents=True)
+    sent.write_text('of the earlier model', encoding='utf-8')
     evaluate(grid(model, rte, out, 'rte,cola', 1, redo=['rte']), show=False)
+    assert not sent.exists()
     again = made_at(out, 'rte', 'cola')
     assert again[0] > rte_at and again[1] == cola_at
     evaluate(grid(model, rte, out, 'rte,cola', 1, redo=['one']), show=False)

@@ -83,6 +83,7 @@ def test_reads(tmp_path):
         (question('b', answers=(('No', 51),)), "not at character 51, where 'Mo'"),
         (question('b', answers=(('Mo', -11),)), 'outside of the paragraph'),
         (question('b', answers=(('Mo', 999),)), 'outside of the paragraph'),
+        (question('b', answers=(('Mo', None),)), 'starts at None, which is no whole number'),
         (question('b', answers=(('Mo', '51'),)), "starts at '51'"),
         (question('b', answers=(('Mo', True),)), 'starts at True'),
         (question('b', answers=(('', 3),)), 'without text'),

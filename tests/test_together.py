@@ -51,8 +51,9 @@ def test_a_run_of_text_alone_ends_with_a_report_and_says_what_it_left_out(alone)
 
 
 def test_what_needs_clips_is_refused_where_there_is_text_alone(alone, tmp_path):
-    _, words, _ = alone
+    folder, words, _ = alone
     ask = [*CLI, 'run', *words, '--out', tmp_path / 'none']
+    assert "'ground' needs something to see" in refused(*CLI, 'ground', folder / 'run', '--text', 'a dog')
     said = refused(*ask, '--students', '{mine: {objective: l2}}')
     assert "'mine' learns from the teacher 'video'" in said and 'data.videos' in said
     assert "'voken'" in refused(*ask, '--students', '{voken: {objective: voken}}')

@@ -214,7 +214,9 @@ def scaled_rgb(
         return np.array(_shown(x, matrix, crop), order='C')
     colours = [_shown(_plane(scaled, k), matrix, crop) for k in (2, 0, 1)]   # they lie as green, blue, red
     together = np.empty((*colours[0].shape, 3), np.uint8)
-    return np.stack(colours, axis=-1, out=together)
+    for k, colour in enumerate(colours):
+        together[..., k] = colour
+    return together
 
 def _plane(frame, k: int, width: int = 1) -> np.ndarray:   # (h, w*width), in place
     "A plane of a picture of 8 bits, without the bytes that fill up its lines."

@@ -21,7 +21,7 @@ from .files import UserError, nearest, write_aside, write_json
 from .grounding import Grounding, find_clips
 from .heatmaps import heat_maps, show_clips
 from .pairs import PairSet
-from .plan import Places, RunFolder, footage, sources
+from .plan import Places, RunFolder, check_text_alone, footage, sources
 from .presets import load_run
 from .readers import aligns, read_student
 from .states import check_sentence
@@ -152,6 +152,7 @@ def ground_sentence(
         raise UserError(f"{folder} holds no run (no config.yaml): give the folder that 'vidlankd run' wrote; "
                         f"of a demo, one of its worlds, for example {folder/'seed-0'}.")
     places = RunFolder(load_run(config), folder)
+    check_text_alone(places.run, ['ground'])
     if students is None:
         students = readers_of(places)
     notes = check_sentence(load_tokenizer_of(places), text)

@@ -379,8 +379,8 @@ def check_text_alone(
         raise UserError("data.text is all that is given, and the configuration names no students: "
                         f"name some, or {cure}.")
     if run.evaluation.norms:
-        raise UserError("evaluation.norms asks for nouns that pictures show, and data.text is all that is given: "
-                        f"ask finished models with 'vidlankd probe', or {cure}.")
+        raise UserError("evaluation.norms asks for nouns that pictures show, and data.text is all that is "
+                        f"given: ask finished models with 'vidlankd probe', or {cure}.")
     if run.corpus.captions:
         raise UserError(f"corpus.captions is true, and there are no captions: set it to false, or {cure}.")
     for name, cfg in models.items():

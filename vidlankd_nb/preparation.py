@@ -214,12 +214,12 @@ def from_cache(
     if int(os.environ.get('WORLD_SIZE', 1)) > 1 and not (folder/'states.json').exists():
         raise UserError(f"The states of {cfg.teacher} are not all in {folder}: run 'vidlankd student' with "
                         "the same configuration in one process first, until they are written.")
-    splits = dict(zip(('train', 'valid'), sets, strict=True))
+    splits: dict[str, TextBatches] = {'train': sets[0], 'valid': sets[1]}
     write_states(folder, splits, partial(load_text_teacher, name, cfg.layer), identity, student.states_type,
                  lambda line: places.say(f'  {line}'))
     for split, data in splits.items():
         data.states = CachedStates(folder, split)
-    return StoredTeacher(splits['train'].states)
+    return StoredTeacher(CachedStates(folder))
 
 # %% ../nbs/11h_preparation.ipynb #pr000011
 @dataclass(frozen=True)

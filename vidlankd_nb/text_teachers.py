@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
 
 from .encoders import TEXT_SIDE, load_text, mask_of, matmul_parameters, most_tokens
 from .files import UserError

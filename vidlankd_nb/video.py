@@ -283,6 +283,7 @@ class VideoReader:
         self.error = None      # why decoding stopped early
         self._convert = VideoReformatter()
         self._first = None     # (height, width) of the first frame, as it lies in the file, of square pixels
+        self._asked = {}       # is a picture on its side? -> (height, width) that it gets, as it lies in the file
 
     def close(self) -> None:
         "Close the file."
@@ -336,13 +337,19 @@ class VideoReader:
 
     def _rgb(self, frame):
         "A frame as (h, w, 3) uint8, upright, all of one size even where the stream changes it."
+        matrix = display_matrix(frame)
+        lies = matrix is not None and on_its_side(matrix)
+        if lies not in self._asked:
+            self._asked[lies] = self._size_asked(frame, lies)
+        return scaled_rgb(self._convert, frame, self._asked[lies], self.interpolation, matrix, self.crop)
+
+    def _size_asked(self, frame, lies):
+        "(height, width) of a frame as it lies in the file; one on its side has its height for its width."
         if self._first is None:
             self._first = (frame.height, max(1, round(frame.width*self.pixel)))
-        matrix = display_matrix(frame)
-        turn = -1 if matrix is not None and on_its_side(matrix) else 1   # a picture on its side has its height for its width
+        turn = -1 if lies else 1
         height, width = self._first[::turn]
-        high, wide = picture_size(height, width, self.size)[::turn]
-        return scaled_rgb(self._convert, frame, (high, wide), self.interpolation, matrix, self.crop)
+        return picture_size(height, width, self.size)[::turn]
 
     def _is_short(self, end):
         "Is an end (s) clearly before the declared one?"

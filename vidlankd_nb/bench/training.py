@@ -23,14 +23,14 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from tokenizers import Tokenizer, models
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from .objectives import machine, nst_loop
 from ..cached_states import CachedStates, StoredTeacher, write_states
 from ..config import Distillation, Encoder, Training
 from ..devices import make_accelerator
 from ..encoders import text_encoder
-from ..masking import Masker, masked_batch, most_masked
+from ..masking import Masker, TextBatches, masked_batch, most_masked
 from ..matching import ModelOutputs, Objective
 from ..monitoring import Watch, matmul_peak
 from ..presets import load_run
@@ -259,8 +259,9 @@ def cached_step(
 ) -> Callable[[], object]:
     "A step of L2 whose teacher's states are read from the disk, others in every step."
     data = _Blocks(tokenizer, batch, length, 8 * batch)
-    teacher = TextTeacher(make_task('l2').teacher.base_model)
-    write_states(folder, {'train': data}, lambda: teacher, {'teacher': 'random'}, say=len)
+    known = cast(PreTrainedModel, make_task('l2').teacher)
+    teacher = TextTeacher(cast(PreTrainedModel, known.base_model))
+    write_states(folder, {'train': cast(TextBatches, data)}, lambda: teacher, {'teacher': 'random'}, say=len)
     states = CachedStates(folder)
     step = step_on(make_task('l2', StoredTeacher(states)), cfg)
     at = 0

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TOY', 'SPEED_ONLY', 'named_tasks', 'Given', 'probes_file', 'told_of_probes', 'settings', 'identity_of', 'strangers',
-           'check_strangers', 'look_at_files', 'rehearse_model', 'look']
+           'throw_away', 'check_strangers', 'look_at_files', 'rehearse_model', 'look']
 
 # %% ../../nbs/09d_given.ipynb #gv09imp1
 import shutil
@@ -262,6 +262,15 @@ def _identity_or_none(grid: Given, c: Candidate, task: Task) -> dict | None:
     except UserError:
         return None   # it is said before, and again when the cell is computed
 
+def throw_away(
+    folder: Path,   # of a cell
+) -> None:
+    "Delete what a cell left, and the submission in which its predictions stand."
+    submission = folder.parent.parent/'submission'/folder.name
+    for place in (folder, submission):
+        shutil.rmtree(place, ignore_errors=True)
+    submission.with_suffix('.zip').unlink(missing_ok=True)
+
 def check_strangers(grid: Given, candidates: dict[str, Candidate]) -> None:
     "Raises `UserError` where results in the folder do not belong to this grid; with `redo` its own are cleared away."
     mine = set()
@@ -270,13 +279,13 @@ def check_strangers(grid: Given, candidates: dict[str, Candidate]) -> None:
             folder = grid.folder(model, task.name, seed)
             mine.add(str(folder))
             if grid.is_thrown_away(model, task.name):
-                shutil.rmtree(folder, ignore_errors=True)
+                throw_away(folder)
     for folder, why in strangers(grid, candidates).items():
         if grid.redo is not True: raise UserError(why)
         if folder not in mine:
             raise UserError(f"{why} --redo computes what this command names, and {folder} is not of it: "
                             "delete it, or name its model and task, too.")
-        shutil.rmtree(folder)
+        throw_away(Path(folder))
 
 # %% ../../nbs/09d_given.ipynb #gr09lok1
 def look_at_files(grid: Given) -> tuple[list[str], list[str]]:   # lines on what was read; problems

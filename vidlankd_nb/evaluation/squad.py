@@ -90,7 +90,9 @@ def _what_is_wrong(answer, context: str) -> str:
     if not isinstance(text, str) or not text.strip():
         return 'an answer without text'
     start = answer.get('answer_start')
-    if not isinstance(start, int) or isinstance(start, bool) or not 0 <= start <= len(context) - len(text):
+    if not isinstance(start, int) or isinstance(start, bool):
+        return f'the answer {text!r} starts at {start!r}, which is no whole number'
+    if not 0 <= start <= len(context) - len(text):
         return (f'the answer {text!r} starts at {start!r}, outside of the paragraph of '
                 f'{len(context)} characters')
     if not context.startswith(text, start):

@@ -395,12 +395,18 @@ def _items(tasks: Sequence[str], data: str | Path) -> set:
             found.update(source.pairs)
     return found
 
-def command_of(sources: dict[str, str], tasks: str, layer: str | None, limit: int) -> str:
+def command_of(
+    sources: dict[str, str], tasks: str, layer: str | None, limit: int,
+    words: str | None = None,
+    seed: int = 0,
+) -> str:
     "The command without the paths of a machine."
     names = [source if source == name or not Path(source).is_dir() else f'{name}=FOLDER'
              for name, source in sources.items()]
     more = f' --layer {layer}' if layer is not None else ''
     more += f' --limit {limit}' if limit != 3500 else ''
+    more += ' --words FILE' if words else ''
+    more += f' --seed {seed}' if seed else ''
     return f"vidlankd probe {' '.join(names)} --tasks {tasks} --data NORMS{more}"
 
 # %% ../../nbs/12i_zeroshot.ipynb #zs00027a
@@ -444,7 +450,7 @@ def probe_files(
     table = probe_models(sources, chosen, data, layer, limit, seed, strict, groups, device or 'cpu')
     table.absent |= absent
     if out is None: return table
-    result = {'command': command_of(sources, tasks, layer, limit), **asdict(table)}
+    result = {'command': command_of(sources, tasks, layer, limit, words, seed), **asdict(table)}
     if str(out).endswith('.json'):
         make_folder(Path(out).parent)
         write_json(out, result)
