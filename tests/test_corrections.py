@@ -323,7 +323,7 @@ def test_a_batch_that_is_too_large_is_corrected(data, tmp_path):
     files = {p: p.stat().st_mtime_ns for p in (folder / 'features').rglob('*')}
     words = ['--config', folder / 'config.yaml', '--out', folder]
     said = refused(*CLI, 'run', *words, '--teacher.batch', 1000)
-    assert 'fewer than one batch of 1000' in said
+    assert 'fewer than one batch of 1000' in said and 'smaller batch: --teacher.batch ' in said
     out = call(*CLI, 'run', *words, '--teacher.batch', 8).stdout
     assert out.count('done before') == 4 and f'report: {folder}' in out
     assert {p: p.stat().st_mtime_ns for p in (folder / 'features').rglob('*')} == files

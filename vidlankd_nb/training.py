@@ -409,7 +409,8 @@ def make_trainer(
     acc = make_accelerator(cfg, device)
     total = total_steps(cfg, len(data))
     module = place(cast(nn.Module, task), cfg, acc)
-    micro_batches = MicroBatches(data, cfg.batch, cfg.accumulate, seed, acc.process_index, acc.num_processes)
+    micro_batches = MicroBatches(data, cfg.batch, cfg.accumulate, seed, acc.process_index, acc.num_processes,
+                                 f'{cfg.where}batch')
     optimizer = make_optimizer(module, cfg)
     checkpoints = Checkpoints(Path(out)/'checkpoints', cfg.keep)
     start = resume(module, optimizer, checkpoints, identity)
