@@ -106,7 +106,7 @@ def _guessed_page(raw: bytes) -> str:
     if page in ('cp1250', 'cp1252', 'cp1254'):    # pages of Latin letters that statistics take for each other
         return 'cp1254' if turkish else 'cp1250' if eastern else 'cp1252'
     letters = [byte for byte in raw if byte >= 0xC0]
-    without_capitals = len(letters) >= 30 and 0xE0 <= min(letters) and max(letters) <= 0xFA
+    without_capitals = len(letters) >= 30 and min(letters) >= 0xE0 and max(letters) <= 0xFA
     if page == 'cp1251' and without_capitals:     # nor ы, ь, э, ю and я: letters of Hebrew
         return 'cp1255'
     return page
