@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TOY', 'SPEED_ONLY', 'named_tasks', 'Given', 'probes_file', 'told_of_probes', 'settings', 'identity_of', 'strangers',
-           'throw_away', 'check_strangers', 'look_at_files', 'rehearse_model', 'look']
+           'throw_away_cell', 'check_strangers', 'look_at_files', 'rehearse_model', 'look']
 
 # %% ../../nbs/09d_given.ipynb #gv09imp1
 import shutil
@@ -262,7 +262,7 @@ def _identity_or_none(grid: Given, c: Candidate, task: Task) -> dict | None:
     except UserError:
         return None   # it is said before, and again when the cell is computed
 
-def throw_away(
+def throw_away_cell(
     folder: Path,   # of a cell
 ) -> None:
     "Delete what a cell left, and the submission in which its predictions stand."
@@ -279,13 +279,13 @@ def check_strangers(grid: Given, candidates: dict[str, Candidate]) -> None:
             folder = grid.folder(model, task.name, seed)
             mine.add(str(folder))
             if grid.is_thrown_away(model, task.name):
-                throw_away(folder)
+                throw_away_cell(folder)
     for folder, why in strangers(grid, candidates).items():
         if grid.redo is not True: raise UserError(why)
         if folder not in mine:
             raise UserError(f"{why} --redo computes what this command names, and {folder} is not of it: "
                             "delete it, or name its model and task, too.")
-        throw_away(Path(folder))
+        throw_away_cell(Path(folder))
 
 # %% ../../nbs/09d_given.ipynb #gr09lok1
 def look_at_files(grid: Given) -> tuple[list[str], list[str]]:   # lines on what was read; problems
