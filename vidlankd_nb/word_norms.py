@@ -10,6 +10,7 @@ __all__ = ['FEWEST', 'norm_about', 'rows_of_norm', 'readable', 'fold_count', 'of
 import json
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 
@@ -180,7 +181,8 @@ def measure_models(
     nouns = json.loads(places.path('pictures', 'nouns.json').read_text(encoding='utf-8'))
     data = str(run.evaluation.norms)
     tasks, absent = tasks_of(run)
-    norms = {task: read_norm(task, data)[0] for task in tasks if task in GROUPS_OF_PROBES['norms']}
+    of_nouns = [task for task in tasks if task in GROUPS_OF_PROBES['norms']]
+    norms = {task: cast(Norm, read_norm(task, data)[0]) for task in of_nouns}
     make_folder(places.path('norms'))
     for kind, name in measured_models(run):
         file = places.path('norms', norms_file(kind, name))

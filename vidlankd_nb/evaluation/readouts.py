@@ -263,7 +263,7 @@ def read_off(
         both = np.column_stack([predicted[0, :, 0], norm.table[:, 0]])
         return [Outcome('spearman', norm.words, both, 0., values[1:].tolist())]
     constant = word_scores(norm.kind, mean_of_fitted(norm.table, cut), norm.table)
-    constant['top1'] = best_constant(norm.table)
+    constant['top1'] = np.array(best_constant(norm.table))
     by_set = [word_scores(norm.kind, p, table) for p, table in zip(predicted, tables, strict=True)]
     found = []
     for measure, items in by_set[0].items():
