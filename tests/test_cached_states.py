@@ -5,13 +5,11 @@ import signal
 import sys
 
 import pytest
-import torch
 from support.text_teachers import save_teacher
 from support.trainings import CLI, call, here, log, refused
 
 from vidlankd_nb.config import samples
 from vidlankd_nb.corpus import read_lines
-from vidlankd_nb.text_teachers import TextTeacher
 
 LINES = list(read_lines(samples() / 'toyworld' / 'text' / 'corpus.txt'))[:300]
 OBJECTIVES = ('l2', 'nst', 'crd', 'sentence')
@@ -60,25 +58,27 @@ def test_students_from_a_cache_are_those_of_their_teacher_to_rounding(begun, tmp
             assert mine['terms'][term] == pytest.approx(loss, rel=bound), (name, term)
 
 
-def test_from_a_full_cache_nobody_is_asked(begun, tmp_path, monkeypatch):
-    words = [*words_of(begun), '--states-cache', begun / 'cache-counted', '--out']
-    prepare(begun, [*words, tmp_path / 'first'])
-    call(*CLI, 'student', *words, tmp_path / 'first')
-    prepare(begun, [*words, tmp_path / 'second'])
-    asked = []
-    read = TextTeacher._run
-    monkeypatch.setattr(TextTeacher, '_run', lambda *a, **kw: asked.append(1) or read(*a, **kw))
-    from vidlankd_nb.cli import in_full
-    from vidlankd_nb.experiments import Experiment
-    from vidlankd_nb.presets import parse_run
+ASKS_NOBODY = """
+import sys
+from vidlankd_nb.cli import main
+from vidlankd_nb.text_teachers import TextTeacher
 
-    run, _ = parse_run(in_full(list(map(str, words[:-1]))))
-    threads = torch.get_num_threads()
-    x = Experiment(run, tmp_path / 'second', show=False)
-    x.do('student')
-    x.close()
-    torch.set_num_threads(threads)
-    assert asked == []
+def asked(*args, **kwargs):
+    sys.exit('a teacher was asked')
+
+TextTeacher._run = asked
+main(sys.argv[1:])
+"""
+
+
+def test_from_a_full_cache_nobody_is_asked(begun, tmp_path):
+    words = [*words_of(begun), '--states-cache', begun / 'cache-counted', '--out']
+    for at in ('first', 'second'):
+        prepare(begun, [*words, tmp_path / at])
+    said = call(CLI[0], '-c', ASKS_NOBODY, 'student', *words, tmp_path / 'second', code=1).stderr
+    assert 'a teacher was asked' in said
+    call(*CLI, 'student', *words, tmp_path / 'first')
+    call(CLI[0], '-c', ASKS_NOBODY, 'student', *words, tmp_path / 'second')
     for name in OBJECTIVES:
         files = [tmp_path / at / 'students' / name / 'model.safetensors' for at in ('first', 'second')]
         assert files[0].read_bytes() == files[1].read_bytes()
