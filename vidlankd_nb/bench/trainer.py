@@ -11,6 +11,7 @@ import json
 import platform
 import tempfile
 from collections.abc import Callable
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -114,12 +115,13 @@ def measured_cell(
     program: str,       # of `PROGRAMS`
     c: Candidate, task: Task, train: Rows, dev: Rows, cfg: FineTuning, seed: int,
 ) -> dict:
-    "A cell's score and the figure of each row, made once; raises `UserError` where the file is of other rows."
-    identity = {'model': c.fingerprint, 'rows': rows_fingerprint(train, dev)}
+    "A cell's score and the figure of each row, made once; raises `UserError` where the file is of another cell."
+    identity = {'model': c.fingerprint, 'rows': rows_fingerprint(train, dev), 'recipe': asdict(cfg)}
     if file.exists():
         found = json.loads(file.read_text(encoding='utf-8'))
         if found['identity'] != identity:
-            raise UserError(f"{file} was made from other rows or another model: choose another --out.")
+            raise UserError(f"{file} was made from other rows, another model or by another recipe: "
+                            "choose another --out.")
         return found
     said = PROGRAMS[program](c, task, train, dev, cfg, seed)
     found = {'scores': score(task, dev, *said), 'right': how_right(task, row_values(task, dev, *said)),
