@@ -288,8 +288,9 @@ def _under_current_names(options: list[list[str]]) -> list[list[str]]:
 def _file_options(parser, use: FileUse) -> set[str]:
     "Every spelling of the options that a command has on files."
     found = {*use.beside}
+    names = {'out', *use.all_options()}
     for action in parser._actions:
-        if action.dest in {'out', *use.all_options()}:
+        if action.dest in names:
             found.update(action.option_strings)
     return found
 

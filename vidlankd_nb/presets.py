@@ -94,10 +94,11 @@ def config_file(
                     f"{nearest(str(name), presets())}")
 
 # %% ../nbs/00aa_presets.ipynb #3ad29a17
+@lru_cache
 def field_docs(
     section: type,       # a dataclass
 ) -> dict[str, str]:     # field -> comment
-    "The comment on each field's own line, for a dataclass and its bases."
+    "The comment on each field's own line, for a dataclass and its bases; its source is parsed once."
     comments = {}
     for base in reversed([b for b in section.__mro__ if is_dataclass(b)]):
         try: source = inspect.getsource(base)
