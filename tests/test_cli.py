@@ -476,6 +476,17 @@ def test_demo_with_two_worlds(tmp_path):
     r = json.loads((tmp_path / 'demo' / 'report.json').read_text(encoding='utf-8'))
     assert r['seeds'] == [3, 4] and len(r['students']['l2']['property']['per_seed']) == 2
     assert out.stdout.strip().splitlines()[-2] == f"report: {tmp_path / 'demo' / 'report.html'}"
+    used = f"Of the worlds in {tmp_path / 'demo'} (seeds 3, 4), {tmp_path / 'demo' / 'seed-3'} is used."
+    for words in (['report', tmp_path / 'demo'], ['evaluate', '--out', tmp_path / 'demo']):
+        asked = vidlankd(*words)
+        assert asked.returncode == 0, asked.stderr
+        assert asked.stdout.splitlines()[0] == used and f'\n{words[0]}: ' in asked.stdout
+    looked = vidlankd('ground', tmp_path / 'demo', '--text', 'look at the red one')
+    assert looked.returncode == 0, looked.stderr
+    assert looked.stdout.splitlines()[0] == used
+    assert (tmp_path / 'demo' / 'seed-3' / 'looks' / 'look.png').is_file()
+    refused = vidlankd('report', tmp_path / 'nowhere')
+    assert refused.returncode == 2 and 'There is no run in' in refused.stderr
 
 
 MINE = '''

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PICTURE_OPTIONS', 'split_words', 'no_words', 'FileUse', 'FlagAction', 'HelpAction', 'own_help', 'add_help',
            'settings_of', 'WordParser', 'command_parser', 'file_words', 'named_models', 'configs_named', 'show_help',
-           'run_words', 'redo_words', 'quiet', 'means_files', 'captions_parser', 'check_least']
+           'run_words', 'redo_words', 'words_for_finished', 'quiet', 'means_files', 'captions_parser', 'check_least']
 
 # %% ../nbs/13_arguments.ipynb #argimp00
 import re
@@ -24,6 +24,7 @@ from vidlankd_nb.presets import (
     current_name,
     explain,
     field_docs,
+    first_world,
     named_keys,
     parse_run,
     presets,
@@ -437,6 +438,35 @@ def redo_words(
     if named is None:
         return []
     return named or True
+
+# %% ../nbs/13_arguments.ipynb #argfin02
+def _folder_meant(plain: list[str], options: list[list[str]]) -> str | None:
+    "The folder that words name: the only plain one, or that of `--out`."
+    named = plain[0] if len(plain) == 1 else None
+    for first, *value in options:
+        name, equals, rest = first.partition('=')
+        if name == '--out' and not plain:
+            named = rest if equals else value[0]
+    return named
+
+def words_for_finished(
+    args: list[str],       # the words behind the command
+    parser,                # of `command_parser`
+    use: FileUse | None,   # what the command takes on files
+) -> list[str]:
+    "Words that name a finished run, or a demo, in full: `--out` and, where none is named, the run's own `--config`; others as they are. Raises `UserError` where a word can only be a run and is none."
+    plain, options = split_words(args, parser)
+    of_files = set() if use is None else {f'--{name}' for name in use.needs if name != 'out'}
+    named = _folder_meant(plain, options)
+    if named is None or any(first.partition('=')[0] in of_files for first, *_ in options): return args
+    folder = first_world(named)
+    config = folder/'config.yaml'
+    if use is None and plain and not config.is_file():
+        raise UserError(f"There is no run in {folder} (no config.yaml): give the folder that 'vidlankd run' or "
+                        "'vidlankd demo' wrote.")
+    if not config.is_file(): return args
+    own = [] if configs_named(options) else ['--config', str(config)]
+    return [*own, *(word for word in args if word not in plain), '--out', str(folder)]
 
 # %% ../nbs/13_arguments.ipynb #b69497d5
 def quiet(

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CONFIGS', 'MOST_VALUES', 'RENAMED', 'presets', 'parsed_yaml', 'read_yaml', 'config_file', 'field_docs', 'dotted',
            'run_parser', 'current_name', 'current_text', 'current_config', 'current_words', 'in_old_names', 'parse_run',
-           'check_filled', 'named_keys', 'explain', 'plain_value', 'load_run', 'to_yaml', 'differences', 'names_code',
-           'check_code']
+           'check_filled', 'named_keys', 'explain', 'plain_value', 'load_run', 'to_yaml', 'differences', 'first_world',
+           'names_code', 'check_code']
 
 # %% ../nbs/00aa_presets.ipynb #ps000005
 import inspect
@@ -287,6 +287,21 @@ def differences(
     x = flat(asdict(a))
     y = flat(asdict(b))
     return [f"{k}: {x.get(k)} -> {y.get(k)}" for k in x | y if x.get(k) != y.get(k)]
+
+# %% ../nbs/00aa_presets.ipynb #psworld2
+def first_world(
+    folder: str | Path,   # of a run, or of several worlds as `vidlankd demo` writes them
+) -> Path:                # the folder itself, or that of the world with the smallest seed
+    "The folder of one run; of several, the first one is taken, and that is said."
+    folder = Path(folder)
+    worlds = {}
+    for config in folder.glob('seed-*/config.yaml'):
+        seed = config.parent.name.removeprefix('seed-')
+        if seed.isdecimal(): worlds[int(seed)] = config.parent
+    if not worlds or (folder/'config.yaml').exists(): return folder
+    found = worlds[min(worlds)]
+    print(f"Of the worlds in {folder} (seeds {', '.join(map(str, sorted(worlds)))}), {found} is used.")
+    return found
 
 # %% ../nbs/00aa_presets.ipynb #psscode1
 def names_code(
