@@ -22,23 +22,24 @@ from . import __version__
 from vidlankd_nb.arguments import (
     PICTURE_OPTIONS,
     FileUse,
+    FlagAction,
     WordParser,
-    captions_parser,
-    check_least,
     command_parser,
+    configs_named,
     file_words,
     means_files,
     named_models,
     quiet,
     redo_words,
     run_words,
+    split_words,
     words_for_finished,
 )
 from .bench.command import bench
 from .config import Corpus, Features, FineTuning, Pairs, Run
 from .files import UserError, nearest
 from .output import steady_output
-from .presets import check_code, first_world, load_run, presets
+from .presets import check_code, check_least, first_world, load_run, presets
 
 # %% ../nbs/13_cli.ipynb #9644a5ab
 EACH_RUN = ('seed', 'threads', 'students', 'controls')   # settings that stand in the help of a whole run
@@ -325,14 +326,20 @@ def demo(
     "The whole road in minutes: worlds, teachers, students, probes, pictures, report. Raises `UserError`."
     parser = command_parser('demo', COMMANDS['demo'][1], settings=(*EACH_RUN, 'first_seed', 'seeds'))
     parser.set_defaults(out='runs/demo')
-    parser.add_argument('--seeds', type=int, default=2, help='number of worlds, each with its own seed')
+    parser.add_argument('--seeds', type=int, help='worlds, each with its own seed; default: 2, with --fast 1')
     parser.add_argument('--first-seed', type=int, default=0, help='seed of the first world')
-    run, space, out = run_words(args, parser, default='tiny')
+    parser.add_argument('--fast', action=FlagAction, help='about a minute: one world, fewer students')
+    _, options = split_words(args, parser)
+    is_fast = ['--fast'] in options
+    if is_fast and configs_named(options):
+        raise UserError("--fast is a configuration of its own: leave out --fast or --config.")
+    run, space, out = run_words(args, parser, default='demo-fast' if is_fast else 'demo')
+    if space.seeds is None: space.seeds = 1 if is_fast else 2
     check_least(space, seeds=1, first_seed=0)
     from vidlankd_nb.report import headline
-    from vidlankd_nb.worlds import run_worlds
+    from vidlankd_nb.worlds import DEMO_SHARES, run_worlds
     seeds = range(space.first_seed, space.first_seed + space.seeds)
-    report = run_worlds(run, out, seeds, redo=redo_words(space))
+    report = run_worlds(run, out, seeds, redo=redo_words(space), shares=DEMO_SHARES)
     print(f"\nreport: {out/'report.html'}\n{headline(report)}")
 
 # %% ../nbs/13_cli.ipynb #clicapt1
@@ -340,9 +347,9 @@ def captions_command(
     args: list[str],   # the words behind `vidlankd captions`
 ) -> None:
     "Captions of any layout to one file; raises `UserError`."
-    from vidlankd_nb.captions import write_captions
+    from vidlankd_nb.captions import caption_options, write_captions
     from vidlankd_nb.tables import Reading
-    space = vars(captions_parser(f"{COMMANDS['captions'][1]}.").parse_args(args))
+    space = vars(caption_options(WordParser('captions', f"{COMMANDS['captions'][1]}.")).parse_args(args))
     sources, out = space.pop('sources'), space.pop('out')
     for note in write_captions(sources, out, Reading(**space)):
         print(note)

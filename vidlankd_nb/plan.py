@@ -49,13 +49,13 @@ STAGES = {s.name: s for s in (
           unread=('corpus.mask_share',), seeded=False),
     Stage('views', ('corpus',), ('students.teacher',), seeded=False),
     Stage('teacher', ('pairs', 'corpus'), ('teacher',), more=('pairs.max_tokens', 'corpus.mask_share')),
+    Stage('ground', ('teacher',)),   # the first picture, before students are trained
     Stage('vokens', ('pairs', 'corpus', 'teacher'), ('vokens', 'pairs')),
     Stage('student', ('corpus', 'teacher', 'vokens'), ('student', 'students', 'controls'),
           more=('corpus.mask_share',)),
     Stage('evaluate', ('teacher', 'student'), ('evaluation',)),
     Stage('norms', ('teacher', 'student'), ('evaluation', 'words')),
     Stage('vocabulary', ('student',)),
-    Stage('ground', ('teacher',)),
     Stage('report', ('evaluate', 'norms', 'ground')))}
 
 # %% ../nbs/11b_plan.ipynb #1d33523b

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CONFIGS', 'MOST_VALUES', 'RENAMED', 'presets', 'parsed_yaml', 'read_yaml', 'config_file', 'field_docs', 'dotted',
            'run_parser', 'current_name', 'current_text', 'current_config', 'current_words', 'in_old_names', 'parse_run',
-           'check_filled', 'named_keys', 'explain', 'plain_value', 'load_run', 'to_yaml', 'differences', 'first_world',
-           'names_code', 'check_code']
+           'check_filled', 'named_keys', 'explain', 'plain_value', 'load_run', 'check_least', 'to_yaml', 'differences',
+           'first_world', 'names_code', 'check_code']
 
 # %% ../nbs/00aa_presets.ipynb #ps000005
 import inspect
@@ -270,6 +270,15 @@ def load_run(
         text = str(value) if isinstance(value, (str, Path)) else json.dumps(value, default=plain_value)
         words += [f"--{key.replace('__', '.')}", text]
     return parse_run(words)[0]
+
+# %% ../nbs/00aa_presets.ipynb #psleast2
+def check_least(
+    space,         # options by name
+    **least: int,  # the smallest value of some
+) -> None:
+    "Raises `UserError` on a number that is too small."
+    for name, smallest in least.items():
+        if space[name] < smallest: raise UserError(f"--{name.replace('_', '-')} must be {smallest} or more.")
 
 # %% ../nbs/00aa_presets.ipynb #013bd00b
 def to_yaml(
