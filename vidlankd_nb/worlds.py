@@ -6,8 +6,10 @@
 __all__ = ['DEMO_SHARES', 'world_job', 'stop_if_failed', 'TimeLeft', 'run_worlds']
 
 # %% ../nbs/12e_worlds.ipynb #wd000003
+import math
 import re
 import time
+from collections.abc import Hashable
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,33 +46,44 @@ def stop_if_failed(
         raise UserError(f"world {job.key} stopped with exit code {code}: {last.removeprefix('vidlankd: ')}")
 
 # %% ../nbs/12e_worlds.ipynb #wdleft02
-DEMO_SHARES = {'world': .03, 'features': .02, 'teacher': .33, 'student': .49, 'evaluate': .13}
+DEMO_SHARES = {'world': .03, 'features': .02, 'teacher': .35, 'student': .47, 'evaluate': .13}
 
 class TimeLeft:
-    "How long worlds side by side still take, told at the end of each stage."
+    "How long worlds still take, so many at a time; told at the end of each stage."
     def __init__(self,
         shares: dict[str, float],   # stage -> its share of a world's time
         worlds: int,
+        at_once: int,               # worlds side by side
     ):
         self.shares = shares
-        self.whole = worlds * sum(shares.values())
-        self.done = 0.
-        self.began = time.monotonic()
+        self.worlds = worlds
+        self.at_once = at_once
+        self.began = {}             # world -> s
+        self.wanted = {}            # world -> share of its stages that were not done before
+        self.done = {}              # world -> share of those that ended
 
     def after(self,
-        line: str,   # that a world said
+        world: Hashable,
+        line: str,   # that it said
     ) -> str:        # empty where no stage ended, or nothing can be told yet
         "What is left when the stage ends that the line tells of."
+        if world not in self.began:
+            self.began[world] = time.monotonic()
+            self.wanted[world] = sum(self.shares.values())
+            self.done[world] = 0.
         ended = re.fullmatch(r'(\w+): (done before|[\d.]+ s)', line.strip())
-        share = self.shares.get(ended[1], 0) if ended else 0
-        if not share: return ''
-        if ended[2] == 'done before':
-            self.whole -= share
-        else:
-            self.done += share
-        if not self.done: return ''
-        passed = time.monotonic() - self.began
-        return f'about {passed * (self.whole - self.done) / self.done:.0f} s left for the whole'
+        if ended is None or ended[1] not in self.shares: return ''
+        share = self.shares[ended[1]]
+        part = self.wanted if ended[2] == 'done before' else self.done
+        part[world] += -share if part is self.wanted else share
+        return self._told(world)
+
+    def _told(self, world: Hashable) -> str:
+        if not self.done[world]: return ''
+        pace = (time.monotonic() - self.began[world]) / self.done[world]   # s for all of a world
+        rounds = math.ceil((self.worlds - len(self.began)) / self.at_once)
+        left = pace * (self.wanted[world] - self.done[world] + rounds * sum(self.shares.values()))
+        return f'about {left:.0f} s left for the whole'
 
 # %% ../nbs/12e_worlds.ipynb #ecee4ce3
 def run_worlds(
@@ -86,12 +99,13 @@ def run_worlds(
     began = time.time()
     make_folder(out)
     jobs = [world_job(run, out, seed, redo) for seed in seeds]
-    left = TimeLeft(shares or {}, len(jobs))
+    at_once = max(1, cores() // (run.threads or 1))
+    left = TimeLeft(shares or {}, len(jobs), at_once)
     def said(job: Job, line: str) -> None:
         if not show: return
         print(f'[world {job.key}] {line}', end='', flush=True)
-        if rest := left.after(line):
+        if rest := left.after(job.key, line):
             print(f'– {rest}', flush=True)
-    Runner(jobs, max(1, cores() // (run.threads or 1)), said, stop_if_failed).run()
+    Runner(jobs, at_once, said, stop_if_failed).run()
     folders = [out/f'seed-{job.key}' for job in jobs]
     return make_report(folders, out, list(STAGES), time.time() - began)
