@@ -485,8 +485,14 @@ def test_demo_with_two_worlds(tmp_path):
     assert looked.returncode == 0, looked.stderr
     assert looked.stdout.splitlines()[0] == used
     assert (tmp_path / 'demo' / 'seed-3' / 'looks' / 'look.png').is_file()
-    refused = vidlankd('report', tmp_path / 'nowhere')
-    assert refused.returncode == 2 and 'There is no run in' in refused.stderr
+    assert 'There is no run in' in refused('report', tmp_path / 'nowhere')
+
+
+def test_a_fast_demo_is_a_configuration_of_its_own(tmp_path):
+    out = tmp_path / 'demo'
+    assert 'leave out --fast or --config' in refused('demo', '--fast', '--config', 'tiny', '--out', out)
+    assert '--seeds must be 1 or more' in refused('demo', '--fast', '--seeds', 0, '--out', out)
+    assert not out.exists()
 
 
 MINE = '''

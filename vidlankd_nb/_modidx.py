@@ -3407,7 +3407,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'vidlankd_nb/word_report.py')},
             'vidlankd_nb.worlds': { 'vidlankd_nb.worlds.TimeLeft': ('worlds.html#timeleft', 'vidlankd_nb/worlds.py'),
                                     'vidlankd_nb.worlds.TimeLeft.__init__': ('worlds.html#timeleft.__init__', 'vidlankd_nb/worlds.py'),
-                                    'vidlankd_nb.worlds.TimeLeft._told': ('worlds.html#timeleft._told', 'vidlankd_nb/worlds.py'),
                                     'vidlankd_nb.worlds.TimeLeft.after': ('worlds.html#timeleft.after', 'vidlankd_nb/worlds.py'),
                                     'vidlankd_nb.worlds.run_worlds': ('worlds.html#run_worlds', 'vidlankd_nb/worlds.py'),
                                     'vidlankd_nb.worlds.stop_if_failed': ('worlds.html#stop_if_failed', 'vidlankd_nb/worlds.py'),

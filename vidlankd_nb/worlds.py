@@ -9,6 +9,7 @@ __all__ = ['DEMO_SHARES', 'world_job', 'stop_if_failed', 'TimeLeft', 'run_worlds
 import math
 import re
 import time
+from collections import defaultdict
 from collections.abc import Hashable
 from dataclasses import replace
 from pathlib import Path
@@ -58,32 +59,29 @@ class TimeLeft:
         self.shares = shares
         self.worlds = worlds
         self.at_once = at_once
-        self.began = {}             # world -> s
-        self.wanted = {}            # world -> share of its stages that were not done before
-        self.done = {}              # world -> share of those that ended
+        self.took = defaultdict(float)      # world -> s of its stages that ended
+        self.done = defaultdict(float)      # world -> their share
+        self.skipped = defaultdict(float)   # world -> share of those that were done before
 
     def after(self,
         world: Hashable,
         line: str,   # that it said
     ) -> str:        # empty where no stage ended, or nothing can be told yet
         "What is left when the stage ends that the line tells of."
-        if world not in self.began:
-            self.began[world] = time.monotonic()
-            self.wanted[world] = sum(self.shares.values())
-            self.done[world] = 0.
         ended = re.fullmatch(r'(\w+): (done before|[\d.]+ s)', line.strip())
         if ended is None or ended[1] not in self.shares: return ''
         share = self.shares[ended[1]]
-        part = self.wanted if ended[2] == 'done before' else self.done
-        part[world] += -share if part is self.wanted else share
-        return self._told(world)
-
-    def _told(self, world: Hashable) -> str:
-        if not self.done[world]: return ''
-        pace = (time.monotonic() - self.began[world]) / self.done[world]   # s for all of a world
-        rounds = math.ceil((self.worlds - len(self.began)) / self.at_once)
-        left = pace * (self.wanted[world] - self.done[world] + rounds * sum(self.shares.values()))
-        return f'about {left:.0f} s left for the whole'
+        if ended[2] == 'done before':
+            self.skipped[world] += share
+            return ''
+        self.took[world] += float(ended[2].removesuffix(' s'))
+        self.done[world] += share
+        whole = sum(self.shares.values())
+        begun = len(self.done.keys() | self.skipped.keys())
+        waiting = max(0, self.worlds - max(begun, self.at_once))
+        rounds = math.ceil(waiting / self.at_once)
+        shares = whole - self.skipped[world] - self.done[world] + rounds * whole
+        return f'about {self.took[world] / self.done[world] * shares:.0f} s left for the whole'
 
 # %% ../nbs/12e_worlds.ipynb #ecee4ce3
 def run_worlds(
