@@ -338,6 +338,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'vidlankd_nb/bench/rehearsal.py'),
                                              'vidlankd_nb.bench.rehearsal.rehearse': ( 'bench/rehearsal.html#rehearse',
                                                                                        'vidlankd_nb/bench/rehearsal.py'),
+                                             'vidlankd_nb.bench.rehearsal.step_apart': ( 'bench/rehearsal.html#step_apart',
+                                                                                         'vidlankd_nb/bench/rehearsal.py'),
                                              'vidlankd_nb.bench.rehearsal.summary': ( 'bench/rehearsal.html#summary',
                                                                                       'vidlankd_nb/bench/rehearsal.py')},
             'vidlankd_nb.bench.trainer': { 'vidlankd_nb.bench.trainer.bench_trainer': ( 'bench/trainer.html#bench_trainer',
