@@ -69,8 +69,9 @@ notebooks: SHELL = bash
 notebooks: setup         ## run every notebook
 	set -o pipefail; OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2 --timing | awk '!/: [0-9]+ secs$$/ || ++n <= 10'
 
+# In order of their names, files that take long without having many tests do not come last.
 pytest: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --durations 10 tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 10 tests
 
 docs: setup              ## the course and the API as a site, _site/html/index.html, every link followed
 	OMP_NUM_THREADS=1 $(BIN)/sphinx-build -W --keep-going -q -c docs -d _site/doctrees nbs _site/html

@@ -394,7 +394,7 @@ def _report(places: Places) -> None:
 # %% ../nbs/12_experiments.ipynb #efcaf9w0
 WORK = {'world': _world, 'pictures': _pictures, 'features': _features, 'pairs': _pairs, 'corpus': make_corpus,
         'views': _views,
-        'teacher': _teacher,
+        'teacher': _teacher, 'ground': draw_looks,
         'vokens': _vokens, 'student': _student, 'evaluate': _evaluate,
         'norms': work_in('word_norms', 'measure_models'), 'vocabulary': _vocabulary,
-        'ground': draw_looks, 'report': _report}   # stage -> what does it, given the places of a run
+        'report': _report}   # stage -> what does it, given the places of a run
