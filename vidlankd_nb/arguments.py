@@ -12,6 +12,7 @@ import re
 from argparse import SUPPRESS, Action, ArgumentParser
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn, get_type_hints
@@ -462,7 +463,7 @@ def words_for_finished(
                         "or 'vidlankd demo' wrote.")
     if not config.is_file(): return args
     own = [] if configs_named(options) else ['--config', str(config)]
-    return [*own, *(word for word in args if word not in plain), '--out', str(folder)]
+    return [*own, *chain.from_iterable(options), '--out', str(folder)]
 
 # %% ../nbs/13_arguments.ipynb #b69497d5
 def quiet(

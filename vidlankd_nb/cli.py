@@ -338,8 +338,8 @@ def demo(
     check_least(space, seeds=1, first_seed=0)
     from vidlankd_nb.report import headline
     from vidlankd_nb.worlds import DEMO_SHARES, run_worlds
-    seeds = range(space.first_seed, space.first_seed + space.seeds)
-    report = run_worlds(run, out, seeds, redo=redo_words(space), shares=DEMO_SHARES)
+    report = run_worlds(run, out, range(space.first_seed, space.first_seed + space.seeds),
+                        redo=redo_words(space), shares={} if configs_named(options) else DEMO_SHARES)
     print(f"\nreport: {out/'report.html'}\n{headline(report)}")
 
 # %% ../nbs/13_cli.ipynb #clicapt1
