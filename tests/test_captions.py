@@ -58,7 +58,8 @@ def put(path, text, encoding='utf-8'):
         if isinstance(text, bytes)
         else (text if isinstance(text, str) else json.dumps(text)).encode(encoding)
     )
-    (gzip.open if path.suffix == '.gz' else open)(path, 'wb').write(data)
+    with (gzip.open if path.suffix == '.gz' else open)(path, 'wb') as f:
+        f.write(data)
     return path
 
 

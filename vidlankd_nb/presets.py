@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['CONFIGS', 'MOST_VALUES', 'RENAMED', 'presets', 'parsed_yaml', 'read_yaml', 'config_file', 'field_docs', 'dotted',
-           'run_parser', 'current_name', 'current_text', 'current_config', 'current_words', 'in_old_names', 'parse_run',
-           'check_filled', 'named_keys', 'explain', 'plain_value', 'load_run', 'check_least', 'to_yaml', 'differences',
-           'first_world', 'names_code', 'check_code']
+           'run_parser', 'current_name', 'current_text', 'current_config', 'current_words', 'listed_keys', 'with_lists',
+           'in_old_names', 'parse_run', 'check_filled', 'named_keys', 'explain', 'plain_value', 'load_run',
+           'check_least', 'to_yaml', 'differences', 'first_world', 'names_code', 'check_code']
 
 # %% ../nbs/00aa_presets.ipynb #ps000005
 import inspect
@@ -195,6 +195,35 @@ def current_words(
         words.append(word)
     return words
 
+# %% ../nbs/00aa_presets.ipynb #cflist02
+@lru_cache
+def listed_keys() -> set[str]:
+    "The settings of a run that are lists of words: 'data.text' is one."
+    found = set()
+    for section in fields(Run):
+        if is_dataclass(section.type):
+            for name, hint in get_type_hints(section.type).items():
+                if list[str] in (hint, *get_args(hint)): found.add(f'{section.name}.{name}')
+    return found
+
+def with_lists(
+    words: list[str],   # of a command line
+) -> list[str]:
+    "Words behind an option of several are put together: `--data.text a b` becomes `--data.text=[\"a\", \"b\"]`."
+    left = list(words)
+    found = []
+    while left:
+        option, equals, value = left.pop(0).partition('=')
+        if option[2:] not in listed_keys():
+            found.append(option + equals + value)
+            continue
+        values = [value] if equals else []
+        while left and not equals and not left[0].startswith('--'):
+            values.append(left.pop(0))
+        is_whole = len(values) == 1 and (values[0].startswith('[') or values[0] == 'null')
+        found += [option, *values] if is_whole or not values else [option, json.dumps(values)]
+    return found
+
 # %% ../nbs/00aa_presets.ipynb #cfren004
 def in_old_names(
     settings: dict,   # of a training
@@ -210,7 +239,7 @@ def parse_run(
 ) -> tuple:            # (`Run`, the namespace of everything parsed)
     "Parse words into a `Run`; a wrong word is a `UserError` that names the nearest right one."
     parser = parser or run_parser()
-    try: space = parser.parse_args(current_words(args))
+    try: space = parser.parse_args(with_lists(current_words(args)))
     except UserError: raise
     except Exception as e: raise UserError(explain(str(e), parser)) from None
     check_filled(Run, space)

@@ -284,8 +284,9 @@ class TextTeacher(nn.Module):
         self.fills = limit if model.config.model_type.startswith('siglip') else None
         self.layers: list[int] = []
         self.pooling = pooling_of(name, model)
-        self.dense = behind_pooling(name).eval().requires_grad_(False)
-        outputs, states = self._run(torch.tensor([[pad_id, pad_id]]), None, all_layers=True)
+        self.dense = behind_pooling(name).eval().requires_grad_(False).to(model.device)
+        two = torch.tensor([[pad_id, pad_id]], device=model.device)
+        outputs, states = self._run(two, None, all_layers=True)
         self.count = len(outputs.hidden_states) - 1
         self.layers = read_layers(layer, self.count, name)
         self.width = states.shape[-1]

@@ -34,6 +34,11 @@ def _bench_parser() -> WordParser:
     parser.add_argument('--threads', type=int, default=2, help='processor threads')
     parser.add_argument('--config', default='small', choices=['small', 'base'],
                         help="size of the model, for 'train'")
+    parser.add_argument('--batch', type=int, help="blocks of a step, for 'train' (32)")
+    parser.add_argument('--length', type=int, help="tokens of a block, for 'train' (128)")
+    parser.add_argument('--compile', dest='compiled', action='store_true', default=None,
+                        help="torch.compile, for 'train'")
+    parser.add_argument('--device', help="'cuda' or 'cpu', for 'objectives' (cpu)")
     parser.add_argument('--seeds', help="worlds, for 'grounding' (201,202,203); of fine-tunings, "
                         "for 'trainer' (0,1,2,3,4); of runs, for 'words' (0,1,2)")
     parser.add_argument('--pictures', help="folder of pictures with names, for 'words'")
@@ -66,7 +71,7 @@ def bench(
     module = importlib.import_module(f'vidlankd_nb.{module_name}')
     measure = getattr(module, name)
     named = {'config', 'seeds', 'data', 'model', 'tasks', 'limit', 'held_out', 'pictures', 'text', 'norms',
-             'runs'}
+             'runs', 'batch', 'length', 'compiled', 'device'}
     wanted = named & set(inspect.signature(measure).parameters)
     options = {name: getattr(space, name) for name in wanted if getattr(space, name) is not None}
     result = measure(out=space.out, **options)
