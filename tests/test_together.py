@@ -84,6 +84,13 @@ def test_students_side_by_side_are_those_of_one_after_another(alone, tmp_path, w
     assert 'student: done before' in call(*CLI, 'student', *words, '--student.together', 'false').stdout
 
 
+def test_the_student_that_breaks_is_named(alone, tmp_path):
+    folder, words, _ = alone
+    broken = [*words, '--student.together', 'true', '--student.stop_norm', '1e-9', '--out', tmp_path / 'run']
+    said = refused(*CLI, 'run', *broken)
+    assert 'text_only: Step 1: gradient norm is ' in said, said
+
+
 def test_what_differs_is_named(alone, tmp_path):
     folder, words, _ = alone
     layers = {n: {'objective': 'l2', 'teacher': str(folder / 'clip'), 'layer': n} for n in ('1', 'last')}

@@ -2254,6 +2254,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'vidlankd_nb.matching.gaussian_mmd': ('matching.html#gaussian_mmd', 'vidlankd_nb/matching.py'),
                                       'vidlankd_nb.matching.linear_mmd': ('matching.html#linear_mmd', 'vidlankd_nb/matching.py'),
                                       'vidlankd_nb.matching.mmd': ('matching.html#mmd', 'vidlankd_nb/matching.py'),
+                                      'vidlankd_nb.matching.patterns_of': ('matching.html#patterns_of', 'vidlankd_nb/matching.py'),
                                       'vidlankd_nb.matching.poly_mmd': ('matching.html#poly_mmd', 'vidlankd_nb/matching.py'),
                                       'vidlankd_nb.matching.positive': ('matching.html#positive', 'vidlankd_nb/matching.py'),
                                       'vidlankd_nb.matching.projection': ('matching.html#projection', 'vidlankd_nb/matching.py'),

@@ -37,6 +37,7 @@ from .files import Progress, UserError
 from vidlankd_nb.monitoring import (
     Clock,
     Log,
+    TrainingStopped,
     Watch,
     close_log,
     in_notebook,
@@ -428,12 +429,16 @@ def make_trainer(
 # %% ../nbs/08_training.ipynb #tr08tgt2
 @contextmanager
 def _turn_of(trainer: Trainer, trainers: list[Trainer]) -> Iterator[None]:
-    "Inside, the clocks of the other trainings stand still."
+    "Inside, the clocks of the other trainings stand still, and what stops one of several says which."
     with ExitStack() as stack:
         for other in trainers:
             if other is not trainer:
                 stack.enter_context(other.clock.paused())
-        yield
+        try:
+            yield
+        except TrainingStopped as e:
+            if len(trainers) == 1: raise
+            raise TrainingStopped(f"{trainer.name}: {e}") from None
 
 def _read_step(trainers: list[Trainer], loader: Iterator[dict]) -> list[dict]:
     "The micro-batches of the next step, on the device."
