@@ -1,3 +1,7 @@
+import os
+
+os.environ.setdefault('CUDA_VISIBLE_DEVICES', '')  # bit for bit is a processor's promise; a GPU is used where it is named
+
 import pytest
 import torch
 from support.trainings import CLI, SMALL, STAGES, call

@@ -762,6 +762,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'vidlankd_nb.decoding.decoded_here': ('decoding.html#decoded_here', 'vidlankd_nb/decoding.py')},
             'vidlankd_nb.devices': { 'vidlankd_nb.devices._forget': ('devices.html#_forget', 'vidlankd_nb/devices.py'),
                                      'vidlankd_nb.devices.allows_tf32': ('devices.html#allows_tf32', 'vidlankd_nb/devices.py'),
+                                     'vidlankd_nb.devices.check_gpus': ('devices.html#check_gpus', 'vidlankd_nb/devices.py'),
                                      'vidlankd_nb.devices.check_launcher': ('devices.html#check_launcher', 'vidlankd_nb/devices.py'),
                                      'vidlankd_nb.devices.has_bf16': ('devices.html#has_bf16', 'vidlankd_nb/devices.py'),
                                      'vidlankd_nb.devices.make_accelerator': ('devices.html#make_accelerator', 'vidlankd_nb/devices.py'),

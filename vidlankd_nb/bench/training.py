@@ -21,8 +21,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from torch.profiler import ProfilerActivity, profile
 from tokenizers import Tokenizer, models
+from torch.profiler import ProfilerActivity, profile
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from .objectives import machine, nst_loop, seconds
@@ -413,9 +413,10 @@ def measure_steps(
     def peak() -> object:
         peaks.append(matmul_peak.__wrapped__(str(device), bf16))
     on_gpu = device.type == 'cuda'
-    times = rounds(steps | {'peak': peak}, repeats, device, () if on_gpu else ('naive',), 10 if on_gpu else 1)
+    calls = 10 if on_gpu else 1
+    times = rounds(steps | {'peak': peak}, repeats, device, () if on_gpu else ('naive',), calls)
     found = {'steps': {}, 'ratios': {}, 'parts': {}, 'rounds': {}, 'limit': {},
-             'peak_flops': max(peaks)}
+             'peak_flops': max(peaks), 'calls': calls}
     for name in steps:
         found['rounds'][name] = [round(x, 4) for x in times[name]]
         if name in flops:
