@@ -37,6 +37,7 @@ completion = lines("completion_requirements")
 extras = {
     "jupyter": lines("jupyter_requirements"),
     "ray": lines("ray_requirements"),
+    "peers": lines("peers_requirements"),
     "sentencepiece": lines("sentencepiece_requirements"),
     "timm": lines("timm_requirements"),
     "completion": completion,

@@ -1,6 +1,8 @@
 import os
 
-os.environ.setdefault('CUDA_VISIBLE_DEVICES', '')  # bit for bit is a processor's promise; a GPU is used where it is named
+os.environ.setdefault(
+    'CUDA_VISIBLE_DEVICES', ''
+)  # bit for bit is what a processor promises; name a GPU to use it
 
 import pytest
 import torch

@@ -37,7 +37,6 @@ from .files import Progress, UserError
 from vidlankd_nb.monitoring import (
     Clock,
     Log,
-    TrainingStopped,
     Watch,
     close_log,
     in_notebook,
@@ -422,23 +421,19 @@ def make_trainer(
     model.train()
     return Trainer(task=task, module=module, model=model, optimizer=optimizer, acc=acc, cfg=cfg, seed=seed,
                    micro_batches=micro_batches, valid=valid, name=name,
-                   watch=Watch(list(task.weights), micro_batches.examples_of_step, cfg.stop_norm),
+                   watch=Watch(list(task.weights), micro_batches.examples_of_step, cfg.stop_norm, name),
                    clock=Clock(), checkpoints=checkpoints, identity=identity, log=log,
                    start=start, total=total, decay=decay_steps(cfg, len(data)))
 
 # %% ../nbs/08_training.ipynb #tr08tgt2
 @contextmanager
 def _turn_of(trainer: Trainer, trainers: list[Trainer]) -> Iterator[None]:
-    "Inside, the clocks of the other trainings stand still, and what stops one of several says which."
+    "Inside, the clocks of the other trainings stand still."
     with ExitStack() as stack:
         for other in trainers:
             if other is not trainer:
                 stack.enter_context(other.clock.paused())
-        try:
-            yield
-        except TrainingStopped as e:
-            if len(trainers) == 1: raise
-            raise TrainingStopped(f"{trainer.name}: {e}") from None
+        yield
 
 def _read_step(trainers: list[Trainer], loader: Iterator[dict]) -> list[dict]:
     "The micro-batches of the next step, on the device."

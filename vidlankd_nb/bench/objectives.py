@@ -56,7 +56,8 @@ def ntxent_loop(
         views = torch.cat([x, y])
         z = F.cosine_similarity(views[:, None], views[None], dim=-1) / temperature           # (2n, 2n)
         z = z.masked_fill(torch.eye(2*n, dtype=torch.bool, device=z.device), float('-inf'))
-        total = total + F.cross_entropy(z, (torch.arange(2*n, device=z.device) + n) % (2*n), reduction='sum')/2
+        partner = (torch.arange(2*n, device=z.device) + n) % (2*n)
+        total = total + F.cross_entropy(z, partner, reduction='sum')/2
     return total / mask.sum()
 
 # %% ../../nbs/bench/objectives.ipynb #99378c32

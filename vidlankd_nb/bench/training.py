@@ -367,8 +367,8 @@ def summary(
     for name, share in results['parts'].items():
         rows.append(f"| {name} / plain | {share:.2f} | |")
     if results.get('limit'):
-        rows += ['', '| step | at the peak, products alone | products | other operations | host | of the peak, '
-                 'special tokens not counted |', '|---|---|---|---|---|---|']
+        rows += ['', '| step | at the peak, products alone | products | other operations | host '
+                 '| of the peak, special tokens not counted |', '|---|---|---|---|---|---|']
     for name, part in results.get('limit', {}).items():
         seconds_of = ' | '.join(f'{part[key]:.3g} s' for key in ('at_peak', 'products', 'other', 'host'))
         rows.append(f"| {name} | {seconds_of} | {100 * part['of_peak']:.0f} % |")

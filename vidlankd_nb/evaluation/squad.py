@@ -223,8 +223,8 @@ def check_overflow(
     cut = tokenizer('word', text, truncation='only_second', max_length=40, return_overflowing_tokens=True)
     found = sum(cut.sequence_ids(w).count(1) for w in range(len(cut['input_ids'])))
     if found < len(whole):
-        raise UserError("This version of the package tokenizers loses the end of texts that are cut into windows "
-                        "(0.23.1 and 0.23.2 do): pip install 'tokenizers!=0.23.1,!=0.23.2'.")
+        raise UserError("This version of the package tokenizers loses the end of texts that are cut into "
+                        "windows (0.23.1 and 0.23.2 do): pip install 'tokenizers!=0.23.1,!=0.23.2'.")
 
 def windows(
     tokenizer,                # a fast one
