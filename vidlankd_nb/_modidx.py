@@ -300,6 +300,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                         'vidlankd_nb/bench/objectives.py')},
             'vidlankd_nb.bench.peers': { 'vidlankd_nb.bench.peers.DistillingTrainer': ( 'bench/peers.html#distillingtrainer',
                                                                                         'vidlankd_nb/bench/peers.py'),
+                                         'vidlankd_nb.bench.peers.DistillingTrainer.__init__': ( 'bench/peers.html#distillingtrainer.__init__',
+                                                                                                 'vidlankd_nb/bench/peers.py'),
                                          'vidlankd_nb.bench.peers.DistillingTrainer.compute_loss': ( 'bench/peers.html#distillingtrainer.compute_loss',
                                                                                                      'vidlankd_nb/bench/peers.py'),
                                          'vidlankd_nb.bench.peers.GatheredCRD': ( 'bench/peers.html#gatheredcrd',

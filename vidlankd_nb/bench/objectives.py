@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import cast
 
 import matplotlib.pyplot as plt
 import torch
@@ -201,8 +202,10 @@ def reference(
                         num_attention_heads=max(1, D//64), intermediate_size=4*D,
                         max_position_embeddings=L, hidden_dropout_prob=0., attention_probs_dropout_prob=0.)
     torch.manual_seed(0)
-    student = BertForMaskedLM(config).to(device)
-    teacher = BertForMaskedLM(config).eval().to(device)
+    student = BertForMaskedLM(config)
+    teacher = BertForMaskedLM(config).eval()
+    for model in (student, teacher):
+        cast(torch.nn.Module, model).to(device)
     optimizer = torch.optim.AdamW(student.parameters(), 1e-4, fused=True)
     tokens = torch.randint(vocab, (B, L), device=device)
     masked = torch.arange(0, B*L, 7, device=device)                                                         # 1 in 7 tokens

@@ -13,7 +13,7 @@ __all__ = ['ON_GPU', 'BEST', 'TARGETS', 'random_blocks', 'once_masked', 'our_ste
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -96,8 +96,10 @@ BEST = {'optim': 'adamw_torch_fused', 'logging_strategy': 'no', 'save_strategy':
 
 class DistillingTrainer(Trainer):
     "Masked-LM loss plus a squared distance to a teacher's last states."
-    teacher: torch.nn.Module
-    weight: float
+    def __init__(self, teacher: torch.nn.Module, weight: float, **options):
+        super().__init__(**options)
+        self.teacher = teacher.eval()
+        self.weight = weight
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None) -> Any:
         "As `Trainer` asks for it."
@@ -142,13 +144,9 @@ def trainer_step(
     rows = [{'input_ids': row.tolist()} for row in blocks]
     collator = DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15)
     def make(args: TrainingArguments, callbacks: list) -> Trainer:
-        kind = Trainer if teacher is None else DistillingTrainer
-        trainer = kind(model=model(), args=args, train_dataset=cast(Any, rows), data_collator=collator,
-                       callbacks=callbacks)
-        if teacher is not None:
-            trainer.teacher = teacher.base_model
-            trainer.weight = 5.0
-        return trainer
+        kind = Trainer if teacher is None else partial(DistillingTrainer, teacher.base_model, 5.0)
+        return kind(model=model(), args=args, train_dataset=cast(Any, rows), data_collator=collator,
+                    callbacks=callbacks)
     return lambda: trainer_seconds(make, batch, steps)
 
 # %% ../../nbs/bench/peers.ipynb #peers011
@@ -163,7 +161,7 @@ def published_step(
     made = once_masked(tokenizer, blocks, 0)
     words = {name: made[name] for name in ('input_ids', 'attention_mask')}
     labels = dense_labels(made)
-    student.train()
+    cast(torch.nn.Module, student).train()
     def once() -> float:
         with torch.no_grad():
             theirs = teacher(**words, output_hidden_states=True).hidden_states[-1]
@@ -192,7 +190,7 @@ def sentence_step(
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
     texts = tokenizer.batch_decode(blocks[:, 1:-1])
     student = model()
-    student.base_model.save_pretrained(folder)
+    cast(PreTrainedModel, student.base_model).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     width = student.config.hidden_size
     labels = np.random.default_rng(0).standard_normal((len(texts), width)).astype(np.float32)
@@ -217,7 +215,7 @@ def installed(
         return None
 
 def in_turns(
-    measured: dict[str, Callable[[], float]],   # name -> measures once, and returns seconds
+    measured: Mapping[str, Callable[[], float]],   # name -> measures once, and returns seconds
     repeats: int,                               # rounds
 ) -> dict[str, list[float]]:                    # seconds in each round
     "Everybody once, round after round."
@@ -370,14 +368,14 @@ def measure_corpus(
 # %% ../../nbs/bench/peers.ipynb #peers022
 def by_decord(path: str, fps: float) -> int:
     "Pictures by decord, made small by itself."
-    import decord
+    import decord   # pyright: ignore[reportMissingImports]   # of the extra peers
     film = decord.VideoReader(path, ctx=decord.cpu(0), width=32, height=32, num_threads=1)
     step = max(1, round(film.get_avg_fps() / fps))
     return len(film.get_batch(list(range(0, len(film), step))).asnumpy())
 
 def by_torchcodec(path: str, fps: float) -> int:
     "Pictures by torchcodec, made small by PyTorch."
-    from torchcodec.decoders import VideoDecoder
+    from torchcodec.decoders import VideoDecoder   # pyright: ignore[reportMissingImports]   # of the extra peers
     film = VideoDecoder(path, num_ffmpeg_threads=1)
     moments = np.arange(0, film.metadata.duration_seconds, 1 / fps).tolist()
     frames = film.get_frames_played_at(moments).data

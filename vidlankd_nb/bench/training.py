@@ -297,8 +297,8 @@ def time_spent(
         seconds(step, device)
     if on_gpu:
         spans = {True: [], False: []}    # of products, of others
-        for event in prof.events():
-            if event.device_type == torch.autograd.DeviceType.CUDA:
+        for event in prof.events() or []:
+            if event.device_type.name == 'CUDA':
                 spans[is_product(event.name)].append((event.time_range.start, event.time_range.end))
         products = busy_seconds(spans[True])
         busy = busy_seconds(spans[True] + spans[False])
