@@ -64,11 +64,14 @@ check: setup             ## are notebooks, package and README in step? do lint a
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/pyright
 
+# nbdev lists how long each page took, the slowest first: ten are enough.
+notebooks: SHELL = bash
 notebooks: setup         ## run every notebook
-	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2
+	set -o pipefail; OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2 --timing | awk '!/: [0-9]+ secs$$/ || ++n <= 10'
 
+# In order of their names, files that take long without having many tests do not come last.
 pytest: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 10 tests
 
 docs: setup              ## the course and the API as a site, _site/html/index.html, every link followed
 	OMP_NUM_THREADS=1 $(BIN)/sphinx-build -W --keep-going -q -c docs -d _site/doctrees nbs _site/html

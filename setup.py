@@ -37,7 +37,9 @@ completion = lines("completion_requirements")
 extras = {
     "jupyter": lines("jupyter_requirements"),
     "ray": lines("ray_requirements"),
+    "peers": lines("peers_requirements"),
     "sentencepiece": lines("sentencepiece_requirements"),
+    "timm": lines("timm_requirements"),
     "completion": completion,
     "docs": docs,
     "dev": lines("dev_requirements") + docs + completion,

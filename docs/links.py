@@ -2,34 +2,27 @@
 
 import os
 import re
-from html.parser import HTMLParser
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import unquote
 
+from lxml import html
 from sphinx.util import logging
 
 
-class Links(HTMLParser):
+class Links(NamedTuple):
     "Anchors and links of a page."
 
-    def __init__(self):
-        super().__init__()
-        self.ids = set()
-        self.links = []
-
-    def handle_starttag(self, tag, attributes):
-        found = dict(attributes)
-        self.ids |= {found[k] for k in ('id', 'name') if found.get(k)}
-        self.links += [
-            found[k] for k in ('href', 'src') if found.get(k) and not re.match(r'[a-z]+:|//', found[k])
-        ]
+    ids: set[str]
+    links: list[str]
 
 
 def read(page: Path) -> Links:
     "What stands on a page."
-    found = Links()
-    found.feed(page.read_text(encoding='utf-8'))
-    return found
+    root = html.parse(str(page), html.HTMLParser(encoding='utf-8')).getroot()
+    ids = set(root.xpath('//@id | //@name'))
+    links = [to for to in root.xpath('//@href | //@src') if to and not re.match(r'[a-z]+:|//', to)]
+    return Links(ids, links)
 
 
 def lost(folder: Path) -> list[str]:

@@ -1,3 +1,9 @@
+import os
+
+os.environ.setdefault(
+    'CUDA_VISIBLE_DEVICES', ''
+)  # bit for bit is what a processor promises; name a GPU to use it
+
 import pytest
 import torch
 from support.trainings import CLI, SMALL, STAGES, call

@@ -58,7 +58,8 @@ def put(path, text, encoding='utf-8'):
         if isinstance(text, bytes)
         else (text if isinstance(text, str) else json.dumps(text)).encode(encoding)
     )
-    (gzip.open if path.suffix == '.gz' else open)(path, 'wb').write(data)
+    with (gzip.open if path.suffix == '.gz' else open)(path, 'wb') as f:
+        f.write(data)
     return path
 
 
@@ -161,6 +162,9 @@ def test_what_cannot_be_read_in_subtitles_is_counted(tmp_path):
         ('cp1252', '¿qué más? añade la piña'),
         ('cp1250', 'zażółć gęślą jaźń, dodaj mąkę'),
         ('cp1250', 'přidáme mouku a vejce, řekl kuchař, pečeme ještě'),
+        ('cp1252', 'Nú bætum við þremur eggjum út í skálina'),
+        ('cp1254', 'Bugün çok güzel bir gün, değil mi? Şimdi başlıyoruz'),
+        ('cp1255', 'שלום לכולם היום נכין אורז ונחתוך בצל דק'),
         ('cp949', '오늘은 밥을 짓겠습니다 먼저 쌀을 씻어요'),
         ('utf-16', 'café'),
     ],
@@ -474,6 +478,8 @@ def test_unknown_layouts_are_refused_with_their_keys(tmp_path):
         ('a.csv', 'clip,from,to,said\nx,1,2,y\n', "'clip', 'from', 'to', 'said'"),
         ('a.json', {'x': {'von': [1], 'bis': [2], 'wort': ['y']}}, "'von', 'bis', 'wort'"),
         ('a.jsonl', lines([{'clip': 'x', 'said': 'y'}]), "'clip', 'said'"),
+        ('b.json', {'foo': 1, 'bar': [1]}, "'foo', 'bar'"),
+        ('c.json', {'events': [{'tStartMs': 0, 'segs': [{'utf8': 'hi'}]}]}, "'events'"),
         ('a.docx', 'x', "ends in '.docx'"),
     ):
         put(tmp_path / file, content)

@@ -476,6 +476,23 @@ def test_demo_with_two_worlds(tmp_path):
     r = json.loads((tmp_path / 'demo' / 'report.json').read_text(encoding='utf-8'))
     assert r['seeds'] == [3, 4] and len(r['students']['l2']['property']['per_seed']) == 2
     assert out.stdout.strip().splitlines()[-2] == f"report: {tmp_path / 'demo' / 'report.html'}"
+    used = f"Of the worlds in {tmp_path / 'demo'} (seeds 3, 4), {tmp_path / 'demo' / 'seed-3'} is used."
+    for words in (['report', tmp_path / 'demo'], ['evaluate', '--out', tmp_path / 'demo']):
+        asked = vidlankd(*words)
+        assert asked.returncode == 0, asked.stderr
+        assert asked.stdout.splitlines()[0] == used and f'\n{words[0]}: ' in asked.stdout
+    looked = vidlankd('ground', tmp_path / 'demo', '--text', 'look at the red one')
+    assert looked.returncode == 0, looked.stderr
+    assert looked.stdout.splitlines()[0] == used
+    assert (tmp_path / 'demo' / 'seed-3' / 'looks' / 'look.png').is_file()
+    assert 'There is no run in' in refused('report', tmp_path / 'nowhere')
+
+
+def test_a_fast_demo_is_a_configuration_of_its_own(tmp_path):
+    out = tmp_path / 'demo'
+    assert 'leave out --fast or --config' in refused('demo', '--fast', '--config', 'tiny', '--out', out)
+    assert '--seeds must be 1 or more' in refused('demo', '--fast', '--seeds', 0, '--out', out)
+    assert not out.exists()
 
 
 MINE = '''

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import struct
 import subprocess
 import unicodedata
 from fractions import Fraction
@@ -714,6 +715,31 @@ def test_recordings_with_a_clock_of_milliseconds_have_as_many_rows_as_pictures(t
             and rows.rate < 60
             and len(V.decode(p)) == len(bare(p)[1]) == len(gaps)
         )
+
+
+def test_half_an_avi_is_cut_off_and_a_whole_one_is_not(tmp_path):
+    "Its header states pictures and their rate; FFmpeg takes the length of a cut one from the bytes that are left."
+    pictures = [picture(k % 20) for k in range(100)]
+    p = write(tmp_path / 'a.avi', pictures, np.arange(100) / 25, codec='mpeg4', rate=25)
+    whole = p.read_bytes()
+    header = whole.index(b'strh') + 8
+    scale, rate, _, length = struct.unpack('<4I', whole[header + 20 : header + 36])
+    assert length * scale / rate == pytest.approx(4, abs=0.05) and V.decode(p).note is None
+    pictures_begin, pictures_end = whole.index(b'movi'), whole.index(b'idx1')
+    (tmp_path / 'half.avi').write_bytes(whole[: (pictures_begin + pictures_end) // 2])
+    half = V.decode(tmp_path / 'half.avi')
+    assert 20 < len(half) < 80 and half.note.startswith('ends at') and 'of 4.0' in half.note
+
+
+def test_no_picture_of_a_recording_is_lost_to_a_rate_that_is_near(tmp_path):
+    "FFmpeg takes 30.3 pictures a second for 29.97, which leaves out three of them."
+    gaps = np.random.default_rng(3).choice([32, 33, 34, 35, 31], 300)
+    times = (np.cumsum(gaps) - gaps[0]) / 1000
+    p = browser(tmp_path / 'a.webm', times * 1000)
+    with av.open(str(p)) as c:
+        assert float(c.streams.video[0].guessed_rate) == pytest.approx(29.97, abs=0.01)
+    rows = F.extract(p)
+    assert len(rows) == len(bare(p)[1]) == 300 and rows.rate == pytest.approx(299 / times[-1], abs=1e-5)
 
 
 @pytest.mark.parametrize('claimed,real', [(50, 25), (20, 10), (25, 25), (30, 30)])

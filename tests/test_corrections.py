@@ -16,7 +16,7 @@ from vidlankd_nb.files import UserError
 from vidlankd_nb.pieces import lies_at, parts_of_stage
 from vidlankd_nb.presets import load_run, to_yaml
 
-ALL = ['world', 'features', 'pairs', 'corpus', 'teacher', 'student', 'evaluate', 'ground', 'report']
+ALL = ['world', 'features', 'pairs', 'corpus', 'teacher', 'ground', 'student', 'evaluate', 'report']
 
 
 @pytest.fixture
@@ -56,14 +56,14 @@ TOY = [
     ('seed', 1, ALL),
     ('threads', 2, []),
     ('world__noun_clips', 224, ALL),
-    ('features__fps', 2.0, ['features', 'pairs', 'teacher', 'student', 'evaluate', 'ground']),
+    ('features__fps', 2.0, ['features', 'pairs', 'teacher', 'ground', 'student', 'evaluate']),
     ('features__workers', 1, []),
     ('features__batch', 8, []),
-    ('pairs__max_frames', 4, ['pairs', 'teacher', 'student', 'evaluate', 'ground']),
-    ('pairs__max_tokens', 12, ['teacher', 'student', 'evaluate', 'ground']),
-    ('corpus__block', 20, ['corpus', 'teacher', 'student', 'evaluate', 'ground']),
-    ('corpus__mask_share', 0.2, ['teacher', 'student', 'evaluate', 'ground']),
-    ('teacher__lr', 0.01, ['teacher', 'student', 'evaluate', 'ground']),
+    ('pairs__max_frames', 4, ['pairs', 'teacher', 'ground', 'student', 'evaluate']),
+    ('pairs__max_tokens', 12, ['teacher', 'ground', 'student', 'evaluate']),
+    ('corpus__block', 20, ['corpus', 'teacher', 'ground', 'student', 'evaluate']),
+    ('corpus__mask_share', 0.2, ['teacher', 'ground', 'student', 'evaluate']),
+    ('teacher__lr', 0.01, ['teacher', 'ground', 'student', 'evaluate']),
     ('teacher__save_every', 3, []),
     ('student__lr', 0.01, ['student', 'evaluate']),
     ('student__accumulate', 2, []),
@@ -120,7 +120,7 @@ def own(tmp_path, seed=0, **data_changes):
     return replace(QUICK, data=replace(data, **data_changes), seed=seed)
 
 
-AFTER_PAIRS = ['pairs', 'teacher', 'student', 'evaluate', 'ground']
+AFTER_PAIRS = ['pairs', 'teacher', 'ground', 'student', 'evaluate']
 OWN = [  # a file that changes, the stages that run again, those whose finished work is asked for
     ('v/b.mp4', ['features', *AFTER_PAIRS], AFTER_PAIRS),  # features take up a new video by themselves
     (
@@ -144,7 +144,7 @@ def test_files_of_ones_own_count_with_what_they_hold(fake, tmp_path):
         assert fake == [s for s in ALL if s in again or s == 'report'], file
     fake.clear()
     ask(own(tmp_path, seed=5), tmp_path / 'run', redo=True)
-    assert fake == ['teacher', 'student', 'evaluate', 'ground', 'report']  # no other stage reads the seed
+    assert fake == ['teacher', 'ground', 'student', 'evaluate', 'report']  # no other stage reads the seed
     fake.clear()
     (tmp_path / 'v2').mkdir()
     said = 'data.videos names other files'
@@ -159,7 +159,7 @@ def test_weights_that_a_setting_names_count_with_what_they_hold(fake, tmp_path):
     run = changed_by('teacher__text', text)
     ask(run, tmp_path / 'run')
     (tmp_path / 'weights' / 'model.safetensors').write_text('another', encoding='utf-8')
-    with pytest.raises(UserError, match='redo teacher student evaluate ground'):
+    with pytest.raises(UserError, match='redo teacher ground student evaluate'):
         ask(run, tmp_path / 'run')
 
 
@@ -183,12 +183,12 @@ def test_a_stage_that_is_named_is_made_again_with_all_that_rests_on_it(fake, tmp
     folder = tmp_path / 'run'
     ask(QUICK, folder)
     fake.clear()
-    with pytest.raises(UserError, match=r'redo teacher student evaluate ground\)'):
+    with pytest.raises(UserError, match=r'redo teacher ground student evaluate\)'):
         ask(QUICK, folder, redo=['teacher'])
     ask(QUICK, folder)
     assert fake == ['report']
-    ask(QUICK, folder, redo=['teacher', 'student', 'evaluate', 'ground'])
-    assert fake[1:] == ['teacher', 'student', 'evaluate', 'ground', 'report']
+    ask(QUICK, folder, redo=['teacher', 'ground', 'student', 'evaluate'])
+    assert fake[1:] == ['teacher', 'ground', 'student', 'evaluate', 'report']
     fake.clear()
     ask(QUICK, folder, redo=['pairs'], stages=['pairs'])
     with pytest.raises(UserError, match=r"'ground' needs 'teacher' first|redo ground"):
@@ -216,7 +216,7 @@ def test_two_runs_that_share_nothing(fake, tmp_path):
     "Another world in the same folder: everything is asked for, and then everything is new."
     ask(QUICK, tmp_path / 'run')
     other = replace(QUICK, seed=3, students={'only': Distillation('none')}, controls={})
-    with pytest.raises(UserError, match='redo world features pairs corpus teacher evaluate ground'):
+    with pytest.raises(UserError, match='redo world features pairs corpus teacher ground evaluate'):
         ask(other, tmp_path / 'run')
     fake.clear()
     ask(other, tmp_path / 'run', redo=True)
@@ -256,7 +256,7 @@ def test_no_features_are_made_where_they_are_ready(fake, tmp_path):
     run = replace(QUICK, data=ready, students={}, controls={})
     ask(run, tmp_path / 'run', stages=['pairs', 'corpus', 'teacher'])
     ask(run, tmp_path / 'run')
-    assert fake == ['pairs', 'corpus', 'teacher', 'evaluate', 'ground', 'report']
+    assert fake == ['pairs', 'corpus', 'teacher', 'ground', 'evaluate', 'report']
 
 
 # --- with real stages
@@ -323,7 +323,7 @@ def test_a_batch_that_is_too_large_is_corrected(data, tmp_path):
     files = {p: p.stat().st_mtime_ns for p in (folder / 'features').rglob('*')}
     words = ['--config', folder / 'config.yaml', '--out', folder]
     said = refused(*CLI, 'run', *words, '--teacher.batch', 1000)
-    assert 'fewer than one batch of 1000' in said
+    assert 'fewer than one batch of 1000' in said and 'smaller batch: --teacher.batch ' in said
     out = call(*CLI, 'run', *words, '--teacher.batch', 8).stdout
     assert out.count('done before') == 4 and f'report: {folder}' in out
     assert {p: p.stat().st_mtime_ns for p in (folder / 'features').rglob('*')} == files

@@ -424,7 +424,6 @@ def test_what_ground_is_given_wrongly_is_named(run, tmp_path):
         ((run, '--text', 'the ball', '--clip', 'toy0000:x'), 'should end in the second'),
         ((run, '--text', 'the ball', '--students', 'l3'), "did you mean 'l2'"),
         ((tmp_path, '--text', 'the ball'), 'holds no run'),
-        ((run,), 'text'),
     ):
         code, err = command(*words)
         assert code == 2 and said in err and 'Traceback' not in err and len(err.splitlines()) == 1, (

@@ -356,3 +356,27 @@ def test_a_job_sees_that_we_were_killed(tmp_path):
     p.kill()
     p.wait()
     wait_for(tmp_path / 'job-end')
+
+
+DEAF = """
+import os, pathlib, sys
+os.close(0)
+pathlib.Path(sys.argv[1]).touch()
+print('no')
+sys.stdout.flush()
+os._exit(3)
+"""
+
+
+def test_a_process_that_dies_before_it_reads_is_an_exit_code(tmp_path, monkeypatch):
+    write, deaf = jobs._write, tmp_path / 'deaf'
+
+    def late(stream, words):
+        wait_for(deaf)
+        write(stream, words)
+
+    monkeypatch.setattr(jobs, '_write', late)
+    ends = []
+    job = Job('a', [sys.executable, '-c', DEAF, str(deaf)], words='words that nobody reads')
+    Runner([job], 1, lambda *_: None, lambda *end: ends.append(end)).run()
+    assert ends == [(job, 3, 'no')]

@@ -13,16 +13,19 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from PIL import Image
 from support.pictures import picture
 
 from vidlankd_nb import extraction as E
 from vidlankd_nb import machines as M
 from vidlankd_nb import store as S
+from vidlankd_nb.cli import main
 from vidlankd_nb.config import Features, Pairs
 from vidlankd_nb.decoding import Decoder
 from vidlankd_nb.features import Pixels
 from vidlankd_nb.files import NamedFiles, UserError
 from vidlankd_nb.filming import write_video
+from vidlankd_nb.named_pictures import open_pictures
 from vidlankd_nb.pairs import PairSet, make_pairs
 from vidlankd_nb.video import video_file
 
@@ -166,6 +169,42 @@ def test_merged_parts_are_the_store_of_one_process(videos, alone, parts, tmp_pat
     M.merge_stores(parts, tmp_path / 'a')  # made already: nothing changes
     assert stored(tmp_path / 'a') == stored(alone)
     assert extract(videos, tmp_path / 'a')['frames'] == 0  # and goes on as if it had been one
+
+
+@pytest.fixture(scope='module')
+def pictures(tmp_path_factory):
+    "Ten pictures of two kinds and of several sizes, one of them cut."
+    folder = tmp_path_factory.mktemp('pictures') / 'shop'
+    rng = np.random.default_rng(0)
+    for k in range(10):
+        file = folder / ('fox' if k % 3 else 'polar_bear') / f'{k}.png'
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (20 + k, 40 - k, 3), np.uint8)).save(file)
+    (folder / 'fox' / 'cut.png').write_bytes((folder / 'fox' / '1.png').read_bytes()[:200])
+    return folder
+
+
+SHOWN = ['--pictures', '--backbone', 'colours', '--motion', 'zoom', '--batch', '8', '--workers', '0']
+
+
+@pytest.fixture(scope='module')
+def filmed(pictures):
+    "What one process makes of the pictures."
+    out = pictures.parent / 'filmed'
+    cfg = Features(batch=8, backbone='colours', motion='zoom')
+    E.extract_folder(open_pictures(pictures, cfg), out, cfg, progress=False)
+    return out
+
+
+def test_parts_of_pictures_are_merged_to_the_store_of_one_process(pictures, filmed, tmp_path):
+    for k in (1, 2):
+        main(['features', str(pictures), *SHOWN, '--shard', f'{k}/2', '--out', str(tmp_path / f'part-{k}')])
+    main(['merge', str(tmp_path / 'part-1'), str(tmp_path / 'part-2'), '--out', str(tmp_path / 'whole')])
+    assert stored(tmp_path / 'whole') == stored(filmed)
+    both, one = facts(tmp_path / 'whole'), facts(filmed)
+    assert {k: both[k] for k in one} == one and len(one['done']) == 10 and len(one['skipped']) == 1
+    captions = [(tmp_path / f'part-{k}' / 'caption.json').read_bytes() for k in (1, 2)]
+    assert captions[0] == captions[1] and len(json.loads(captions[0])) == 11
 
 
 def test_parts_of_a_folder_smaller_than_their_number(videos, tmp_path):
@@ -323,6 +362,7 @@ from ray.cluster_utils import Cluster
 from vidlankd_nb import machines as M
 from vidlankd_nb.config import Features
 from vidlankd_nb.extraction import extract_folder
+from vidlankd_nb.named_pictures import open_pictures
 room = dict(object_store_memory=80 << 20)
 watch = dict(health_check_period_ms=1000, health_check_initial_delay_ms=1000)   # a lost node is noticed in five seconds
 head = dict(num_cpus=1, include_dashboard=False, _system_config=watch, **room)
@@ -335,6 +375,8 @@ def engine(*args):
         if n == 2: cluster.remove_node(lost, allow_graceful=False)
         yield item
 extract_folder(sys.argv[1], sys.argv[2], Features(batch=8), progress=False, engine=engine)
+shown = Features(batch=8, backbone='colours', motion='zoom')
+extract_folder(open_pictures(sys.argv[3], shown), sys.argv[4], shown, progress=False, engine=M.decoded_by_ray)
 def alive(): return sum(node['Alive'] for node in ray.nodes())
 until = time.monotonic() + 60
 while alive() > 1 and time.monotonic() < until: time.sleep(.2)   # a quick job ends before the loss is noticed
@@ -345,10 +387,13 @@ cluster.shutdown()
 """
 
 
-def test_a_ray_cluster_that_loses_a_node_makes_the_store_of_one_process(videos, alone, tmp_path):
+def test_a_ray_cluster_that_loses_a_node_makes_the_store_of_one_process(
+    videos, alone, pictures, filmed, tmp_path
+):
+    "Videos while a node is lost, then pictures on what is left."
     pytest.importorskip('ray.data', reason='Ray has no release for this version of Python')
     r = subprocess.run(
-        [sys.executable, '-c', NODES, videos, tmp_path / 'out'],
+        [sys.executable, '-c', NODES, videos, tmp_path / 'out', pictures, tmp_path / 'shown'],
         capture_output=True,
         timeout=240,
         encoding='utf-8',
@@ -356,6 +401,7 @@ def test_a_ray_cluster_that_loses_a_node_makes_the_store_of_one_process(videos, 
     assert r.returncode == 0, r.stderr[-3000:]
     assert 'alive: 1 node' in r.stdout
     assert stored(tmp_path / 'out') == stored(alone) and facts(tmp_path / 'out') == facts(alone)
+    assert stored(tmp_path / 'shown') == stored(filmed) and facts(tmp_path / 'shown') == facts(filmed)
 
 
 def test_a_node_that_does_not_see_the_videos_is_named(tmp_path):

@@ -135,6 +135,7 @@ def test_nothing_near_lists_what_stands_at_that_depth(tmp_path):
                 'students',
                 'controls',
                 'vokens',
+                'words',
                 'evaluation',
             ]
         )

@@ -1,5 +1,6 @@
 "Norms and zero-shot probes: every file format with rows made by hand, broken rows named, scores against scikit-learn, SciPy and plain loops, masked and causal models."
 
+import gzip
 import json
 import re
 from pathlib import Path
@@ -21,8 +22,9 @@ from transformers import (
     T5Config,
 )
 
-from vidlankd_nb.evaluation import norms
-from vidlankd_nb.evaluation.norms import COLOUR_WORDS, NORM_SOURCES, Comparison, Norm, norm_rows, read_norm
+from vidlankd_nb.evaluation import judgements, prompts
+from vidlankd_nb.evaluation.judgements import NORM_SOURCES, Comparison, read_norm
+from vidlankd_nb.evaluation.norms import COLOUR_WORDS, Norm, norm_rows
 from vidlankd_nb.evaluation.probes import kernel_of, ridge_predictions, states_read
 from vidlankd_nb.evaluation.prompts import (
     MEMORY_PROMPTS,
@@ -45,6 +47,7 @@ from vidlankd_nb.evaluation.readouts import (
     ALPHAS,
     Outcome,
     WordStates,
+    best_constant,
     folds,
     gap_between,
     held_out,
@@ -53,6 +56,7 @@ from vidlankd_nb.evaluation.readouts import (
     likeness,
     mean_of_fitted,
     read_off,
+    said_most,
     shuffled,
     spearman_rows,
     word_groups,
@@ -496,10 +500,151 @@ def test_blimp_reads_every_paradigm(tmp_path):
     ] == ['passive_1.jsonl']
 
 
+# a clone of each maker's repository, or their archive, in small: norm, path, lines, what is read
+PUBLISHED = {
+    'coda as ViComTe has it': (
+        'coda',
+        'VL-commonsense/mine-data/distributions/coda-dist.jsonl',
+        ['{"Zebra": [0.5, 0, 0, 0, 0, 0, 0, 0, 0, 0.5, 0]}'],
+        ['zebra'],
+    ),
+    'coda': (
+        'coda',
+        'coda/projects/coda/data/coda/annotations.jsonl',
+        [json.dumps(coda_row(1, black=1))],
+        ['zebra'],
+    ),
+    'memory colors': (
+        'memory_colors',
+        'measure-visual-commonsense-knowledge/memory_colors/data/memory_colors.jsonl',
+        ['{"descriptor": "the", "item": "ocean", "label": "Blue "}'],
+        ['ocean'],
+    ),
+    'vicomte': (
+        'vicomte_shape',
+        'VL-commonsense/mine-data/distributions/shape-dist.jsonl',
+        ['\ufeff{"plate": [0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0]}'],
+        ['plate'],
+    ),
+    'things, first release': (
+        'things_size',
+        'THINGSplus/Metadata/Concept-specific/size_meanRatings.tsv',
+        ['Word\tuniqueID\tSize_mean\tSize_SD', 'axe\taxe\t207.5\t8', 'bat\tbat1\t1\t1'],
+        ['axe', 'bat'],
+    ),
+    'things, second release': (
+        'things_animacy',
+        'THINGS-database/02_object-level/_property-ratings.tsv',
+        ['"uniqueID"\t"Word"\t"property_lives_mean"', '"axe"\t"axe"\t1.5'],
+        ['axe'],
+    ),
+    'things, properties': (
+        'things_animacy',
+        'Metadata/objectProperties_meanRatings.tsv',
+        ['Word\tuniqueID\tlives_mean', 'air conditioner\tair_conditioner\t1.5'],
+        ['air conditioner'],
+    ),
+    'concreteness': (
+        'concreteness',
+        'Concreteness_ratings_Brysbaert_et_al_BRM.csv',
+        ['"Word","Bigram","Conc.M"', '"sled, small",0,5\r'],
+        ['sled, small'],
+    ),
+    'men with lemmas': (
+        'men',
+        'MEN/MEN_dataset_lemma_form_full',
+        ['Sun-n sunlight-n 50.000000', 'run-v bright-j 3.0'],
+        [('sun', 'sunlight'), ('run', 'bright')],
+    ),
+    'men, words with dashes': ('men', 'EN-MEN-TR-3k.txt', ['t-n\tsun\t5.0'], [('t-n', 'sun')]),
+    'wordsim': (
+        'wordsim',
+        'wordsim353/combined.csv',
+        ['"Word 1","Word 2","Human (mean)"', '"tiger","cat","7.35"'],
+        [('tiger', 'cat')],
+    ),
+    'simverb with remarks': (
+        'simverb',
+        'word-sim/EN-SimVerb-3500.txt',
+        ['# made in 2016', 'take\tremove\t6.81'],
+        [('take', 'remove')],
+    ),
+    'verbphysics': (
+        'verbphysics',
+        'verbphysics/data/verbphysics/objects/train-5/test.csv',
+        [',obj1,obj2,size-agree,size-maj', '0,sun,coal,3,-1'],
+        [Comparison('the sun', 'the coal', 'size', False)],
+    ),
+    'spatial': (
+        'spatial_height',
+        'spatial-commonsense/data/height/data.json',
+        ['[{"question": "Is an ant taller than a bird?", "label": "0"}]'],
+        [Comparison('an ant', 'a bird', 'height', False)],
+    ),
+    'blimp': (
+        'blimp',
+        'BLiMP-master/data/anaphor_gender_agreement.jsonl',
+        ['{"sentence_good": "a", "sentence_bad": "b"}'],
+        [('anaphor_gender_agreement', 'a', 'b')],
+    ),
+}
+
+
+@pytest.mark.parametrize('packed', [False, True])
+@pytest.mark.parametrize('case', PUBLISHED)
+def test_files_as_their_makers_lay_them_out(tmp_path, case, packed):
+    name, path, rows, wanted = PUBLISHED[case]
+    file = write(tmp_path / path, rows)
+    if case == 'coda':
+        write(file.with_name('objects.jsonl'), [coda_object(1, 'zebra')])
+    if packed:
+        file.with_name(f'{file.name}.gz').write_bytes(gzip.compress(file.read_bytes()))
+        file.unlink()
+    found, left = read_norm(name, tmp_path)
+    got = found.words if isinstance(found, Norm) else found.pairs if name in PAIRS else found
+    assert got == wanted and not [s for s in left.skipped if 'missing' in s['reason']]
+
+
+PAIRS = ('men', 'simlex', 'simverb', 'wordsim')
+
+
+@pytest.mark.parametrize(
+    'name,path,rows,said',
+    [
+        ('memory_colors', 'memory_colors.jsonl', ['{"object": "sea", "colour": "blue"}'], 'object, colour'),
+        ('coda', 'coda/annotations.jsonl', ['{"ngram": "sea", "label": [1, 2]}'], 'ngram, label'),
+        ('things_size', 'size_fixed.csv', ['noun;size', 'sea;5'], 'noun, size'),
+        ('concreteness', 'concreteness.txt', ['Word\tRating', 'sea\t5'], 'Word, Rating'),
+        ('verbphysics', 'verbphysics/test.csv', ['a,b,size', 'sea,sky,1'], 'a, b, size'),
+        ('spatial_size', 'spatial/size.json', ['{"obj_a": "ant", "obj_b": "bird"}'], 'obj_a, obj_b'),
+        ('blimp', 'blimp/x.jsonl', ['{"good": "a", "bad": "b"}'], 'good, bad'),
+    ],
+)
+def test_an_unknown_layout_is_named_with_its_columns(tmp_path, name, path, rows, said):
+    file = write(tmp_path / path, rows)
+    if name == 'coda':
+        write(file.with_name('objects.jsonl'), [coda_object(1, 'zebra')])
+    with pytest.raises(UserError, match=f'has no column .* it has {re.escape(said)}') as e:
+        read_norm(name, tmp_path)
+    assert NORM_SOURCES[name].source.origin in str(e.value)
+
+
+def test_a_spreadsheet_is_seen_and_what_to_do_is_said(tmp_path):
+    (tmp_path / 'Concreteness_ratings_Brysbaert_et_al_BRM.xlsx').write_bytes(b'PK')
+    with pytest.raises(UserError, match='BRM.xlsx is not read: save its table as text with tabs'):
+        read_norm('concreteness', tmp_path)
+
+
+def test_a_file_of_a_general_name_is_read_from_its_own_folder_alone(tmp_path):
+    write(tmp_path / 'swag' / 'test.csv', [',obj1,obj2,size-agree,size-maj', '0,sun,coal,3,-1'])
+    with pytest.raises(UserError, match='no file of verbphysics'):
+        read_norm('verbphysics', tmp_path)
+
+
 def test_blimp_of_the_hub(monkeypatch):
-    monkeypatch.setattr(norms.datasets, 'get_dataset_config_names', lambda name: ['passive_1'])
+    monkeypatch.setattr(judgements.datasets, 'get_dataset_config_names', lambda name: ['passive_1'])
     monkeypatch.setattr(
-        norms.datasets,
+        judgements.datasets,
         'load_dataset',
         lambda name, config, split: [{'sentence_good': 'a', 'sentence_bad': 'b'}],
     )
@@ -508,7 +653,7 @@ def test_blimp_of_the_hub(monkeypatch):
     def offline(name):
         raise OSError('offline')
 
-    monkeypatch.setattr(norms.datasets, 'get_dataset_config_names', offline)
+    monkeypatch.setattr(judgements.datasets, 'get_dataset_config_names', offline)
     with pytest.raises(UserError, match='offline'):
         read_norm('blimp', 'hub')
     with pytest.raises(UserError, match="no folder 'hub'"):
@@ -575,6 +720,30 @@ def test_words_are_read_once_and_unknown_ones_are_said(lms):
     assert np.array_equal(states.of(['zebra'])[0][0], first[1])
     with pytest.raises(UserError, match='none of the words'):
         states.of(['sunlight'])
+
+
+@pytest.mark.parametrize('text', ['--1', '', ' , ', '²', '1.0', '9'])
+def test_what_is_no_layer_is_refused(text):
+    with pytest.raises(UserError, match='layer'):
+        layers_of(text, 6)
+
+
+def test_words_of_a_file_as_folders_of_pictures_write_them(tmp_path):
+    (tmp_path / 'words.txt').write_bytes('\ufeffAlarm_clock\r\nsun\r\n'.encode())
+    found = word_groups(
+        tmp_path / 'words.txt', ['alarm clock', 'sea', ('sun', 'alarm clock'), ('sun', 'sea')]
+    )
+    assert found == {
+        'words of the file': {'alarm clock', ('sun', 'alarm clock')},
+        'other words': {'sea'},
+    }
+
+
+def test_words_split_prompts_as_well(folder, data, tmp_path):
+    words = write(tmp_path / 'pictured.txt', NOUNS[:5])
+    table = probe_files({'bert': str(folder / 'bert')}, 'memory_colors_prompts', data, words=str(words))
+    parts = table.models['bert']['memory_colors_prompts']['groups']
+    assert (parts['words of the file']['n'], parts['other words']['n']) == (5, 19)
 
 
 def test_layers_by_name():
@@ -683,6 +852,22 @@ def test_a_norm_is_found_where_it_is_and_nowhere_else():
     assert read_off(norm, noise, 5, seed=3)[0].value() == read_off(norm, noise, 5, seed=3)[0].value()
     with pytest.raises(UserError, match='too few'):
         read_off(made(19)[0], noise[:19])
+
+
+def test_the_best_constant_is_scored_as_the_answers_are():
+    table = np.array([[0.5, 0.5, 0], [0.5, 0.5, 0], [0, 0.6, 0.4], [1, 0, 0]])
+    assert (
+        best_constant(table) == 0.75
+    )  # by hand: the second is right of three words, the first of three, too
+
+
+def test_a_group_of_words_has_a_constant_of_its_own():
+    table = np.array([[1.0, 0, 0], [0, 1, 0], [0, 1, 0], [0.5, 0.5, 0]])
+    hits = Outcome('top1', ['a', 'b', 'c', 'd'], np.ones(4), 0.75, right=said_most(table))
+    assert hits.part({'a', 'b', 'c'}).constant == pytest.approx(2 / 3)
+    assert hits.part({'a', 'd'}).constant == 1 and hits.part({'b', 'c'}).summary()['constant'] == 1
+    ranks = Outcome('spearman', ['a', 'b', 'c'], np.array([[1.0, 2], [2, 3], [3, 1]]), 0.0)
+    assert ranks.part({'a', 'b', 'c'}).constant == 0
 
 
 def test_a_number_is_read_off():
@@ -808,6 +993,16 @@ def test_what_cannot_be_scored_is_none(lms):
     assert np.isnan(sums).tolist() == [False, True, True, True]
     assert readings(lms['bert'], [Question('the ', ' .', ('cat', 'sunlight'), ('', ''), 0)]) == [None]
     assert share_right(np.array([1.0, 1.0, 0]), 0) == 0.5 and share_right(np.array([1.0, 2.0]), 0) == 0
+
+
+def test_a_model_is_built_no_second_time_to_learn_its_longest_text(lms, monkeypatch):
+    lm = lms['bert']
+    lm.__dict__.pop('most', None)
+    calls = []
+    longest = prompts.most_tokens
+    monkeypatch.setattr(prompts, 'most_tokens', lambda config: calls.append(config) or longest(config))
+    log_likelihoods(lm, [Stretch('we saw the cat'), Stretch('a cat'), Stretch('the dog ran')])
+    assert len(calls) == 1 and lm.most == 32
 
 
 def test_kinds_of_models(lms, tmp_path):
@@ -938,7 +1133,7 @@ def test_the_command_writes_a_table(folder, data, tmp_path, capsys):
     result = json.loads((tmp_path / 'out' / 'probe.json').read_text(encoding='utf-8'))
     assert (
         result['command']
-        == 'vidlankd probe bert=FOLDER bare=FOLDER --tasks coda,men,blimp,similarity --data NORMS --layer 1,2'
+        == 'vidlankd probe bert=FOLDER bare=FOLDER --tasks coda,men,blimp,similarity --data NORMS --layer 1,2 --words FILE'
     )
     assert str(tmp_path) not in json.dumps(result['models']) and {g['task'] for g in result['gaps']} == {
         'coda',
@@ -960,7 +1155,16 @@ def test_the_command_writes_a_table(folder, data, tmp_path, capsys):
         and 'Not there: There is no file of simlex' in table.markdown()
         and 'bare − ' not in table.latex().split('%')[0]
     )
-    head, rows = table.grid()
+    head, every = table.grid()
+    rows = [row for row in every if ', ' not in row[0]]
+    parts = {row[0]: row[8] for row in every if row[1] == 'bert' and row not in rows}
+    assert parts == {
+        'coda, words of the file': '12',
+        'coda, other words': '12',
+        'men, words of the file': '11',
+        'men, other words': '11',
+    } and all(len(row) == len(head) for row in every)
+    assert 'in neither' in table.markdown() and 'Pairs that bert reads: men 95.8%' in table.markdown()
     assert [row[:2] for row in rows] == [
         ['coda', 'bert'],
         ['coda', 'bare'],

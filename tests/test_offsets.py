@@ -7,11 +7,17 @@ import random
 import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
-from transformers import CanineTokenizer, PreTrainedTokenizerFast
+from transformers import (
+    CanineTokenizer,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaForMaskedLM,
+)
 
 from vidlankd_nb import hub
 from vidlankd_nb.encoders import load_text
 from vidlankd_nb.evaluation import squad
+from vidlankd_nb.evaluation.prompts import language_model
 from vidlankd_nb.files import UserError
 from vidlankd_nb.tokenizer import check_offsets, false_cuts, load_tokenizer, read_tokenizer
 
@@ -197,3 +203,20 @@ def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch, capfd):
         hub.hub_answers.cache_clear()
     assert len(asked) == 1
     assert 'Retrying' not in ''.join(capfd.readouterr())
+
+
+def test_probes_refuse_a_tokenizer_whose_offsets_lose_a_letter(tmp_path):
+    shape = RobertaConfig(
+        vocab_size=400,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=8,
+        max_position_embeddings=40,
+    )
+    for name, cut_first in (('true', False), ('lying', True)):
+        RobertaForMaskedLM(shape).save_pretrained(tmp_path / name)
+        byte_level(cut_first=cut_first).save_pretrained(tmp_path / name)
+    assert language_model(tmp_path / 'true').causal is False
+    with pytest.raises(UserError, match="says wrongly .* comes out as"):
+        language_model(tmp_path / 'lying')

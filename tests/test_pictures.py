@@ -537,7 +537,9 @@ def test_classifiers_of_timm(tmp_path, monkeypatch):
     with torch.inference_mode():
         assert torch.allclose(b(frames), weights(x), atol=1e-5)
     torch.save(state | {'odd.bias': torch.zeros(1)}, tmp_path / 'w.pth')
-    with pytest.raises(UserError, match='is no small: 1 weights .* such as odd.bias'):
+    with pytest.raises(
+        UserError, match=r'is no small: 1 weights .* such as odd.bias.*--backbone FILE\.py:FUN'
+    ):
         B.load_backbone(Features(backbone='timm:small', weights=str(tmp_path / 'w.pth'), device='cpu'))
 
 
@@ -566,6 +568,58 @@ class Nothing:
         B.load_backbone(Features(backbone=f'{file}:Nothing'))
     with pytest.raises(UserError, match='No backbone'):
         B.load_backbone(Features(backbone='no.such.Thing'))
+
+
+def test_a_network_of_ones_own_takes_the_weights_of_its_own_code(tmp_path):
+    "What is put out by Identity is left out of the file; rows are what PyTorch makes of the same pictures."
+    (tmp_path / 'nets.py').write_text(
+        """
+import torch
+
+def small(features):
+    body = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 3, bias=True), torch.nn.ReLU())
+    network = torch.nn.Sequential()
+    network.add_module('body', body)
+    network.add_module('head', torch.nn.Identity())
+    network.preprocessing = dict(size=dict(shortest_edge=12), crop_size=10, image_mean=[.5, 0, 0], image_std=[1, .5, 1])
+    return network
+
+def plain(features): return torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+""",
+        encoding='utf-8',
+    )
+    torch.manual_seed(1)
+    conv = torch.nn.Conv2d(3, 5, 3)
+    state = {f'body.0.{name}': x for name, x in conv.state_dict().items()}
+    head = {'head.weight': torch.zeros(7, 5), 'head.bias': torch.zeros(7)}
+    torch.save({'state_dict': state | head}, tmp_path / 'w.pth')
+    small = Features(backbone=f'{tmp_path / "nets.py"}:small', weights=str(tmp_path / 'w.pth'), device='cpu')
+    b = B.load_backbone(small)
+    assert (b.size, b.crop, b.width, b.window, b.fps) == (12, 10, 5, 1, 1)
+    frames = np.random.default_rng(0).integers(0, 256, (2, 1, 10, 10, 3), np.uint8)
+    x = torch.tensor(frames[:, 0]).permute(0, 3, 1, 2) / 255
+    x = (x - torch.tensor([0.5, 0, 0]).view(3, 1, 1)) / torch.tensor([1, 0.5, 1]).view(3, 1, 1)
+    with torch.inference_mode():
+        want = torch.relu(conv(x)).mean((2, 3))
+    assert torch.allclose(b(frames), want, atol=1e-5)
+    torch.save(state | {'odd.bias': torch.zeros(1)}, tmp_path / 'w.pth')
+    with pytest.raises(UserError, match='nets.py:small: 1 weights .* such as odd.bias'):
+        B.load_backbone(small)
+    plain = B.load_backbone(Features(backbone=f'{tmp_path / "nets.py"}:plain', device='cpu', fps=2))
+    assert (plain.size, plain.crop, plain.width, plain.fps) == (256, 224, 3, 2)
+    white = np.full((1, 1, 224, 224, 3), 255, np.uint8)
+    mean, std = (np.array(B.IMAGENET[name]) for name in ('mean', 'std'))
+    assert np.allclose(plain(white), (1 - mean) / std, atol=1e-5)
+
+
+def test_a_torchvision_for_another_pytorch_is_a_sentence(tmp_path, monkeypatch):
+    (tmp_path / 'timm.py').write_text(
+        "raise RuntimeError('operator torchvision::nms does not exist')", encoding='utf-8'
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, 'timm', raising=False)
+    with pytest.raises(UserError, match='torchvision and this PyTorch do not fit .*nms.*pip install timm'):
+        B.load_backbone(Features(backbone='timm:resnet18', device='cpu'))
 
 
 # -- fonts --

@@ -68,6 +68,19 @@ def test_smoke_is_the_preset_itself(name):
     assert smoke.corpus.packed == full.corpus.packed and (smoke.teacher.steps, smoke.student.steps) == (3, 3)
 
 
+def test_the_demo_has_the_world_and_the_losses_of_tiny():
+    demo, tiny, fast = (load_run(name) for name in ('demo', 'tiny', 'demo-fast'))
+    assert (demo.world, demo.pairs, demo.corpus) == (tiny.world, tiny.pairs, tiny.corpus)
+    assert demo.teacher.text == tiny.teacher.text and demo.student.text == tiny.student.text
+    assert list(demo.students) == list(tiny.students) and demo.controls == tiny.controls
+    for run in (demo, fast):
+        for name, student in run.students.items():
+            assert (student.objective, student.weight) == (
+                tiny.students[name].objective,
+                tiny.students[name].weight,
+            )
+
+
 def test_small_goes_the_whole_road(tmp_path):
     run = tmp_path / 'small'
     said = vidlankd('run', '--config', 'small-smoke', '--out', run)

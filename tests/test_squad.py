@@ -83,6 +83,7 @@ def test_reads(tmp_path):
         (question('b', answers=(('No', 51),)), "not at character 51, where 'Mo'"),
         (question('b', answers=(('Mo', -11),)), 'outside of the paragraph'),
         (question('b', answers=(('Mo', 999),)), 'outside of the paragraph'),
+        (question('b', answers=(('Mo', None),)), 'starts at None, which is no whole number'),
         (question('b', answers=(('Mo', '51'),)), "starts at '51'"),
         (question('b', answers=(('Mo', True),)), 'starts at True'),
         (question('b', answers=(('', 3),)), 'without text'),
@@ -336,6 +337,22 @@ def some_rows(rng, n):
             }
         )
     return out
+
+
+def test_a_tokenizer_that_loses_the_end_of_a_text_is_refused(tokenizer, monkeypatch):
+    "tokenizers 0.23.1 and 0.23.2 stop reading where the first window is full."
+    rows = some_rows(random.Random(0), 1)
+    whole = type(tokenizer).__call__
+
+    def hasty(self, text, *pairs, **options):
+        encoded = whole(self, text, *pairs, **options)
+        if options.get('return_overflowing_tokens'):
+            encoded['input_ids'] = encoded['input_ids'][:1]
+        return encoded
+
+    monkeypatch.setattr(type(tokenizer), '__call__', hasty)
+    with pytest.raises(UserError, match='loses the end of texts'):
+        windows(tokenizer, rows, max_length=40)
 
 
 @pytest.mark.parametrize('seed', range(8))

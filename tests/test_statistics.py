@@ -145,12 +145,12 @@ def test_a_difference_of_two_models_is_covered_for_other_seeds_and_questions(spr
 
 
 def test_half_an_interval_by_hand():
-    "Differences 1, 2, 3: variance 1, a third of it for the mean; with questions' 1/3 beside it, df = 2·(2)²."
+    "Differences 1, 2, 3: variance 1, a third of it for the mean; with questions' 1/3 beside it, df = 2·2."
     from vidlankd_nb.evaluation.differences import half_width
 
     d = np.array([1.0, 2.0, 3.0])
     assert half_width(d, 0.0) == pytest.approx(4.302653 * np.sqrt(1 / 3), abs=1e-5)
-    assert half_width(d, 1 / 3) == pytest.approx(2.306004 * np.sqrt(2 / 3), abs=1e-5)
+    assert half_width(d, 1 / 3) == pytest.approx(2.776445 * np.sqrt(2 / 3), abs=1e-5)  # t of 4 degrees
     assert half_width(np.array([2.0, 2.0]), 0.25) == pytest.approx(1.959964 * 0.5, abs=1e-5)
     assert half_width(np.array([2.0, 2.0]), 0.0) == 0
 

@@ -5,15 +5,17 @@ import shutil
 import signal
 import sys
 import unicodedata
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import transformers as hf
+from safetensors.torch import save_file
 from support.text_teachers import models_of, save_teacher
 from support.trainings import CLI, SMALL, call, copy_of, here, refused
 
-from vidlankd_nb.alignment import align, read_pieces
+from vidlankd_nb.alignment import align, check_pieces, false_pieces, read_pieces
 from vidlankd_nb.bench.alignment import PAIRS, ten_tokenizers
 from vidlankd_nb.config import Corpus, Distillation, Encoder, samples
 from vidlankd_nb.corpus import Examples, build_corpus, read_lines
@@ -77,6 +79,27 @@ def test_words_have_the_same_letters_on_both_sides(pair, tokenizers):
     assert words == met.words > 200
 
 
+def test_pieces_say_the_letters_that_their_offsets_cut_out(tokenizers, monkeypatch):
+    "All ten kinds do; one whose cuts inside of words lie a letter too far is refused, though its words are whole."
+    for name, tokenizer in tokenizers.items():
+        wrong, seen = false_pieces(tokenizer, LINES + HARD)
+        assert len(wrong) <= 0.01 * seen > 0, (name, wrong[:5])
+    honest = text_backend(tokenizers['wordpiece-cased'])
+
+    def shifted(lines, **_):
+        found = []
+        for line, encoding in zip(lines, honest.encode_batch(lines, add_special_tokens=False), strict=True):
+            cuts = {b: b - 1 for a, b in encoding.offsets if b < len(line) and line[b - 1 : b + 1].isalnum()}
+            offsets = [(cuts.get(a, a), cuts.get(b, b)) for a, b in encoding.offsets]
+            found.append(SimpleNamespace(ids=encoding.ids, offsets=offsets))
+        return found
+
+    lying = SimpleNamespace(encode_batch=shifted, decode=honest.decode, model=honest.model)
+    monkeypatch.setattr('vidlankd_nb.alignment.text_backend', lambda _: lying)
+    with pytest.raises(UserError, match="tokenizer of 'mine' says wrongly which characters"):
+        check_pieces(tokenizers['wordpiece-cased'], LINES, 'mine')
+
+
 def test_a_letter_without_a_partner_is_counted(tokenizers):
     "A letter that one side does not know, and one that it drops: [UNK], and a piece of an accent alone."
     line = 'the 東 red'
@@ -134,6 +157,39 @@ def test_layers(tmp_path):
     for layer, want in {1: layers[1], '-2': layers[1], '0,2': (layers[0] + layers[2]) / 2}.items():
         got = load_text_teacher(tmp_path, layer)(batch.input_ids, batch.attention_mask)
         assert torch.allclose(got.hidden_states, want, atol=1e-6), layer
+
+
+def test_a_sentence_encoder_with_dense_layers_has_them_behind_its_pooling(tmp_path):
+    "Reckoned in NumPy: two dense layers, as `modules.json` lists them; another kind of layer is named."
+    tokenizer = save_teacher(tmp_path, 'bert', LINES)
+    plain = load_text_teacher(tmp_path)
+    batch = tokenizer(LINES[:3], padding=True, return_tensors='pt')
+    want = plain(batch.input_ids, batch.attention_mask, True).sentence_states[:, 0].numpy()
+    modules = [{'type': 'sentence_transformers.models.Transformer', 'path': ''}]
+    rng = np.random.default_rng(0)
+    for k, (shape, activation) in enumerate((((16, 8), 'activation.Tanh'), ((8, 5), 'linear.Identity'))):
+        folder = tmp_path / f'{k + 2}_Dense'
+        folder.mkdir()
+        said = {'in_features': shape[0], 'out_features': shape[1], 'bias': True}
+        said['activation_function'] = f'torch.nn.modules.{activation}'
+        (folder / 'config.json').write_text(json.dumps(said), encoding='utf-8')
+        weight = rng.normal(size=shape[::-1]).astype(np.float32)
+        bias = rng.normal(size=shape[1]).astype(np.float32)
+        save_file(
+            {'linear.weight': torch.from_numpy(weight), 'linear.bias': torch.from_numpy(bias)},
+            folder / 'model.safetensors',
+        )
+        want = want @ weight.T + bias
+        want = np.tanh(want) if activation.endswith('Tanh') else want
+        modules.append({'type': 'sentence_transformers.models.Dense', 'path': folder.name})
+    (tmp_path / 'modules.json').write_text(json.dumps(modules), encoding='utf-8')
+    teacher = load_text_teacher(tmp_path)
+    got = teacher(batch.input_ids, batch.attention_mask, True).sentence_states[:, 0]
+    assert teacher.sentence_width == 5 and np.allclose(got.numpy(), want, atol=1e-5)
+    modules.append({'type': 'sentence_transformers.models.LSTM', 'path': '4_LSTM'})
+    (tmp_path / 'modules.json').write_text(json.dumps(modules), encoding='utf-8')
+    with pytest.raises(UserError, match="with a layer 'LSTM'"):
+        load_text_teacher(tmp_path)
 
 
 @pytest.fixture(scope='module')

@@ -5,6 +5,8 @@ import gzip
 import json
 import lzma
 import os
+import subprocess
+import sys
 import tempfile
 import tracemalloc
 from contextlib import contextmanager
@@ -58,6 +60,8 @@ PACKED = [
     ('a.jsonl', RECORDS.encode()),
     ('a.jsonl.zst', zst(RECORDS.encode())),
     ('a.json.gz', gzip.compress(RECORDS.encode())),
+    ('list.json', json.dumps([{'text': line} for line in LINES], indent=1).encode('utf-8-sig')),
+    ('texts.json.xz', lzma.compress(json.dumps(LINES).encode())),
     ('a.crlf', TEXT.replace('\n', '\r\n').encode('utf-8-sig')),
 ]
 
@@ -271,6 +275,46 @@ def test_a_long_line_takes_bounded_memory(tmp_path, tok):
     assert m['counts']['train_examples'] * 126 + m['counts']['dropped_tokens'] == 600_000
 
 
+ONE_LINE = """
+import resource, sys
+from vidlankd_nb.config import Corpus
+from vidlankd_nb.corpus import build_corpus
+from vidlankd_nb.tokenizer import load_tokenizer
+load_tokenizer(sys.argv[2])
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*(1 if sys.platform == 'darwin' else 1024)
+before = peak()
+cfg = Corpus(block=128, packed=True, tokenizer=sys.argv[2], valid_share=0)
+made = build_corpus([sys.argv[1]], sys.argv[3], cfg)
+print(peak() - before, made['counts']['cut_lines'])
+"""
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='Windows does not say how much a process took')
+def test_a_line_of_six_megabytes_takes_less_than_eighty_times_its_size(tmp_path, tok):
+    "Encoded as a whole it took 150 times its size, 7.3 GB for a line of 50 MB; in pieces a constant."
+    tok.save_pretrained(tmp_path / 'tok')
+    (tmp_path / 'line.txt').write_text('the red ball rolls over ' * 250_000, encoding='utf-8')
+    words = [sys.executable, '-c', ONE_LINE, *(str(tmp_path / name) for name in ('line.txt', 'tok', 'c'))]
+    said = subprocess.run(words, check=True, capture_output=True, encoding='utf-8', timeout=240).stdout
+    grown, cuts = map(int, said.split())
+    assert cuts == 5 and grown < 480e6, grown
+
+
+def test_a_word_without_an_end_does_not_stop_the_training(tmp_path):
+    "Merging the letters of one word of 600,000 took hours; WordPiece makes [UNK] of it anyway."
+    words = 'the red ball rolls left and the blue ball rolls right\n' * 20
+    (tmp_path / 'plain.txt').write_text(words, encoding='utf-8')
+    plain = train_tokenizer([tmp_path / 'plain.txt'], 120)
+    endless = 'redballleft' * 60_000
+    (tmp_path / 'both.txt').write_text(f'{words}{endless}\n', encoding='utf-8')
+    both = train_tokenizer([tmp_path / 'both.txt'], 120)
+    assert both.get_vocab() == plain.get_vocab()
+    assert both.tokenize(f'the {endless} ball') == ['the', '[UNK]', 'ball']
+    chinese = '红球滚向左边。' * 30  # 210 characters without a space, each of them a word
+    (tmp_path / 'chinese.txt').write_text(f'{words}{chinese}\n' * 3, encoding='utf-8')
+    assert set('红球滚向左边。') <= set(train_tokenizer([tmp_path / 'chinese.txt'], 200).get_vocab())
+
+
 @pytest.mark.parametrize('packed', [False, True])
 def test_special_tokens_spelled_in_a_text_are_text(tmp_path, packed):
     lines = ['the red ball rolls', 'the [MASK] ball [SEP] rolls [PAD] left', 'a [CLS] b [UNK]'] * 10
@@ -398,6 +442,33 @@ def test_a_build_says_what_it_could_not_read(tmp_path, tok, monkeypatch):
     assert counts['unreadable'] == 1 and counts['text'] == len(LINES)
     where = json.loads((tmp_path / 'c' / 'left_out.jsonl').read_text(encoding='utf-8'))
     assert where == {'where': str(tmp_path / 'text' / 'b.txt'), 'reason': 'unreadable'}
+
+
+@pytest.mark.parametrize('page', ['utf-16-le', 'utf-16-be'])
+def test_text_in_utf16_is_refused_or_skipped_as_a_whole(tmp_path, page):
+    file = tmp_path / 'a.txt'
+    file.write_bytes('\ufeffone\ntwo\n'.encode(page))
+    for errors in ('strict', 'replace'):
+        with pytest.raises(UserError, match='a.txt is text in UTF-16: convert it .iconv'):
+            list(read_lines(file, cfg=Corpus(errors=errors)))
+    left = LeftOut()
+    assert list(read_lines(file, cfg=Corpus(errors='skip'), left=left)) == []
+    assert left.counts == {'skipped': 1} and left.places[0]['where'] == str(file)
+
+
+def test_a_list_of_json_is_read_item_by_item(tmp_path):
+    file = tmp_path / 'a.json'
+    file.write_text(json.dumps([{'text': 'one\ntwo'}, {'text': None}, 'three', 4]), encoding='utf-8')
+    left = LeftOut()
+    assert list(read_lines(file, left=left)) == ['one', 'two', 'three'] and left.counts == {'no_text': 2}
+    for content, said in (
+        (json.dumps([{'said': 'x'}]).encode(), "no column 'text'.*one of said"),
+        (b'[{"text": "x"}, {"te', 'no list of JSON .*ends too early'),
+        (b'["caf\xe9"]', 'not utf-8 text .*iconv'),
+    ):
+        file.write_bytes(content)
+        with pytest.raises(UserError, match=said):
+            list(read_lines(file))
 
 
 def test_damaged_files_are_named(tmp_path):

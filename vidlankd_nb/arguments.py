@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['PICTURE_OPTIONS', 'split_words', 'no_words', 'FileUse', 'FlagAction', 'HelpAction', 'own_help', 'add_help',
-           'settings_of', 'WordParser', 'command_parser', 'file_words', 'named_models', 'configs_named', 'show_help',
-           'run_words', 'redo_words', 'quiet', 'means_files', 'captions_parser', 'check_least']
+           'settings_of', 'WordParser', 'command_parser', 'file_words', 'named_models', 'values_of', 'configs_named',
+           'show_help', 'run_words', 'redo_words', 'words_for_finished', 'quiet', 'means_files']
 
 # %% ../nbs/13_arguments.ipynb #argimp00
 import re
 from argparse import SUPPRESS, Action, ArgumentParser
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn, get_type_hints
@@ -24,13 +25,13 @@ from vidlankd_nb.presets import (
     current_name,
     explain,
     field_docs,
+    first_world,
     named_keys,
     parse_run,
     presets,
     read_yaml,
     run_parser,
 )
-from .tables import Reading
 
 # %% ../nbs/13_arguments.ipynb #argsplit
 def split_words(
@@ -220,7 +221,8 @@ def command_parser(
     parser.add_argument('--out', type=str, help=place)
     parser.add_argument('--redo', nargs='*', metavar='STAGE', default=SUPPRESS,
                         help='throw away finished work that the settings do not ask for any more, and '
-                             'make it again; with names of stages: theirs, changed or not')
+                             'make it again; with names of stages (on files: of models and tasks): '
+                             'theirs, changed or not')
     if use is not None:
         own |= _shown(use)
         for name, option in use.all_options().items():
@@ -287,8 +289,9 @@ def _under_current_names(options: list[list[str]]) -> list[list[str]]:
 def _file_options(parser, use: FileUse) -> set[str]:
     "Every spelling of the options that a command has on files."
     found = {*use.beside}
+    names = {'out', *use.all_options()}
     for action in parser._actions:
-        if action.dest in {'out', *use.all_options()}:
+        if action.dest in names:
             found.update(action.option_strings)
     return found
 
@@ -358,16 +361,23 @@ def _refuse_keys_of_files(space, use: FileUse) -> None:
         raise UserError(f"Unknown key '{name}' in the configuration{where}.")
 
 # %% ../nbs/13_arguments.ipynb #argconfs
+def values_of(
+    options: list[list[str]],   # of `split_words`
+    option: str,                # '--config', …
+) -> list[str]:
+    "What an option was given, each time it was named."
+    found = []
+    for first, *value in options:
+        name, equals, rest = first.partition('=')
+        if name == option:
+            found += [rest] if equals else value
+    return found
+
 def configs_named(
     options: list[list[str]],   # of `split_words`
 ) -> list[str]:
     "The presets and files that `--config` names."
-    named = []
-    for first, *value in options:
-        name, equals, rest = first.partition('=')
-        if name == '--config':
-            named += [rest] if equals else value
-    return named
+    return values_of(options, '--config')
 
 def _refuse_flags(named: list[str], parser) -> None:
     "Raises `UserError` where a configuration file holds what only words can say."
@@ -378,7 +388,6 @@ def _refuse_flags(named: list[str], parser) -> None:
             if str(key).replace('_', '-') in flags:
                 raise UserError(f"Unknown key '{key}' in the configuration {config}: --{key} is said on the "
                                 "command line alone.")
-
 
 # %% ../nbs/13_arguments.ipynb #argcode1
 def show_help(
@@ -436,6 +445,26 @@ def redo_words(
         return []
     return named or True
 
+# %% ../nbs/13_arguments.ipynb #argfin02
+def words_for_finished(
+    args: list[str],       # the words behind the command
+    parser,                # of `command_parser`
+    use: FileUse | None,   # what the command takes on files
+) -> list[str]:
+    "Words that name a finished run, or a demo, in full: `--out` and, where none is named, the run's own `--config`; others as they are. Raises `UserError` where a word can only be a run and is none."
+    plain, options = split_words(args, parser)
+    of_files = set() if use is None else {f'--{name}' for name in use.needs if name != 'out'}
+    named = plain or values_of(options, '--out')[-1:]
+    if len(named) != 1 or any(first.partition('=')[0] in of_files for first, *_ in options): return args
+    folder = first_world(named[0])
+    config = folder/'config.yaml'
+    if use is None and plain and not config.is_file():
+        raise UserError(f"There is no run in {folder} (no config.yaml): give the folder that 'vidlankd run' "
+                        "or 'vidlankd demo' wrote.")
+    if not config.is_file(): return args
+    own = [] if configs_named(options) else ['--config', str(config)]
+    return [*own, *chain.from_iterable(options), '--out', str(folder)]
+
 # %% ../nbs/13_arguments.ipynb #b69497d5
 def quiet(
     run: Run,   # its `threads` count
@@ -469,26 +498,3 @@ PICTURE_OPTIONS = {   # of `features`: (type, or None for a switch; default; com
     'text': (str, None, "column with the pictures' names"),
     'configuration': (str, None, 'of a data set of pictures on the hub'),
     'split': (str, None, 'of a data set of pictures; default: all')}
-
-# %% ../nbs/13_arguments.ipynb #argcapt2
-def captions_parser(
-    about: str,    # what the command does
-) -> WordParser:
-    "The parser of `vidlankd captions`: files in, one file out, and how they are read."
-    parser = WordParser('captions', about)
-    parser.add_argument('sources', nargs='+', metavar='IN',
-                        help='files and folders (WebVTT, SRT, JSON, JSON lines, CSV, Parquet, also packed), '
-                             'or names of data sets on the Hugging Face hub')
-    parser.add_argument('--out', required=True, help="JSON file to write, in HowTo100M's layout")
-    docs = field_docs(Reading)
-    for f in fields(Reading):
-        parser.add_argument(f'--{f.name}', help=docs[f.name])
-    return parser
-
-def check_least(
-    space,         # options by name
-    **least: int,  # the smallest value of some
-) -> None:
-    "Raises `UserError` on a number that is too small."
-    for name, smallest in least.items():
-        if space[name] < smallest: raise UserError(f"--{name.replace('_', '-')} must be {smallest} or more.")

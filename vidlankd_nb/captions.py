@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['repeated', 'count_rolling', 'rolling_note', 'Span', 'check', 'without_overlap', 'merged', 'timeline',
-           'write_captions']
+           'write_captions', 'caption_options']
 
 # %% ../nbs/02e_captions.ipynb #ca000004
 import json
 import math
-from dataclasses import dataclass
+from argparse import ArgumentParser
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -20,6 +21,7 @@ from .features import FeatureRows
 from .files import UserError, make_folder, whole_file
 from .layouts import Captions, Sieve
 from .layouts import read_captions as read_captions
+from .presets import field_docs
 from .tables import Reading
 
 # %% ../nbs/02e_captions.ipynb #42f14f88
@@ -185,6 +187,20 @@ def write_captions(
             f.write('\n}\n')
         if not written: raise UserError(f"No captions came out: {'; '.join(notes)}.")
     return notes
+
+# %% ../nbs/02e_captions.ipynb #capopt01
+def caption_options(
+    parser: ArgumentParser,
+) -> ArgumentParser:   # the same
+    "Give a parser the words of `vidlankd captions`: files in, one file out, and how they are read."
+    parser.add_argument('sources', nargs='+', metavar='IN',
+                        help='files and folders (WebVTT, SRT, JSON, JSON lines, CSV, Parquet, also packed), '
+                             'or names of data sets on the Hugging Face hub')
+    parser.add_argument('--out', required=True, help="JSON file to write, in HowTo100M's layout")
+    docs = field_docs(Reading)
+    for f in fields(Reading):
+        parser.add_argument(f'--{f.name}', help=docs[f.name])
+    return parser
 
 # %% ../nbs/02e_captions.ipynb #ca0000c1
 class _Named:

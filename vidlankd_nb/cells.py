@@ -9,7 +9,7 @@ __all__ = ['CellRun', 'Artifact', 'stage_artifacts', 'teacher_artifacts', 'stude
 # %% ../nbs/12a_cells.ipynb #cell0004
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import __version__
@@ -20,6 +20,7 @@ from vidlankd_nb.plan import (
     OWN_TEACHERS,
     STAGES,
     rests_on_teacher,
+    settings_that_count,
     stage_key,
     stages_of,
     student_key,
@@ -118,7 +119,7 @@ def cell_file(out: str | Path, name: str, seed: int) -> Path:
 def cell_key(x: CellRun) -> str:
     "A hash of all a cell's figures depend on."
     folders = [a.folder.name for a in artifacts_of(x)]
-    return digest(folders, asdict(x.run.evaluation), x.cell.model, __version__)
+    return digest(folders, settings_that_count(x.run.evaluation), x.cell.model, __version__)
 
 # %% ../nbs/12a_cells.ipynb #cell0011
 def state_of(

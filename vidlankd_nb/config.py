@@ -6,7 +6,7 @@
 __all__ = ['ONE_OR_MORE', 'ZERO_OR_MORE', 'ABOVE_ZERO', 'NUMBER', 'SHARE', 'SHARE_OR_ALL', 'NAMED', 'SIXTY_FOURS',
            'SIXTY_FOURS_OR_NONE', 'EVEN_SIZE', 'ODD', 'Rule', 'at_least', 'setting', 'marked', 'choices', 'Section',
            'Data', 'World', 'Features', 'Pairs', 'Corpus', 'Encoder', 'Training', 'Teacher', 'Distillation', 'Student',
-           'Vokens', 'Evaluation', 'FineTuning', 'Run', 'samples']
+           'Vokens', 'Evaluation', 'FineTuning', 'RealWords', 'Run', 'samples']
 
 # %% ../nbs/00a_config.ipynb #2da67c4a
 import math
@@ -43,15 +43,16 @@ def setting(
     speed: bool = False,          # it changes how a result is reached, and not the result
     contrast: bool = False,       # only a teacher with a contrast reads it
     pictures: bool = False,       # only a run on pictures reads it
+    later: bool = False,          # it came later: a folder's key has it only where it is not at its default
 ) -> Any:                         # a dataclass field
     "A field of a section, described."
-    metadata = {'rule': rule, 'speed': speed, 'contrast': contrast, 'pictures': pictures}
+    metadata = {'rule': rule, 'speed': speed, 'contrast': contrast, 'pictures': pictures, 'later': later}
     if callable(default): return field(default_factory=default, metadata=metadata)
     return field(default=default, metadata=metadata)
 
 def marked(
     section: type,    # a section of `Run`
-    mark: str,        # 'speed', 'contrast' or 'pictures'
+    mark: str,        # 'speed', 'contrast', 'pictures' or 'later'
 ) -> frozenset[str]:
     "Names of the settings with a mark."
     return frozenset(f.name for f in fields(section) if f.metadata.get(mark))
@@ -88,13 +89,13 @@ NAMED = Rule("a text with {name} where the picture's name belongs, such as 'look
 
 @dataclass
 class Data(Section):
-    "Your own videos or pictures, captions and text; leave all unset for the toy world."
+    "Your own videos or pictures, captions and text, or text alone; leave all unset for the toy world."
     where: ClassVar[str] = 'data.'
     videos: str | None = None             # folder of video files, named by video id
     pictures: str | None = None           # pictures with names instead of videos: class folders, metadata.csv beside them, a data set
     template: str = setting('{name}', NAMED)   # what is said over a picture, for pictures without captions of their own
     captions: str | None = None           # captions in any layout: a file, a folder of subtitles, a data set
-    text: list[str] | None = None         # text the students read: files (plain, packed, JSON lines, Parquet), folders, data sets
+    text: list[str] | None = None         # text the students read: files (plain, packed, JSON lines, Parquet), folders, data sets; alone, for students of teachers made elsewhere
     features_2d: str | None = None        # ready-made frame features, HowTo100M layout: {id}.npy or {id}.mp4.npy
     features_3d: str | None = None        # ready-made clip features, same layout
 
@@ -173,6 +174,7 @@ class Corpus(Section):
     errors: Literal['strict', 'replace', 'skip'] = 'strict'   # bytes that are no text: 'strict' stops there, 'replace' puts � for them, 'skip' leaves the line out
     valid_share: float = setting(0.05, SHARE)             # share of the lines held out for the masked-LM loss
     captions: bool = False                # a control: the captions are lines of the students' text, too
+    about: Literal['all', 'pictured'] = setting('all', later=True)   # lines that are read: 'all', or 'pictured': those about what the pictures are called, and without a word for a colour
     mask_share: float = setting(0.15, SHARE_OR_ALL)              # share of the tokens masked: 80 % [MASK], 10 % random, 10 % unchanged
 
 # %% ../nbs/00a_config.ipynb #34912cde
@@ -256,6 +258,7 @@ class Distillation(Section):
     start: Literal['random', 'teacher'] = 'random'   # first weights: 'random', the same for all students, or 'teacher': go on from its text encoder
     fade_from: float = setting(1.0, SHARE_OR_ALL)                # share of the steps after which the distillation's weight begins to fall …
     fade_to: float = setting(1.0, SHARE_OR_ALL)                  # … and share of the steps at which it is 0; 1 and 1: it never falls
+    captions: bool = setting(False, later=True)   # a control: this student reads the captions as text, too
     budget: Literal['steps', 'distilled', 'distilled_and_teacher'] = 'steps'   # a student without a teacher may train longer, for as many operations as a distilled one took, without or with its teacher's training
     def __post_init__(self):
         super().__post_init__()
@@ -269,6 +272,9 @@ class Student(Training):
     "What all students of a run share, so that they differ by their `Distillation` alone."
     where: ClassVar[str] = 'student.'
     text: Encoder = field(default_factory=Encoder)  # the text encoder
+    together: bool = setting(False, speed=True)   # students of one teacher are trained side by side: it reads each batch once for all; the weights come out the same, and the memory is that of all
+    states_cache: str | None = setting(None, speed=True)   # folder for the states of teachers that read whole sentences, written once and read in place of their forward pass
+    states_type: Literal['float16', 'int8'] = setting('float16', speed=True)   # of the numbers in that folder; int8 takes half the room
 
 # %% ../nbs/00a_config.ipynb #vok00001
 @dataclass
@@ -283,8 +289,9 @@ class Vokens(Section):
 # %% ../nbs/00a_config.ipynb #2b872023
 @dataclass
 class Evaluation(Section):
-    "Probes of the toy world."
+    "What models are asked: the toy world's probes, or what people say of words."
     where: ClassVar[str] = 'evaluation.'
+    norms: str | None = setting(None, later=True)   # folder of norms, as `vidlankd probe --data` reads it: the run is about real nouns
     splits: int = setting(20, ONE_OR_MORE)                      # random halves of the nouns the property probe averages over
     permutations: int = setting(20, ONE_OR_MORE)                # label permutations behind the baseline
     finetune_steps: int = setting(120, ONE_OR_MORE)             # optimizer steps of the two-choice physical probe
@@ -317,6 +324,16 @@ class FineTuning(Training):
 
 # %% ../nbs/00a_config.ipynb #4cf51830
 @dataclass
+class RealWords(Section):
+    "A run about real nouns, which `evaluation.norms` makes of a run on pictures."
+    where: ClassVar[str] = 'words.'
+    withheld: float = setting(0.25, SHARE)         # share of the nouns that no picture shows, by a hash of the noun
+    drawn: int = setting(120, ZERO_OR_MORE)        # pictures of each colour that are drawn and named by it
+    tasks: str = 'norms,similarity,blimp'          # what is asked, as `vidlankd probe --tasks` has it
+    limit: int = setting(400, ONE_OR_MORE)         # rows of a task that asks for no single nouns
+    shuffles: int = setting(100, ONE_OR_MORE)      # of the nouns' labels, for what chance gives
+
+@dataclass
 class Run(Section):
     "Everything a run is made of."
     seed: int = setting(0, ZERO_OR_MORE)                         # of the world, the weights, the order of examples and the masks
@@ -332,6 +349,7 @@ class Run(Section):
     controls: dict[str, Distillation] = field(default_factory=dict)   # students that must not learn what the videos show
     vokens: Vokens = field(default_factory=Vokens)
     evaluation: Evaluation = field(default_factory=Evaluation)
+    words: RealWords = field(default_factory=RealWords)
     def __post_init__(self):
         super().__post_init__()
         check_names(self.students, 'student')

@@ -25,7 +25,7 @@ from typing import cast
 
 import numpy as np
 import pyarrow as pa
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, trainers
 from transformers import (
     BertTokenizerFast,  # pyright: ignore[reportAttributeAccessIssue] – transformers loads it when it is asked for
     PreTrainedTokenizerBase,
@@ -35,7 +35,16 @@ from .config import Corpus
 from .files import UserError, make_folder, new_beside, put_in_place, write_aside, write_json
 from .recipes import check_recipe, differing
 from .texts import LeftOut, first_line, known_by, part_digest, text_files, text_parts, text_pieces
-from .tokenizer import load_tokenizer, save_tokenizer, text_backend, tokenizer_fingerprint
+from vidlankd_nb.tokenizer import (
+    CLEANED,
+    CUT,
+    cleaned_words,
+    load_tokenizer,
+    save_tokenizer,
+    text_backend,
+    tokenizer_fingerprint,
+    without_endless,
+)
 
 # %% ../nbs/04_corpus.ipynb #3ddeac9e
 def is_markup(
@@ -102,11 +111,11 @@ def _lines_of(files: Iterable, cfg: Corpus | None) -> Iterator[str]:
     for f in files:
         yield from read_lines(f, cfg=cfg)
 
-def _letters(lines: Iterable[str], tok: Tokenizer) -> Counter:
+def _letters(lines: Iterable[str]) -> Counter:
     "How often each letter occurs, after the tokenizer's own clean-up."
     counts = Counter()
     for line in lines:
-        for word, _ in tok.pre_tokenizer.pre_tokenize_str(tok.normalizer.normalize_str(line)):
+        for word in cleaned_words(line):
             counts.update(word)
     return counts
 
@@ -118,9 +127,9 @@ def train_tokenizer(
 ) -> BertTokenizerFast:
     "Train a lower-casing WordPiece tokenizer (`tokenizers`); the same text gives the same one. Raises `UserError` without text."
     tok = Tokenizer(models.WordPiece(unk_token='[UNK]'))
-    tok.normalizer = normalizers.BertNormalizer()
-    tok.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    counts = _letters(_lines_of(files, cfg), tok)
+    tok.normalizer = CLEANED
+    tok.pre_tokenizer = CUT
+    counts = _letters(_lines_of(files, cfg))
     if not counts:
         raise UserError(f"No text to train a vocabulary on in {', '.join(map(str, files))}: "
                         "the files are empty or hold markup only.")
@@ -128,7 +137,7 @@ def train_tokenizer(
     letters = sorted(frequent[:vocab_size // 4])
     start = [*SPECIAL_TOKENS, *letters, *(f'##{c}' for c in letters)]
     trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=start, show_progress=False)
-    tok.train_from_iterator(_lines_of(files, cfg), trainer)
+    tok.train_from_iterator(without_endless(_lines_of(files, cfg)), trainer)
     numbers = tok.get_vocab()
     pieces = sorted(numbers, key=lambda piece: numbers[piece])
     vocab = {piece: i for i, piece in enumerate(pieces)}

@@ -237,9 +237,9 @@ def in_eval_mode(model: nn.Module) -> Iterator[None]:
 def prefer_wide_masks(
     model,        # a masked-LM model, about to be trained or to teach
 ) -> None:
-    "Have `states_of` widen masks for this model, if it reads them so; nothing is read from the device then."
+    "Have `states_of` widen masks for this model, if it reads them so; nothing is read from the device then. A model is asked once."
     device = model.device
-    if device.type == 'meta':
+    if device.type == 'meta' or hasattr(model, 'reads_wide_masks'):
         return
     ids = torch.tensor([[1, 2, 3, 2], [2, 3, 1, 1]], device=device)     # (2, 4)
     real = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]], device=device)

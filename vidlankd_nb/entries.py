@@ -205,7 +205,8 @@ def found_in(
     if source.again:
         line += f'; {source.again:,} cues that only repeated others are gone'
     for page, files in source.pages.items():
-        line += f'; {len(files):,} files are no UTF-8 and were read as {page}, such as {files[0]}'
+        many = '1 file is' if len(files) == 1 else f'{len(files):,} files are'
+        line += f'; {many} no UTF-8 and were read as {page}, such as {files[0]}'
         line += ' (--encoding names another)'
     tags = {tag: n for tag, n in source.tags.items() if tag != 'none'}
     if tags:

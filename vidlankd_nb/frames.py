@@ -127,10 +127,12 @@ def agreed_rate(
     times: list[float],  # of pictures, s, as they are stored
     nominal: float,      # claimed, pictures per second
 ) -> float:              # pictures per second
-    "The claimed rate, or another where the times do not agree with it."
+    "The claimed rate, or another where the times do not agree with it: it may repeat some pictures, and loses none."
     gaps = np.diff(times)
     gaps = gaps[(gaps > 0) & (gaps <= 600)]   # without leaps of the clock
-    if abs(nominal*gaps.sum() - len(gaps)) <= max(1, .05*len(gaps)):
+    repeated = nominal*gaps.sum() - len(gaps)
+    lost = -repeated
+    if repeated <= max(1, .05*len(gaps)) and lost <= max(1, .001*len(gaps)):
         return nominal
     return max(1., round(float(len(gaps)/gaps.sum()), 6))
 
@@ -212,7 +214,9 @@ def scaled_rgb(
         return np.array(_shown(x, matrix, crop), order='C')
     colours = [_shown(_plane(scaled, k), matrix, crop) for k in (2, 0, 1)]   # they lie as green, blue, red
     together = np.empty((*colours[0].shape, 3), np.uint8)
-    return np.stack(colours, axis=-1, out=together)
+    for k, colour in enumerate(colours):
+        together[..., k] = colour
+    return together
 
 def _plane(frame, k: int, width: int = 1) -> np.ndarray:   # (h, w*width), in place
     "A plane of a picture of 8 bits, without the bytes that fill up its lines."

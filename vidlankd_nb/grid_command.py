@@ -16,7 +16,6 @@ from typing import Any
 from vidlankd_nb.arguments import (
     FlagAction,
     add_help,
-    check_least,
     configs_named,
     quiet,
     show_help,
@@ -25,7 +24,7 @@ from vidlankd_nb.arguments import (
 from .config import Run
 from .files import UserError
 from .grids import grids, read_grid
-from .presets import check_code, parse_run, presets, run_parser
+from .presets import check_code, check_least, parse_run, presets, run_parser
 
 # %% ../nbs/13a_ablate.ipynb #abl13001
 def grid_parser() -> Any:   # a `jsonargparse` parser

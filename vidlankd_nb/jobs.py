@@ -18,7 +18,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -200,11 +200,9 @@ def next_job(
 # %% ../nbs/08a_jobs.ipynb #jb08wrt1
 def _write(stream, words: str) -> None:
     "Words for a process, which may have died already."
-    try:
+    with suppress(BrokenPipeError):
         stream.write(words)
         stream.flush()
-    except BrokenPipeError:
-        pass
 
 # %% ../nbs/08a_jobs.ipynb #jb000027
 UTF8 = {'PYTHONIOENCODING': 'utf-8'}   # what a job writes, whatever the terminal of this process reads
@@ -296,7 +294,8 @@ class Runner:
             last = line.strip()
             self.said(job, line)
         code = child.wait()
-        child.stdin.close()
+        with suppress(BrokenPipeError):   # words that it died before reading
+            child.stdin.close()
         return code, last
 
 # %% ../nbs/08a_jobs.ipynb #jb000029

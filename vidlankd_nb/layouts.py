@@ -126,6 +126,8 @@ def _look_at_json(file: Path, reading: Reading, piece: int) -> FileLook:
     records = [v for _, v in keys if _is_record(v)]
     if WHOLE & set(names):
         return FileLook(ending, 'whole', names)
+    if not records and any(v for _, v in keys):     # numbers, words, lists: ids of videos have objects behind them
+        return FileLook(ending, 'nothing', names)
     return FileLook(ending, 'videos', list(records[0]) if records else [])
 
 # %% ../nbs/02cb_layouts.ipynb #la0000c3

@@ -21,8 +21,8 @@ from .files import UserError, nearest, write_aside, write_json
 from .grounding import Grounding, find_clips
 from .heatmaps import heat_maps, show_clips
 from .pairs import PairSet
-from .plan import Places, RunFolder, footage, sources
-from .presets import load_run
+from .plan import Places, RunFolder, check_text_alone, footage, sources
+from .presets import first_world, load_run
 from .readers import aligns, read_student
 from .states import check_sentence
 from .teacher import VideoTeacher
@@ -146,12 +146,13 @@ def ground_sentence(
     out: str | Path | None = None,  # folder for look.png, .svg, .html and .json; None: `looks` inside the run
 ) -> tuple[list[dict], list[str]]:  # [{'clip', 'score', 'caption', …}] best first, notes
     "Read a sentence beside a clip of a run; raises `UserError` on what cannot be read, found or loaded."
-    folder = Path(folder)
+    folder = first_world(folder)
     config = folder/'config.yaml'
     if not config.exists():
-        raise UserError(f"{folder} holds no run (no config.yaml): give the folder that 'vidlankd run' wrote; "
-                        f"of a demo, one of its worlds, for example {folder/'seed-0'}.")
+        raise UserError(f"{folder} holds no run (no config.yaml): give the folder that 'vidlankd run' or "
+                        "'vidlankd demo' wrote.")
     places = RunFolder(load_run(config), folder)
+    check_text_alone(places.run, ['ground'])
     if students is None:
         students = readers_of(places)
     notes = check_sentence(load_tokenizer_of(places), text)

@@ -114,6 +114,7 @@ class TextBatches:
         vokens=None,           # `VokenLabels` of these examples, for students that learn them
         view=None,             # `View` of these examples, for a teacher with words of its own
         whole: bool = False,   # with the student's words: a teacher reads what is hidden from the student
+        states=None,           # `CachedStates` of these examples, for a teacher that has read them already
     ):
         made_with = examples.manifest['fingerprint']
         check_vocabulary(f"The corpus in {examples.folder}", made_with, tokenizer, len(tokenizer))
@@ -124,6 +125,7 @@ class TextBatches:
         self.vokens = vokens
         self.view = view
         self.whole = whole
+        self.states = states
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -139,6 +141,9 @@ class TextBatches:
             batch |= {'vokens': self.vokens[rows]}
         if self.view is not None:
             batch |= {name: _tensor(value) for name, value in self.view[rows].items()}
-        elif self.whole:
+        elif self.whole and self.states is None:
             batch |= {'teacher_ids': _tensor(ids), 'teacher_attention': batch['attention_mask']}
+        if self.states is not None:
+            real = batch['words'] if 'words' in batch else ~batch['special']
+            batch |= self.states.at(np.asarray(rows), real.numpy())
         return batch

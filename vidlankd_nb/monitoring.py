@@ -257,10 +257,12 @@ class Watch:
         names: list[str],                          # of the loss terms
         examples: Callable[[int], np.ndarray],     # step -> numbers of its examples
         limit: float,                              # a gradient norm above this is broken, too
+        training: str = '',                        # its name, for messages
     ):
         self.names = [*names, 'gradient norm']
         self.examples = examples
         self.limit = limit
+        self.training = training
         self.rows = []
 
     def add(self,
@@ -287,7 +289,8 @@ class Watch:
     def _sentence(self, step: int, name: str, value: float) -> str:
         rows = self.examples(step).tolist()
         more = ' …' if len(rows) > 8 else ''
-        return (f"Step {step + 1}: {name} is {value}; examples {rows[:8]}{more}. "
+        whose = f'{self.training}: ' if self.training else ''
+        return (f"{whose}Step {step + 1}: {name} is {value}; examples {rows[:8]}{more}. "
                 "That step changed no weight and the last checkpoint stands. "
                 "Look at those examples, or lower the learning rate.")
 

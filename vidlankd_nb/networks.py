@@ -118,6 +118,7 @@ def load_tensors(
     path: str | Path,               # as for `read_tensors`
     what: str,                      # the model's name, for the sentence
     classifier: tuple[str, ...],    # modules that may be there and are left out
+    cure: str = '',                 # what to do where it does not fit
 ) -> None:
     "Load a checkpoint by name, without unpickling and without the classifier; raises `UserError` when it does not fit."
     left_out = tuple(f'{name}.' for name in classifier)
@@ -131,7 +132,7 @@ def load_tensors(
     wrong += sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape)
     if wrong:
         raise UserError(f"{path} is no {what}: {len(wrong)} weights are missing, "
-                        f"unknown or of another shape, such as {wrong[0]}.")
+                        f"unknown or of another shape, such as {wrong[0]}. {cure}".rstrip())
     model.load_state_dict(state)
 def load_resnext3d(
     model: ResNeXt3D,     # gets the weights

@@ -49,7 +49,7 @@ def is_finished(places: Places, piece: Piece) -> bool:
     at = lies_at(places, piece)
     if piece.stage in ('teacher', 'student'):
         return (at/'model.safetensors').exists()
-    if piece.stage == 'evaluate':
+    if piece.stage in ('evaluate', 'norms'):
         return at.exists()
     return at.exists() and record_file(places, piece.stage).exists()
 
@@ -74,6 +74,8 @@ def takes_up(
     if piece.stage == 'features':
         same_folder = _named(was.get('data.videos')) == _named(now.get('data.videos'))
         return odd <= {'data.videos', 'data.captions'} and same_folder
+    if piece.stage == 'views':
+        return odd == {'students.teacher'}   # each teacher's has a folder of its own in there
     if piece.stage == 'corpus' and not is_finished(places, piece):
         has_words = (lies_at(places, piece)/'tokenizer').exists()
         if odd - {'corpus.errors'} and has_words and now['corpus.tokenizer'] == 'train':

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['CONFIGS', 'MOST_VALUES', 'RENAMED', 'presets', 'parsed_yaml', 'read_yaml', 'config_file', 'field_docs', 'dotted',
-           'run_parser', 'current_name', 'current_text', 'current_config', 'current_words', 'in_old_names', 'parse_run',
-           'check_filled', 'named_keys', 'explain', 'plain_value', 'load_run', 'to_yaml', 'differences', 'names_code',
-           'check_code']
+           'run_parser', 'current_name', 'current_text', 'current_config', 'current_words', 'listed_keys', 'with_lists',
+           'in_old_names', 'parse_run', 'check_filled', 'named_keys', 'explain', 'plain_value', 'load_run',
+           'check_least', 'to_yaml', 'differences', 'first_world', 'names_code', 'check_code']
 
 # %% ../nbs/00aa_presets.ipynb #ps000005
 import inspect
@@ -94,10 +94,11 @@ def config_file(
                     f"{nearest(str(name), presets())}")
 
 # %% ../nbs/00aa_presets.ipynb #3ad29a17
+@lru_cache
 def field_docs(
     section: type,       # a dataclass
 ) -> dict[str, str]:     # field -> comment
-    "The comment on each field's own line, for a dataclass and its bases."
+    "The comment on each field's own line, for a dataclass and its bases; its source is parsed once."
     comments = {}
     for base in reversed([b for b in section.__mro__ if is_dataclass(b)]):
         try: source = inspect.getsource(base)
@@ -194,6 +195,35 @@ def current_words(
         words.append(word)
     return words
 
+# %% ../nbs/00aa_presets.ipynb #cflist02
+@lru_cache
+def listed_keys() -> set[str]:
+    "The settings of a run that are lists of words: 'data.text' is one."
+    found = set()
+    for section in fields(Run):
+        if is_dataclass(section.type):
+            for name, hint in get_type_hints(section.type).items():
+                if list[str] in (hint, *get_args(hint)): found.add(f'{section.name}.{name}')
+    return found
+
+def with_lists(
+    words: list[str],   # of a command line
+) -> list[str]:
+    "Words behind an option of several are put together: `--data.text a b` becomes `--data.text=[\"a\", \"b\"]`."
+    left = list(words)
+    found = []
+    while left:
+        option, equals, value = left.pop(0).partition('=')
+        if option[2:] not in listed_keys():
+            found.append(option + equals + value)
+            continue
+        values = [value] if equals else []
+        while left and not equals and not left[0].startswith('--'):
+            values.append(left.pop(0))
+        is_whole = len(values) == 1 and (values[0].startswith('[') or values[0] == 'null')
+        found += [option, *values] if is_whole or not values else [option, json.dumps(values)]
+    return found
+
 # %% ../nbs/00aa_presets.ipynb #cfren004
 def in_old_names(
     settings: dict,   # of a training
@@ -209,7 +239,7 @@ def parse_run(
 ) -> tuple:            # (`Run`, the namespace of everything parsed)
     "Parse words into a `Run`; a wrong word is a `UserError` that names the nearest right one."
     parser = parser or run_parser()
-    try: space = parser.parse_args(current_words(args))
+    try: space = parser.parse_args(with_lists(current_words(args)))
     except UserError: raise
     except Exception as e: raise UserError(explain(str(e), parser)) from None
     check_filled(Run, space)
@@ -270,6 +300,15 @@ def load_run(
         words += [f"--{key.replace('__', '.')}", text]
     return parse_run(words)[0]
 
+# %% ../nbs/00aa_presets.ipynb #psleast2
+def check_least(
+    space,         # options by name
+    **least: int,  # the smallest value of some
+) -> None:
+    "Raises `UserError` on a number that is too small."
+    for name, smallest in least.items():
+        if space[name] < smallest: raise UserError(f"--{name.replace('_', '-')} must be {smallest} or more.")
+
 # %% ../nbs/00aa_presets.ipynb #013bd00b
 def to_yaml(
     run,        # `Run`, or any dataclass of this module
@@ -286,6 +325,21 @@ def differences(
     x = flat(asdict(a))
     y = flat(asdict(b))
     return [f"{k}: {x.get(k)} -> {y.get(k)}" for k in x | y if x.get(k) != y.get(k)]
+
+# %% ../nbs/00aa_presets.ipynb #psworld2
+def first_world(
+    folder: str | Path,   # of a run, or of several worlds as `vidlankd demo` writes them
+) -> Path:                # the folder itself, or that of the world with the smallest seed
+    "The folder of one run; of several, the first one is taken, and that is said."
+    folder = Path(folder)
+    worlds = {}
+    for config in folder.glob('seed-*/config.yaml'):
+        seed = config.parent.name.removeprefix('seed-')
+        if seed.isdecimal(): worlds[int(seed)] = config.parent
+    if not worlds or (folder/'config.yaml').exists(): return folder
+    found = worlds[min(worlds)]
+    print(f"Of the worlds in {folder} (seeds {', '.join(map(str, sorted(worlds)))}), {found} is used.")
+    return found
 
 # %% ../nbs/00aa_presets.ipynb #psscode1
 def names_code(

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PROBES', 'COLOURS', 'TEMPLATES', 'mean', 'spread', 'evaluations', 'over_runs', 'retrieval_over_runs', 'chance_level',
            'voken_figures', 'collect', 'seconds_of', 'stage_seconds', 'student_verdict', 'verdicts', 'headline',
-           'teacher_headline', 'models_in', 'plot_properties', 'plot_student_losses', 'rendered', 'table',
-           'report_page', 'pictures_of', 'make_report']
+           'loss_headline', 'teacher_headline', 'models_in', 'plot_properties', 'plot_student_losses', 'rendered',
+           'table', 'report_page', 'pictures_of', 'make_report']
 
 # %% ../nbs/11g_report.ipynb #ra000004
 import json
@@ -25,6 +25,7 @@ from .evaluation.records import column
 from .files import write_aside, write_json
 from .monitoring import read_log
 from .pictures import INK, figure_tag, image_tag
+from .plan import does_without, teachers_asked_for
 from .presets import load_run
 from .vokenization import plot_quantisation
 
@@ -109,16 +110,18 @@ def collect(
 ) -> dict:             # see `report.json`
     "Every figure of one or several runs."
     runs = [load_run(Path(f)/'config.yaml') for f in folders]
-    teacher = evaluations(folders, 'teachers-video')
     report = {'config': asdict(runs[0]), 'seeds': [r.seed for r in runs], 'version': __version__,
-              'seconds': stage_seconds(folders, stages),
-              'teacher': {'retrieval': retrieval_over_runs(teacher)} | over_runs(teacher),
+              'seconds': stage_seconds(folders, stages), 'left_out': does_without(runs[0]),
               'students': {}, 'controls': {}}
+    if 'video' in teachers_asked_for(runs[0]):
+        teacher = evaluations(folders, 'teachers-video')
+        report['teacher'] = {'retrieval': retrieval_over_runs(teacher)} | over_runs(teacher)
     for kind in ('students', 'controls'):
         for name in getattr(runs[0], kind):
             report[kind][name] = over_runs(evaluations(folders, f'{kind}-{name}'))
-    if runs[0].students and 'permutation' in teacher[0]:
-        report['baseline'] = {'property': chance_level(folders, [*runs[0].students])}
+    names = list(runs[0].students)
+    if names and 'permutation' in evaluations(folders, f'students-{names[0]}')[0]:
+        report['baseline'] = {'property': chance_level(folders, names)}
     vokens = voken_figures(folders)
     if vokens:
         report['vokens'] = vokens
@@ -176,6 +179,10 @@ def verdicts(report: dict) -> list[str]:   # sentences
 # %% ../nbs/11g_report.ipynb #c652c421
 def headline(report: dict) -> str:
     "The result in one line."
+    if 'words' in report:
+        return report['words']['headline']
+    if 'teacher' not in report:
+        return loss_headline(report['students'] | report['controls'])
     if 'baseline' not in report:
         return teacher_headline(report['teacher']['retrieval'])
     known = []
@@ -185,6 +192,18 @@ def headline(report: dict) -> str:
     chance = report['baseline']['property']['permutation']
     return (f"what videos show about held-out nouns, known by each student ({worlds}): "
             f"{', '.join(known)}; chance {chance:.2f}")
+
+def loss_headline(
+    models: dict,    # name -> figures
+) -> str:
+    "The result in one line, where there is nothing but text."
+    known = []
+    for name, r in models.items():
+        if r['mlm_loss'] is not None:
+            known.append(f"{name} {r['mlm_loss']:.2f}")
+    if not known:
+        return "no line was held out, so nothing is known of the students' losses; raise corpus.valid_share"
+    return f"masked-LM loss on held-out lines: {', '.join(known)}"
 
 def teacher_headline(
     found: dict,     # a teacher's 'retrieval'; empty where no pair was held out
@@ -205,7 +224,9 @@ def models_in(report: dict) -> list[tuple]:   # (name, 'students' | 'controls' |
     for kind in ('students', 'controls'):
         for name, r in report[kind].items():
             out.append((name, kind, r))
-    return [*out, ('teacher', 'teacher', report['teacher'])]
+    if 'teacher' in report:
+        out.append(('teacher', 'teacher', report['teacher']))
+    return out
 
 def plot_properties(
     report: dict,     # of `collect`
@@ -265,12 +286,14 @@ def table(report: dict) -> str:   # HTML
 def report_page(
     report: dict,      # of `collect`
     pictures: dict,    # of `pictures_of`
+    words: str = '',   # a section about real nouns
 ) -> str:              # HTML
     "The report as one self-contained HTML page."
     line = headline(report)
+    has_table = 'baseline' in report or 'teacher' not in report
     none = {'losses': '', 'properties': '', 'vokens': '', 'grounding': []}
-    return rendered('report.html', report=report, pictures=none | pictures,
-                    headline=line[:1].upper() + line[1:], table=table(report) if 'baseline' in report else '',
+    return rendered('report.html', report=report, pictures=none | pictures, words=words,
+                    headline=line[:1].upper() + line[1:], table=table(report) if has_table else '',
                     verdicts=verdicts(report), config=json.dumps(report['config'], indent=1))
 
 # %% ../nbs/11g_report.ipynb #75615362
@@ -300,13 +323,17 @@ def make_report(
     out: str | Path,       # folder of report.html and report.json
     stages: list,          # names of the stages, in order
     seconds: float | None = None,   # wall-clock seconds in all, where runs went side by side
+    words: tuple[dict, str] | None = None,   # what a run about real nouns found: figures with a 'headline', and a section
 ) -> dict:                 # of `collect`
     "Write `report.json` and the self-contained `report.html`."
     out = Path(out)
     report = collect(folders, stages)
+    section = ''
+    if words is not None:
+        report['words'], section = words
     if seconds is not None:
         report['seconds']['total'] = round(seconds, 1)
     pictures = pictures_of(report, Path(folders[0]), out)
     write_json(out/'report.json', report)
-    write_aside(out/'report.html', report_page(report, pictures))
+    write_aside(out/'report.html', report_page(report, pictures, section))
     return report

@@ -146,6 +146,7 @@ class MicroBatches(Dataset):
         seed: int = 0,
         rank: int = 0,       # this process
         world_size: int = 1, # number of processes
+        setting: str = 'batch',   # that says how large a batch is, for the sentence of one that is too large
     ):
         parts = accumulate * world_size
         if batch % parts:
@@ -153,8 +154,9 @@ class MicroBatches(Dataset):
                             f"{accumulate} micro-batch{'es' * (accumulate > 1)} each: "
                             f"choose a multiple of {parts}.")
         if len(data) < batch:
-            raise UserError(f"There are {len(data):,} examples, fewer than one batch of {batch}: "
-                            "choose a smaller batch or give more data.")
+            most = len(data) // parts * parts
+            smaller = f"give more data, or a smaller batch: --{setting} {most}" if most else "give more data"
+            raise UserError(f"There are {len(data):,} examples, fewer than one batch of {batch}: {smaller}.")
         self.data = data
         self.batch = batch
         self.accumulate = accumulate

@@ -79,12 +79,15 @@ def bootstrap_interval(
     draws: int = 1000,
     level: float = .95,
     seed: int = 0,
+    batched: bool = False,   # does the statistic take (draws, n, …) at once, and give (draws,)?
 ) -> dict:                # as `interval`
     "A statistic of many items and its percentile interval: had other items been asked."
     n = len(items)
-    value = float(statistic(items))
+    value = float(statistic(items[None])[0]) if batched else float(statistic(items))
     if n < 2: return {'mean': value, 'low': None, 'high': None, 'n': n}
-    found = stats.bootstrap((np.arange(n),), lambda rows: statistic(items[rows]), vectorized=False,
+    def of_rows(rows: np.ndarray, axis: int = -1) -> np.ndarray:
+        return statistic(items[rows])
+    found = stats.bootstrap((np.arange(n),), of_rows, vectorized=batched, batch=64 if batched else None,
                             n_resamples=draws, confidence_level=level, method='percentile', rng=seed)
     low, high = found.confidence_interval
     return {'mean': value, 'low': float(low), 'high': float(high), 'n': n}

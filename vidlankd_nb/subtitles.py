@@ -102,8 +102,13 @@ def _guessed_page(raw: bytes) -> str:
     page = best.encoding if best else 'cp1252'
     western = raw.decode('cp1252', 'replace')
     eastern = re.search('[A-Za-z][¹³¿¾]|[¹³¾][a-z]|\ufffd|ø.*[ìè]|[ìè].*ø', western, re.S)
-    if page in ('cp1250', 'cp1252'):    # two pages of Latin letters that statistics take for each other
-        return 'cp1250' if eastern else 'cp1252'
+    turkish = re.search('[ðþýÐÞÝ]', western) and not re.search('[áæéíóú]', western)   # not of Iceland
+    if page in ('cp1250', 'cp1252', 'cp1254'):    # pages of Latin letters that statistics take for each other
+        return 'cp1254' if turkish else 'cp1250' if eastern else 'cp1252'
+    letters = [byte for byte in raw if byte >= 0xC0]
+    without_capitals = len(letters) >= 30 and min(letters) >= 0xE0 and max(letters) <= 0xFA
+    if page == 'cp1251' and without_capitals:     # nor ы, ь, э, ю and я: letters of Hebrew
+        return 'cp1255'
     return page
 
 # %% ../nbs/02ca_subtitles.ipynb #la000016

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['model_config', 'teacher_kind', 'has_vocabulary_head', 'frame_of', 'text_limit', 'teacher_tokenizer', 'has_words_of',
-           'read_layers', 'pooling_of', 'TextTeacher', 'load_text_teacher', 'filler_id', 'word_means', 'text_of',
-           'at_students_places']
+           'read_layers', 'file_of', 'pooling_of', 'behind_pooling', 'TextTeacher', 'load_text_teacher', 'filler_id',
+           'word_means', 'text_of', 'at_students_places']
 
 # %% ../nbs/06c_text_teachers.ipynb #tt000005
 import json
@@ -17,12 +17,15 @@ import torch
 import torch.nn.functional as F
 import transformers
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
+from transformers.utils.hub import cached_file
 
 from .encoders import TEXT_SIDE, load_text, mask_of, matmul_parameters, most_tokens
 from .files import UserError
+from .hub import hushed, may_be_on_hub, reading_options
 from .matching import ModelOutputs
 from .tokenizer import read_tokenizer, tokenizer_fingerprint
 
@@ -191,27 +194,78 @@ def read_layers(
     return found
 
 # %% ../nbs/06c_text_teachers.ipynb #tt000023
+def file_of(
+    name: str | Path,   # a folder, or a name on the Hugging Face hub
+    inner: str,         # 'modules.json'
+) -> Path | None:
+    "A file of a model; None where it has none of that name."
+    if Path(name).is_dir() or not may_be_on_hub(name):
+        file = Path(name)/inner
+        return file if file.is_file() else None
+    found = cached_file(str(name), inner, _raise_exceptions_for_missing_entries=False,
+                        _raise_exceptions_for_gated_repo=False, _raise_exceptions_for_connection_errors=False,
+                        local_files_only='local_files_only' in reading_options(name))
+    return None if found is None else Path(found)
+
 def pooling_of(
     name: str | Path,
     model: PreTrainedModel,
 ) -> str:       # 'model', 'mean' or 'first'
     "How a teacher makes one vector of a sentence; raises `UserError` for ways that are not known here."
-    folder = Path(name)
-    if (folder/'1_Pooling'/'config.json').is_file():
-        return _sentence_pooling(folder)
+    said = file_of(name, '1_Pooling/config.json')
+    if said is not None:
+        return _sentence_pooling(name, said)
     towers = model.config.model_type.endswith('_text_model') or hasattr(model, 'get_text_features')
     return 'model' if towers else 'mean'
 
-def _sentence_pooling(folder: Path) -> str:
+def _sentence_pooling(name: str | Path, file: Path) -> str:
     "What a folder of sentence-transformers says."
-    said = json.loads((folder/'1_Pooling'/'config.json').read_text(encoding='utf-8'))
+    said = json.loads(file.read_text(encoding='utf-8'))
     if said.get('pooling_mode_mean_tokens'):
         return 'mean'
     if said.get('pooling_mode_cls_token'):
         return 'first'
     asked = [key for key, value in said.items() if value is True]
-    raise UserError(f"'{folder}' pools its tokens by {', '.join(asked) or 'no known way'}, which is not "
+    raise UserError(f"'{name}' pools its tokens by {', '.join(asked) or 'no known way'}, which is not "
                     "known here: take pooling_mode_mean_tokens or pooling_mode_cls_token.")
+
+_ACTIVATIONS = (nn.Identity, nn.Tanh, nn.ReLU, nn.GELU, nn.SiLU, nn.Sigmoid)
+
+def behind_pooling(
+    name: str | Path,
+) -> nn.Sequential:   # (B, D) → (B, E)
+    "The dense layers that a folder of sentence-transformers puts behind its pooled tokens; raises `UserError` on layers of another kind."
+    listed = file_of(name, 'modules.json')
+    layers = nn.Sequential()
+    if listed is None:
+        return layers
+    for module in json.loads(listed.read_text(encoding='utf-8')):
+        kind = module['type'].rpartition('.')[2]
+        if kind == 'Dense':
+            layers += _dense(name, module['path'])
+        elif kind not in ('Transformer', 'Pooling', 'Normalize'):   # a length of 1 changes no cosine
+            raise UserError(f"'{name}' makes vectors of sentences with a layer '{kind}' ({module['path']}), "
+                            "which is not known here: choose a teacher with pooling and dense layers alone.")
+    return layers
+
+def _dense(name: str | Path, path: str) -> nn.Sequential:
+    "One dense layer and what follows it."
+    config = file_of(name, f'{path}/config.json')
+    weights = file_of(name, f'{path}/model.safetensors')
+    if config is None or weights is None:
+        raise UserError(f"'{name}' lists a dense layer {path}, and config.json or model.safetensors is "
+                        "missing in it: save the model again with a recent release of sentence-transformers.")
+    said = json.loads(config.read_text(encoding='utf-8'))
+    asked = str(said.get('activation_function', 'Tanh')).rpartition('.')[2]
+    known = {kind.__name__: kind for kind in _ACTIVATIONS}
+    if asked not in known:
+        raise UserError(f"The dense layer {path} of '{name}' ends in '{asked}', which is not known here: "
+                        f"one of {', '.join(known)} is.")
+    linear = nn.Linear(said['in_features'], said['out_features'], said.get('bias', True))
+    found = load_file(weights)
+    linear.load_state_dict({key.removeprefix('linear.'): value.float() for key, value in found.items()})
+    return nn.Sequential(linear, known[asked]())
+
 
 # %% ../nbs/06c_text_teachers.ipynb #tt000025
 class TextTeacher(nn.Module):
@@ -230,7 +284,9 @@ class TextTeacher(nn.Module):
         self.fills = limit if model.config.model_type.startswith('siglip') else None
         self.layers: list[int] = []
         self.pooling = pooling_of(name, model)
-        outputs, states = self._run(torch.tensor([[pad_id, pad_id]]), None, all_layers=True)
+        self.dense = behind_pooling(name).eval().requires_grad_(False).to(model.device)
+        two = torch.tensor([[pad_id, pad_id]], device=model.device)
+        outputs, states = self._run(two, None, all_layers=True)
         self.count = len(outputs.hidden_states) - 1
         self.layers = read_layers(layer, self.count, name)
         self.width = states.shape[-1]
@@ -256,6 +312,10 @@ class TextTeacher(nn.Module):
             found = getattr(outputs, 'text_embeds', None)
             found = outputs.pooler_output if found is None else found
             return found[:, 0] if found.dim() == 3 else found   # FLAVA projects every token
+        return self.dense(self._pooled(states, attention))
+
+    def _pooled(self, states, attention) -> torch.Tensor:   # (B, D)
+        "One vector made of the states of tokens."
         if self.pooling == 'first':
             return states[:, 0]
         if attention is None:
@@ -308,7 +368,7 @@ def filler_id(tokenizer: PreTrainedTokenizerBase) -> int:
 def _weights(name: str | Path, kind: Any) -> PreTrainedModel:
     "A model with its weights; raises `UserError` where some are missing, broken or unreadable."
     try:
-        with torch.random.fork_rng(devices=[]):   # a pooler that a folder lacks is drawn; the student's weights are not
+        with hushed(), torch.random.fork_rng(devices=[]):   # a pooler that a folder lacks is drawn; the student's weights are not
             model, found = kind.from_pretrained(str(name), output_loading_info=True, dtype=torch.float32)
     except (OSError, ValueError, RuntimeError, SafetensorError) as e:
         said = (str(e).splitlines() or [type(e).__name__])[0]

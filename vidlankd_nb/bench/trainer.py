@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['PROGRAMS', 'by_this_package', 'trainer_rows', 'trainer_arguments', 'by_trainer', 'how_right', 'measured_cell',
-           'mcnemar', 'compared', 'bench_trainer', 'summary']
+           'mcnemar', 'over_both', 'compared', 'bench_trainer', 'summary']
 
 # %% ../../nbs/bench/trainer.ipynb #btr00004
 import json
 import platform
 import tempfile
 from collections.abc import Callable
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from .evaluation import encoder_of_package
 from ..config import FineTuning
 from ..evaluation import squad
 from ..evaluation.benchmarks import TASKS, Task
+from ..evaluation.differences import half_width
 from ..evaluation.encoders import HEADS, Candidate, candidate, outputs_of
 from ..evaluation.finetuning import TaskBatches, asks_for_types, fine_tune, predict, texts_of
 from ..evaluation.grid import row_values, rows_fingerprint
@@ -113,12 +115,13 @@ def measured_cell(
     program: str,       # of `PROGRAMS`
     c: Candidate, task: Task, train: Rows, dev: Rows, cfg: FineTuning, seed: int,
 ) -> dict:
-    "A cell's score and the figure of each row, made once; raises `UserError` where the file is of other rows."
-    identity = {'model': c.fingerprint, 'rows': rows_fingerprint(train, dev)}
+    "A cell's score and the figure of each row, made once; raises `UserError` where the file is of another cell."
+    identity = {'model': c.fingerprint, 'rows': rows_fingerprint(train, dev), 'recipe': asdict(cfg)}
     if file.exists():
         found = json.loads(file.read_text(encoding='utf-8'))
         if found['identity'] != identity:
-            raise UserError(f"{file} was made from other rows or another model: choose another --out.")
+            raise UserError(f"{file} was made from other rows, another model or by another recipe: "
+                            "choose another --out.")
         return found
     said = PROGRAMS[program](c, task, train, dev, cfg, seed)
     found = {'scores': score(task, dev, *said), 'right': how_right(task, row_values(task, dev, *said)),
@@ -138,6 +141,18 @@ def mcnemar(
     if not only_a + only_b: return 1.0
     return float(stats.binomtest(only_a, only_a + only_b).pvalue)
 
+def over_both(
+    apart: np.ndarray,   # (k, n) ours minus theirs, of each seed and row
+) -> dict:               # 'mean', 'low' and 'high' (None from one seed)
+    "A mean difference with an interval for other seeds and other rows, as `difference` of the results has it."
+    k, n = apart.shape
+    mean = float(apart.mean())
+    if k < 2 or n < 2: return {'mean': mean, 'low': None, 'high': None}
+    shared = np.cov(apart) / n                             # (k, k) what other rows do to the seeds' means
+    luck = (shared.sum() - shared.trace()) / (k * (k - 1))
+    half = half_width(apart.mean(1), max(0., float(luck)))
+    return {'mean': mean, 'low': mean - half, 'high': mean + half}
+
 def compared(
     metric: str,
     kind: str,                           # of the task
@@ -149,13 +164,14 @@ def compared(
     figures = {}
     for name, mine in cells.items():
         figures[name] = {seed: cell['scores'][metric] for seed, cell in mine.items()}
-    of_rows = np.array([np.subtract(ours[seed]['right'], theirs[seed]['right']) for seed in ours]).mean(0)
+    apart = np.array([np.subtract(ours[seed]['right'], theirs[seed]['right']) for seed in ours])   # (k, n)
     tests = []
     for seed in ours if kind in ('classification', 'choice') else ():
         tests.append(mcnemar(np.array(ours[seed]['right']), np.array(theirs[seed]['right'])))
     of_seeds = paired(figures['vidlankd'], figures['trainer'])
     return {'metric': metric, 'figures': figures, 'over seeds': of_seeds,
-            'over rows': bootstrap_interval(of_rows, np.mean), 'McNemar': tests}
+            'over rows': bootstrap_interval(apart.mean(0), np.mean), 'over both': over_both(apart),
+            'McNemar': tests}
 
 # %% ../../nbs/bench/trainer.ipynb #btr00013
 def bench_trainer(
@@ -199,14 +215,17 @@ def summary(
     result: dict,   # of `bench_trainer`
 ) -> str:           # Markdown
     "The figures as a table."
-    lines = ['| task | metric | this package | Trainer | difference, 95 % over seeds | p | over rows |',
-             '|---|---|---|---|---|---|---|']
+    head = ['task', 'metric', 'this package', 'Trainer', 'difference, 95 % over seeds', 'p', 'over rows',
+            'over both']
+    lines = [f"| {' | '.join(head)} |", '|---' * len(head) + '|']
     for name, found in result['tasks'].items():
         means = [np.mean(list(figures.values())) for figures in found['figures'].values()]
         seeds = found['over seeds']
         rows = found['over rows']
         spread = '' if seeds['low'] is None else f" ({seeds['low']:+.3f} … {seeds['high']:+.3f})"
+        both = found['over both']
+        together = '–' if both['low'] is None else f"{both['low']:+.3f} … {both['high']:+.3f}"
         lines.append(f"| {name} | {found['metric']} | {means[0]:.3f} | {means[1]:.3f} | "
                      f"{seeds['mean']:+.3f}{spread} | {seeds['p']:.2f} | "
-                     f"{rows['mean']:+.3f} ({rows['low']:+.3f} … {rows['high']:+.3f}) |")
+                     f"{rows['mean']:+.3f} ({rows['low']:+.3f} … {rows['high']:+.3f}) | {together} |")
     return '\n'.join(lines)

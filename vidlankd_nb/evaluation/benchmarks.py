@@ -7,6 +7,8 @@ __all__ = ['TASKS', 'GROUPS', 'MEASURES', 'Task', 'listed_tasks', 'tasks', 'corr
            'score_labels', 'score_tracie', 'score_diagnostics']
 
 # %% ../../nbs/09b_benchmarks.ipynb #47a30cfd
+import importlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from textwrap import wrap
@@ -267,3 +269,10 @@ def score_diagnostics(task: Task, rows: list[dict], gold: np.ndarray, predicted:
         for category, at in sorted(members.items()):
             found[level][category] = measures(task.metrics, gold[at], predicted[at]) | {'rows': len(at)}
     return found
+
+# %% ../../nbs/09b_benchmarks.ipynb #bmmoved1
+def __getattr__(name: str) -> Callable:
+    "What moved to a later page; raises `AttributeError` for any other name."
+    if name not in ('load', 'score'):
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return getattr(importlib.import_module('vidlankd_nb.evaluation.suite'), name)

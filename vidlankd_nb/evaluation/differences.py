@@ -84,7 +84,7 @@ def half_width(
     k = len(d)
     seeds = d.var(ddof=1) / k
     total = seeds + questions
-    freedom = (k - 1) * (total / seeds)**2 if seeds else math.inf
+    freedom = (k - 1) * total / seeds if seeds else math.inf
     return float(stats.t.ppf((1 + level) / 2, freedom) * math.sqrt(total))
 
 # %% ../../nbs/09db_differences.ipynb #re09diff

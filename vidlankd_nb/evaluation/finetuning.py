@@ -26,6 +26,7 @@ from ..encoders import encoder_flops, in_eval_mode, matmul_parameters, most_toke
 from . import squad
 from .benchmarks import Task
 from .encoders import Candidate, Padding, head_logits, with_head
+from .encoders import candidate as candidate  # found here, too
 from .records import column
 from .suite import score
 from ..files import UserError
@@ -191,6 +192,11 @@ class TaskBatches:
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    @property
+    def types(self) -> np.ndarray | None:   # (tokens,)
+        "Which of two texts each token is of; None for an encoder that does not ask."
+        return self.tokens.types
 
     @property
     def padding(self) -> Padding:

@@ -135,10 +135,11 @@ def label_of(
         raise ValueError("annotators did not agree: the label is '-'" if text == '-'
                          else 'the label is missing')
     if task.kind == 'regression':
-        if not re.fullmatch(r'\d+(\.\d*)?', text) or float(text) > 5:
+        if not re.fullmatch(r'(\d+\.?\d*|\.\d+)(e[+-]?\d+)?', text, re.IGNORECASE) or float(text) > 5:
             raise ValueError(f'the score is {text!r}, not a number from 0 to 5')
         return float(text)
     written = task.written or task.labels
+    text = re.sub(r'(?<=^\d)\.0+$', '', text)   # a class number that somebody's table held as 1.0
     if text not in written:
         names = ', '.join(written)
         raise ValueError(f"the label is {text!r}, not one of {names}")
@@ -427,8 +428,10 @@ def label_in_words(
     classes: Iterable[str] | None = None,  # the names that the data set itself gives its class numbers
 ) -> str | None:                           # None where it is hidden
     "A label as the task's original files write it; class numbers are read through the names of the data set, or in the order of `task.labels`."
-    if isinstance(value, float) and value.is_integer() and task.kind != 'regression':
-        value = int(value)
+    if task.kind != 'regression':
+        is_whole = isinstance(value, float) and value.is_integer()
+        said = isinstance(value, str) and re.fullmatch(r'\d\.0+', value.strip())   # 1.0 in a text file
+        value = int(float(value)) if is_whole or said else value
     if value is None or value != value:    # NaN is unequal to itself
         return None
     number = isinstance(value, int) or (isinstance(value, str) and value.strip().isdigit())

@@ -9,6 +9,7 @@ __all__ = ['percent', 'cell_text', 'glue_score', 'glue_average', 'numbers', 'det
 
 # %% ../../nbs/09e_results.ipynb #e06ff333
 import math
+import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -85,7 +86,7 @@ def glue_average(
     runs = []
     for seed, by_task in sorted(scores.items()):
         if len(by_task) == len(tasks):
-            value = sum(by_task.values()) / len(tasks)
+            value = statistics.fmean(by_task.values())
             runs.append({'value': value, 'collapsed': collapsed.get(seed, '')})
     return runs, [t for t in tasks if t in missing]
 

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['NO_PUNCTUATION', 'METRICS', 'read_squad', 'good_answers', 'span_row', 'normalised', 'em', 'word_f1', 'f1', 'golds',
-           'best_of', 'Windows', 'shortened', 'windows', 'one_window', 'positions', 'check_cuts', 'spans', 'answers',
-           'threshold_curve', 'best_threshold', 'decided', 'check_all_answered', 'by_group', 'score_spans',
-           'write_predictions']
+           'best_of', 'Windows', 'shortened', 'check_overflow', 'windows', 'one_window', 'positions', 'check_cuts',
+           'spans', 'answers', 'threshold_curve', 'best_threshold', 'decided', 'check_all_answered', 'by_group',
+           'score_spans', 'write_predictions']
 
 # %% ../../nbs/09c_squad.ipynb #0718bc38
 import json
@@ -90,7 +90,9 @@ def _what_is_wrong(answer, context: str) -> str:
     if not isinstance(text, str) or not text.strip():
         return 'an answer without text'
     start = answer.get('answer_start')
-    if not isinstance(start, int) or isinstance(start, bool) or not 0 <= start <= len(context) - len(text):
+    if not isinstance(start, int) or isinstance(start, bool):
+        return f'the answer {text!r} starts at {start!r}, which is no whole number'
+    if not 0 <= start <= len(context) - len(text):
         return (f'the answer {text!r} starts at {start!r}, outside of the paragraph of '
                 f'{len(context)} characters')
     if not context.startswith(text, start):
@@ -212,6 +214,18 @@ def shortened(
     return questions, cut
 
 # %% ../../nbs/09c_squad.ipynb #e3f17ef4
+def check_overflow(
+    tokenizer,     # a fast one
+) -> None:
+    "Raise `UserError` where the end of a long text is lost when it is cut: tokenizers 0.23.1 and 0.23.2 drop it in silence."
+    text = ' '.join(['word'] * 60)
+    whole = tokenizer(text, add_special_tokens=False)['input_ids']
+    cut = tokenizer('word', text, truncation='only_second', max_length=40, return_overflowing_tokens=True)
+    found = sum(cut.sequence_ids(w).count(1) for w in range(len(cut['input_ids'])))
+    if found < len(whole):
+        raise UserError("This version of the package tokenizers loses the end of texts that are cut into "
+                        "windows (0.23.1 and 0.23.2 do): pip install 'tokenizers!=0.23.1,!=0.23.2'.")
+
 def windows(
     tokenizer,                # a fast one
     rows: list[dict],         # of `load`
@@ -224,6 +238,7 @@ def windows(
     if not tokenizer.is_fast:
         raise UserError("SQuAD needs to know which characters a token came from, which only a fast tokenizer "
                         "tells (a folder with tokenizer.json).")
+    check_overflow(tokenizer)
     special = tokenizer.num_special_tokens_to_add(pair=True)
     max_question = min(max_question, (max_length - special) // 2)
     room = max_length - special - max_question

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['GROUPS_OF_PROBES', 'PROBE_TASKS', 'HEAD', 'source_of', 'probes_named', 'Probed', 'probe_norm', 'probe_likeness',
-           'probe_colours', 'probe_questions', 'probe_pairs', 'probe_task', 'figure', 'table_row', 'ProbeTable',
-           'probe_models', 'command_of', 'probe_options', 'probe_files']
+           'probe_colours', 'probe_questions', 'probe_pairs', 'probe_task', 'figure', 'measure_cells', 'table_rows',
+           'coverage_notes', 'ProbeTable', 'probe_models', 'command_of', 'probe_options', 'probe_files']
 
 # %% ../../nbs/12i_zeroshot.ipynb #zs000004
 import argparse
@@ -19,7 +19,8 @@ from typing import cast
 import numpy as np
 
 from .benchmarks import TASKS
-from .norms import NORM_SOURCES, Norm, RatedPairs, read_norm
+from .judgements import NORM_SOURCES, read_norm
+from .norms import Norm, RatedPairs
 from vidlankd_nb.evaluation.prompts import (
     MEMORY_PROMPTS,
     READINGS,
@@ -37,10 +38,12 @@ from vidlankd_nb.evaluation.prompts import (
 from vidlankd_nb.evaluation.readouts import (
     Outcome,
     WordStates,
+    best_constant,
     gap_between,
     layers_of,
     likeness,
     read_off,
+    said_most,
     word_groups,
     word_scores,
 )
@@ -118,11 +121,12 @@ class Probed:
         found = {'task': self.task, 'rows': self.rows, 'left_out': self.left_out, 'notes': self.notes,
                  'measures': [outcome.summary() for outcome in self.outcomes]}
         for name, words in (groups or {}).items():
+            if isinstance(self.outcomes[0].keys[0], int): break   # questions and sentences are no words
             try:
-                part = self.outcomes[0].part(words)
+                part = self.outcomes[0].part(words).summary()
             except UserError:
-                continue
-            found.setdefault('groups', {})[name] = part.summary()
+                part = None                                       # none of the items is among them
+            found.setdefault('groups', {})[name] = part
         return found
 
 def _drawn(items: Sequence, limit: int | None, seed: int) -> list[int]:
@@ -185,15 +189,15 @@ def probe_colours(task: str, norm: Norm, templates: Sequence[str], lm: LanguageM
     rows = [i for i, one in enumerate(said) if one is not None]
     if not rows: raise UserError(f"{task}: the model can score none of the {len(said)} words.")
     kept = _some(asked, rows)
-    most = np.bincount(kept.table.argmax(1)).max() / len(rows)
     outcomes = []
     for name in reversed(READINGS):
         figures = np.array([cast(dict, said[i])[name] for i in rows])
         shares = np.exp(figures - figures.max(1, keepdims=True))
         scores = word_scores(norm.kind, shares / shares.sum(1, keepdims=True), kept.table)
         for measure, items in scores.items():
-            constant = float(most) if measure == 'top1' else None
-            outcomes.append(Outcome(f'{measure}, {name}', kept.words, items, constant))
+            right = said_most(kept.table) if measure == 'top1' else None
+            constant = best_constant(kept.table) if measure == 'top1' else None
+            outcomes.append(Outcome(f'{measure}, {name}', kept.words, items, constant, right=right))
     return Probed(task, outcomes, len(norm), _unscored(len(norm), said))
 
 # %% ../../nbs/12i_zeroshot.ipynb #zs000015
@@ -262,17 +266,39 @@ def figure(value: float | None) -> str:
     "A figure of a table."
     return '–' if value is None else f'{value:.3f}'
 
-def table_row(model: str, mark: str, found: dict) -> list[str]:
-    "A row of the table, from `Probed.json`."
-    first = found['measures'][0]
+def measure_cells(first: dict, mark: str) -> list[str]:
+    "Measure, score, interval, chance and items of a summary."
     chance = first.get('shuffled', {})
     low, high = first['low'], first['high']
     interval = '–' if low is None else f'{low:.3f} … {high:.3f}'
-    return [found['task'], model, first['measure'], figure(first['value']) + mark, interval,
-            figure(first['constant']), figure(chance.get('mean')), figure(chance.get('p')), f"{first['n']:,}",
-            f"{sum(found['left_out'].values()):,}"]
+    return [first['measure'], figure(first['value']) + mark, interval, figure(first['constant']),
+            figure(chance.get('mean')), figure(chance.get('p')), f"{first['n']:,}"]
+
+def table_rows(model: str, mark: str, found: dict) -> list[list[str]]:
+    "Rows of the table, from `Probed.json`: the task, and its groups of words."
+    left_out = f"{sum(found['left_out'].values()):,}"
+    rows = [[found['task'], model, *measure_cells(found['measures'][0], mark), left_out]]
+    for name, part in found.get('groups', {}).items():
+        cells = measure_cells(part, mark) if part else ['–'] * 6 + ['0']
+        rows.append([f"{found['task']}, {name}", model, *cells, '–'])
+    return rows
 
 # %% ../../nbs/12i_zeroshot.ipynb #zs000021
+def coverage_notes(models: dict) -> list[str]:
+    "How many pairs each model reads, and how many words it cuts into pieces."
+    notes = []
+    for name, tasks in models.items():
+        read = {task: found['notes'].get('coverage') for task, found in tasks.items()}
+        pieces = {task: found['notes'].get('words in pieces') for task, found in tasks.items()}
+        covered = [f'{task} {share:.1%}' for task, share in read.items() if share is not None]
+        cut = [f'{task} {count:,}' for task, count in pieces.items() if count is not None]
+        if covered:
+            notes.append(f"Pairs that {name} reads: {', '.join(covered)}.")
+        if cut:
+            listed = ', '.join(cut)
+            notes.append(f"Words in several pieces, read as the mean of these ({name}): {listed}.")
+    return notes
+
 @dataclass
 class ProbeTable(ShownTable):
     "Probes of several models; shows itself in a notebook."
@@ -288,7 +314,7 @@ class ProbeTable(ShownTable):
             for name, tasks in self.models.items():
                 if task in tasks:
                     mark = self.marks.get(name, '') if task in GROUPS_OF_PROBES['prompts'] else ''
-                    rows.append(table_row(name, mark, tasks[task]))
+                    rows += table_rows(name, mark, tasks[task])
         return HEAD, rows
 
     def notes(self) -> list[str]:
@@ -298,6 +324,10 @@ class ProbeTable(ShownTable):
         if any(self.marks.values()):
             notes.append("‡: the folder has no vocabulary head; states were compared with the word "
                          "embeddings, which tells little of the language model that it was.")
+        if any('groups' in found for tasks in self.models.values() for found in tasks.values()):
+            notes.append('Words of the file, other words: scores of these items alone, read off by the same '
+                         'ridge; a pair with one word in the file and one outside is in neither.')
+        notes += coverage_notes(self.models)
         for g in self.gaps:
             interval = '' if g['low'] is None else f" ({g['low']:+.3f} … {g['high']:+.3f})"
             notes.append(f"{g['task']}: {g['model']} − {g['against']} = {g['mean']:+.3f}{interval}, "
@@ -357,20 +387,26 @@ def _items(tasks: Sequence[str], data: str | Path) -> set:
     "Every word and every pair of the tasks that have some."
     found = set()
     for task in tasks:
-        if task in _ENDINGS or task.endswith('_prompts'): continue
-        source, _ = read_norm(task, data)
+        if task in _ENDINGS: continue
+        source, _ = read_norm(source_of(task), data)
         if isinstance(source, Norm):
             found.update(source.words)
         elif isinstance(source, RatedPairs):
             found.update(source.pairs)
     return found
 
-def command_of(sources: dict[str, str], tasks: str, layer: str | None, limit: int) -> str:
+def command_of(
+    sources: dict[str, str], tasks: str, layer: str | None, limit: int,
+    words: str | None = None,
+    seed: int = 0,
+) -> str:
     "The command without the paths of a machine."
     names = [source if source == name or not Path(source).is_dir() else f'{name}=FOLDER'
              for name, source in sources.items()]
     more = f' --layer {layer}' if layer is not None else ''
     more += f' --limit {limit}' if limit != 3500 else ''
+    more += ' --words FILE' if words else ''
+    more += f' --seed {seed}' if seed else ''
     return f"vidlankd probe {' '.join(names)} --tasks {tasks} --data NORMS{more}"
 
 # %% ../../nbs/12i_zeroshot.ipynb #zs00027a
@@ -414,7 +450,7 @@ def probe_files(
     table = probe_models(sources, chosen, data, layer, limit, seed, strict, groups, device or 'cpu')
     table.absent |= absent
     if out is None: return table
-    result = {'command': command_of(sources, tasks, layer, limit), **asdict(table)}
+    result = {'command': command_of(sources, tasks, layer, limit, words, seed), **asdict(table)}
     if str(out).endswith('.json'):
         make_folder(Path(out).parent)
         write_json(out, result)
