@@ -130,7 +130,7 @@ def taught(
     "Train a small teacher on the lesson's pairs; raises `UserError` on impossible settings."
     cfg = Teacher(text=SIZE, steps=steps, lr=2e-3, log_every=20, save_every=steps, trackers=[], **settings)
     torch.manual_seed(seed)
-    batches = PairBatches(lesson.pairs, lesson.tokenizer, lesson.shape)
+    batches = PairBatches(lesson.pairs, lesson.tokenizer, lesson.shape, shuffled=cfg.shuffled_videos)
     task = TeacherTask(make_teacher(cfg, lesson.tokenizer, batches.width, lesson.shape.max_frames), cfg)
     first = batches.batch(np.arange(256), 0)
     task.model.video.calibrate(first['video'], first['video_mask'])
