@@ -197,6 +197,22 @@ def _encoded(lines: Iterable[str], tok: PreTrainedTokenizerBase) -> Iterator[tup
     for batch in line_batches(lines):
         yield from zip(batch, ids_of(batch), strict=True)
 
+# %% ../nbs/04_corpus.ipynb #bbf934yc1
+def _fill(writers: dict, encoded: Iterable[tuple[str, list[int]]], cfg: Corpus, counts: dict) -> None:
+    "Lines with their ids become rows of the two splits."
+    inner = cfg.block - 2
+    rest = {'train': [], 'valid': []}
+    for line, ids in encoded:
+        split = 'valid' if is_held_out(line, cfg.valid_share) else 'train'
+        if cfg.packed:
+            new, rest[split] = pack([ids], inner, rest[split])
+            writers[split].add(new)
+        elif ids:
+            writers[split].add([ids[:inner]])
+            counts['cut'] += len(ids) > inner
+    counts['dropped_tokens'] += sum(map(len, rest.values()))
+
+# %% ../nbs/04_corpus.ipynb #bbf934yc2
 def encode_part(
     file: str | Path, start: int, stop: int | None,  # a part of a text
     folder: str | Path,           # where the arrow files go
@@ -233,20 +249,6 @@ def _is_other(folder: Path, name: str, file, start: int, stop: int | None) -> bo
     "Was a finished part made from other bytes?"
     note = folder/f'{name}.made_from'
     return not note.exists() or json.loads(note.read_text(encoding='utf-8')) != part_digest(file, start, stop)
-
-def _fill(writers: dict, encoded: Iterable[tuple[str, list[int]]], cfg: Corpus, counts: dict) -> None:
-    "Lines with their ids become rows of the two splits."
-    inner = cfg.block - 2
-    rest = {'train': [], 'valid': []}
-    for line, ids in encoded:
-        split = 'valid' if is_held_out(line, cfg.valid_share) else 'train'
-        if cfg.packed:
-            new, rest[split] = pack([ids], inner, rest[split])
-            writers[split].add(new)
-        elif ids:
-            writers[split].add([ids[:inner]])
-            counts['cut'] += len(ids) > inner
-    counts['dropped_tokens'] += sum(map(len, rest.values()))
 
 # %% ../nbs/04_corpus.ipynb #13bff92d
 class RowWriter:
@@ -354,6 +356,7 @@ def corpus_parts(
             found.append((f, start, stop, out, name, str(out/'tokenizer'), cfg, changed))
     return found
 
+# %% ../nbs/04_corpus.ipynb #03223cyc1
 def _gather_left_out(parts: list[tuple], out: Path, before: LeftOut) -> None:
     "What was left out or mended, before parts were made and in each of them, a line each; no file where there was nothing."
     lines = list(map(json.dumps, before.places))
@@ -373,6 +376,7 @@ def _check_examples(total: dict, files: list, cfg: Corpus) -> None:
                     f"{total.get('markup', 0)} of markup; "
                     f"with packed blocks, at least {cfg.block - 2} tokens are needed.")
 
+# %% ../nbs/04_corpus.ipynb #03223cyc2
 def build_corpus(
     files: list,               # text of any kind: files, folders, data sets
     out: str | Path,           # folder of the corpus
