@@ -376,7 +376,6 @@ def _check_examples(total: dict, files: list, cfg: Corpus) -> None:
                     f"{total.get('markup', 0)} of markup; "
                     f"with packed blocks, at least {cfg.block - 2} tokens are needed.")
 
-# %% ../nbs/04_corpus.ipynb #03223cyc2
 def build_corpus(
     files: list,               # text of any kind: files, folders, data sets
     out: str | Path,           # folder of the corpus
