@@ -194,7 +194,7 @@ def sentence_step(
     texts = tokenizer.batch_decode(blocks[:, 1:-1])
     student = model()
     cast(PreTrainedModel, student.base_model).save_pretrained(folder)
-    spaced = copy.deepcopy(tokenizer)
+    spaced = cast(Any, copy.deepcopy(tokenizer))
     spaced.backend_tokenizer.pre_tokenizer = WhitespaceSplit()   # texts are read here, not ids
     spaced.save_pretrained(folder)
     width = student.config.hidden_size
@@ -493,7 +493,7 @@ def plot_peers(
         ax.barh(name, ratio - 1, left=1, color='#0072B2' if ratio >= 1 else '#D55E00')
         ax.text(max(ratio, 1), place, f'  {ratio:.2f} ×', va='center', fontsize=8)
     ax.axvline(1, color='k', lw=0.8)
-    ax.set(xscale='log', xlim=(0.5, 3 * max(ratios.values())), xlabel='time of the peer, in units of ours')
+    ax.set(xscale='log', xlim=(0.3, 3 * max(ratios.values())), xlabel='time of the peer, in units of ours')
     ax.spines[['top', 'right']].set_visible(False)
     if path:
         fig.savefig(path, dpi=110)
