@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin
+from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin, parse_flag_from_env
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
@@ -91,9 +91,9 @@ def check_launcher() -> None:
         raise UserError(f"accelerate's configuration compiles models. {cure}, and set compile to true.")
 
 def check_gpus() -> None:
-    "Raise `UserError` where a launcher started more processes than there are GPUs: each needs one for itself."
-    on_cpu = os.environ.get('ACCELERATE_USE_CPU', '').lower() in ('1', 'true', 'yes')
-    if on_cpu or not torch.cuda.is_available(): return
+    "Raise `UserError` where torchrun or accelerate started more processes than there are GPUs: each needs one for itself. (Where SLURM starts them, each may see its own GPU alone.)"
+    is_shared = torch.distributed.is_torchelastic_launched()   # all processes of a machine see the same GPUs
+    if not is_shared or parse_flag_from_env('ACCELERATE_USE_CPU') or not torch.cuda.is_available(): return
     processes = int(os.environ.get('LOCAL_WORLD_SIZE', '1'))
     gpus = torch.cuda.device_count()
     if processes > gpus:
