@@ -2350,6 +2350,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'vidlankd_nb.monitoring.Watch.add': ('monitoring.html#watch.add', 'vidlankd_nb/monitoring.py'),
                                         'vidlankd_nb.monitoring.Watch.look': ('monitoring.html#watch.look', 'vidlankd_nb/monitoring.py'),
                                         'vidlankd_nb.monitoring._terms_in': ('monitoring.html#_terms_in', 'vidlankd_nb/monitoring.py'),
+                                        'vidlankd_nb.monitoring._whose': ('monitoring.html#_whose', 'vidlankd_nb/monitoring.py'),
                                         'vidlankd_nb.monitoring.close_log': ('monitoring.html#close_log', 'vidlankd_nb/monitoring.py'),
                                         'vidlankd_nb.monitoring.in_notebook': ('monitoring.html#in_notebook', 'vidlankd_nb/monitoring.py'),
                                         'vidlankd_nb.monitoring.log_record': ('monitoring.html#log_record', 'vidlankd_nb/monitoring.py'),

@@ -302,7 +302,7 @@ class Trainer:
         weights = self.weights(step)
         self.pushes = {}
         self.seed_step(step)
-        with memory_named(step, self.cfg, self.acc.num_processes):
+        with memory_named(step, self.cfg, self.acc.num_processes, self.name):
             if self.is_logged(step) or step == 0:
                 with self.clock.paused():
                     self.pushes = measure_pushes(self.acc, self.module, micro_batches[-1], weights)

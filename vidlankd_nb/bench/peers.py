@@ -167,7 +167,8 @@ def published_step(
     cast(torch.nn.Module, student).train()
     def once() -> float:
         with torch.no_grad():
-            theirs = teacher(**words, output_hidden_states=True).hidden_states[-1]
+            states = teacher(**words, output_hidden_states=True).hidden_states[-1]
+        theirs = torch.from_numpy(states.cpu().numpy()).to(states.device)
         out = student(**words, labels=labels, output_hidden_states=True)
         loss = out.loss + 5.0 * F.mse_loss(out.hidden_states[-1], theirs)
         loss.backward()
@@ -366,9 +367,8 @@ def measure_corpus(
         def ours() -> None:
             with tempfile.TemporaryDirectory() as out:
                 build_corpus([file], out, cfg, tokenizer, processes=processes)
-        theirs = partial(by_map, file, tokenizer, 128, processes)
-        return in_turns({'corpus: vidlankd_nb': partial(seconds, ours),
-                         'corpus: datasets.map': partial(seconds, theirs)}, repeats)
+        makers = {'vidlankd_nb': ours, 'datasets.map': partial(by_map, file, tokenizer, 128, processes)}
+        return in_turns({f'corpus: {who}': partial(seconds, make) for who, make in makers.items()}, repeats)
 
 # %% ../../nbs/bench/peers.ipynb #peers022
 def by_decord(path: str, fps: float) -> int:
