@@ -39,6 +39,8 @@ def _bench_parser() -> WordParser:
     parser.add_argument('--length', type=int, help="tokens of a block, for 'train' (128)")
     parser.add_argument('--compile', dest='compiled', action='store_true', default=None,
                         help="torch.compile, for 'train'")
+    parser.add_argument('--precision', choices=['auto', 'fast', 'bf16', 'fp32'],
+                        help="of products, for 'train' (auto)")
     parser.add_argument('--device', help="'cuda' or 'cpu', for 'objectives' (cpu)")
     parser.add_argument('--seeds', help="worlds, for 'grounding' (201,202,203); of fine-tunings, "
                         "for 'trainer' (0,1,2,3,4); of runs, for 'words' (0,1,2)")
