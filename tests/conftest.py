@@ -1,8 +1,7 @@
 import os
 
-os.environ.setdefault(
-    'CUDA_VISIBLE_DEVICES', ''
-)  # bit for bit is what a processor promises; name a GPU to use it
+# equal bits are what a processor promises; CUDA_VISIBLE_DEVICES=0 uses a GPU
+os.environ.setdefault('CUDA_VISIBLE_DEVICES', '')
 
 import pytest
 import torch

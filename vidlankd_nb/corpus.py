@@ -197,6 +197,21 @@ def _encoded(lines: Iterable[str], tok: PreTrainedTokenizerBase) -> Iterator[tup
     for batch in line_batches(lines):
         yield from zip(batch, ids_of(batch), strict=True)
 
+# %% ../nbs/04_corpus.ipynb #bbf934yc1
+def _fill(writers: dict, encoded: Iterable[tuple[str, list[int]]], cfg: Corpus, counts: dict) -> None:
+    "Lines with their ids become rows of the two splits."
+    inner = cfg.block - 2
+    rest = {'train': [], 'valid': []}
+    for line, ids in encoded:
+        split = 'valid' if is_held_out(line, cfg.valid_share) else 'train'
+        if cfg.packed:
+            new, rest[split] = pack([ids], inner, rest[split])
+            writers[split].add(new)
+        elif ids:
+            writers[split].add([ids[:inner]])
+            counts['cut'] += len(ids) > inner
+    counts['dropped_tokens'] += sum(map(len, rest.values()))
+
 def encode_part(
     file: str | Path, start: int, stop: int | None,  # a part of a text
     folder: str | Path,           # where the arrow files go
@@ -233,20 +248,6 @@ def _is_other(folder: Path, name: str, file, start: int, stop: int | None) -> bo
     "Was a finished part made from other bytes?"
     note = folder/f'{name}.made_from'
     return not note.exists() or json.loads(note.read_text(encoding='utf-8')) != part_digest(file, start, stop)
-
-def _fill(writers: dict, encoded: Iterable[tuple[str, list[int]]], cfg: Corpus, counts: dict) -> None:
-    "Lines with their ids become rows of the two splits."
-    inner = cfg.block - 2
-    rest = {'train': [], 'valid': []}
-    for line, ids in encoded:
-        split = 'valid' if is_held_out(line, cfg.valid_share) else 'train'
-        if cfg.packed:
-            new, rest[split] = pack([ids], inner, rest[split])
-            writers[split].add(new)
-        elif ids:
-            writers[split].add([ids[:inner]])
-            counts['cut'] += len(ids) > inner
-    counts['dropped_tokens'] += sum(map(len, rest.values()))
 
 # %% ../nbs/04_corpus.ipynb #13bff92d
 class RowWriter:
@@ -354,6 +355,7 @@ def corpus_parts(
             found.append((f, start, stop, out, name, str(out/'tokenizer'), cfg, changed))
     return found
 
+# %% ../nbs/04_corpus.ipynb #03223cyc1
 def _gather_left_out(parts: list[tuple], out: Path, before: LeftOut) -> None:
     "What was left out or mended, before parts were made and in each of them, a line each; no file where there was nothing."
     lines = list(map(json.dumps, before.places))

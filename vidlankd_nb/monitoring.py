@@ -251,6 +251,10 @@ class TrainingStopped(UserError):
     "A training that cannot go on: the message names step, term and examples; the last good checkpoint stands."
 
 # %% ../nbs/07b_monitoring.ipynb #29de14d3
+def _whose(training: str) -> str:
+    "The beginning of a message about one of several trainings."
+    return f'{training}: ' if training else ''
+
 class Watch:
     "Loss terms of the steps since the last look, kept on the device; looking finds the first value that is not finite."
     def __init__(self,
@@ -289,8 +293,7 @@ class Watch:
     def _sentence(self, step: int, name: str, value: float) -> str:
         rows = self.examples(step).tolist()
         more = ' …' if len(rows) > 8 else ''
-        whose = f'{self.training}: ' if self.training else ''
-        return (f"{whose}Step {step + 1}: {name} is {value}; examples {rows[:8]}{more}. "
+        return (f"{_whose(self.training)}Step {step + 1}: {name} is {value}; examples {rows[:8]}{more}. "
                 "That step changed no weight and the last checkpoint stands. "
                 "Look at those examples, or lower the learning rate.")
 
@@ -300,6 +303,7 @@ def memory_named(
     step: int,
     cfg: Training,
     processes: int,
+    training: str = '',         # its name
 ) -> Iterator[None]:
     "Turn running out of memory into a sentence that says what to change."
     try:
@@ -308,8 +312,8 @@ def memory_named(
         if not isinstance(e, (torch.OutOfMemoryError, MemoryError)) and "can't allocate memory" not in str(e):
             raise
         size = cfg.batch // (cfg.accumulate * processes)
-        raise TrainingStopped(f"Step {step + 1}: out of memory with {size} examples at a time. "
-                              f"Set accumulate to {2 * cfg.accumulate}, so that half as many are computed at "
+        raise TrainingStopped(f"{_whose(training)}Step {step + 1}: out of memory with {size} examples "
+                              f"at a time. Set accumulate to {2 * cfg.accumulate}, so that half as many are computed at "
                               "once, or choose a smaller batch; the last checkpoint stands.") from None
 
 # %% ../nbs/07b_monitoring.ipynb #tr08psh2

@@ -209,7 +209,7 @@ def listed_keys() -> set[str]:
 def with_lists(
     words: list[str],   # of a command line
 ) -> list[str]:
-    "Words behind an option of several are put together: `--data.text a b` becomes `--data.text=[\"a\", \"b\"]`."
+    "Words behind an option of several are put together: `--data.text a b` becomes `--data.text '[\"a\", \"b\"]'`."
     left = list(words)
     found = []
     while left:
@@ -218,7 +218,7 @@ def with_lists(
             found.append(option + equals + value)
             continue
         values = [value] if equals else []
-        while left and not equals and not left[0].startswith('--'):
+        while left and not equals and not left[0].startswith('-'):
             values.append(left.pop(0))
         is_whole = len(values) == 1 and (values[0].startswith('[') or values[0] == 'null')
         found += [option, *values] if is_whole or not values else [option, json.dumps(values)]

@@ -207,6 +207,7 @@ def file_of(
                         local_files_only='local_files_only' in reading_options(name))
     return None if found is None else Path(found)
 
+# %% ../nbs/06c_text_teachers.ipynb #tt0000yc1
 def pooling_of(
     name: str | Path,
     model: PreTrainedModel,
@@ -229,6 +230,7 @@ def _sentence_pooling(name: str | Path, file: Path) -> str:
     raise UserError(f"'{name}' pools its tokens by {', '.join(asked) or 'no known way'}, which is not "
                     "known here: take pooling_mode_mean_tokens or pooling_mode_cls_token.")
 
+# %% ../nbs/06c_text_teachers.ipynb #tt0000yc2
 _ACTIVATIONS = (nn.Identity, nn.Tanh, nn.ReLU, nn.GELU, nn.SiLU, nn.Sigmoid)
 
 def behind_pooling(
@@ -265,7 +267,6 @@ def _dense(name: str | Path, path: str) -> nn.Sequential:
     found = load_file(weights)
     linear.load_state_dict({key.removeprefix('linear.'): value.float() for key, value in found.items()})
     return nn.Sequential(linear, known[asked]())
-
 
 # %% ../nbs/06c_text_teachers.ipynb #tt000025
 class TextTeacher(nn.Module):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import Training
+from .devices import autocast
 from .files import UserError
 from .schedule import Batches
 from .student import StudentTask, with_teacher_states
@@ -85,6 +86,6 @@ def _asked_once(companions: list[Companion], trainer: Trainer) -> Callable[[dict
     read = partial(with_teacher_states, tasks[0].teacher, wants_sentence=wants_sentence)
     def in_precision(batch: dict) -> dict:
         "As in a step."
-        with trainer.acc.autocast():
+        with autocast(trainer.acc):
             return read(batch)
     return in_precision

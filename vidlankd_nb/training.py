@@ -32,7 +32,7 @@ from vidlankd_nb.checkpoints import (
     warnings_held,
 )
 from .config import Training
-from .devices import allows_tf32, make_accelerator, place, tf32, to_device
+from .devices import allows_tf32, autocast, make_accelerator, place, tf32, to_device
 from .files import Progress, UserError
 from vidlankd_nb.monitoring import (
     Clock,
@@ -167,7 +167,7 @@ def backward(
     sums = {}
     for i, batch in enumerate(micro_batches):
         with synchronised(model, acc, last=i == len(micro_batches) - 1):
-            with acc.autocast():
+            with autocast(acc):
                 terms = model(batch, scale)
             acc.backward(sum(weights[k] * v for k, v in terms.items()))
         for k, v in terms.items():
@@ -220,7 +220,7 @@ def measure_pushes(
     if not hasattr(task, 'pushes'): return {}
     scale = step_scale(acc, task, [batch])
     task.eval()
-    with acc.autocast():
+    with autocast(acc):
         found = task.pushes(batch, scale)
     task.train()
     squares = cast(torch.Tensor, acc.reduce(torch.stack([norm**2 for norm in found.values()]), 'sum'))
@@ -302,7 +302,7 @@ class Trainer:
         weights = self.weights(step)
         self.pushes = {}
         self.seed_step(step)
-        with memory_named(step, self.cfg, self.acc.num_processes):
+        with memory_named(step, self.cfg, self.acc.num_processes, self.name):
             if self.is_logged(step) or step == 0:
                 with self.clock.paused():
                     self.pushes = measure_pushes(self.acc, self.module, micro_batches[-1], weights)
@@ -353,7 +353,7 @@ class Trainer:
         data: Batches,
     ) -> tuple[dict, float]:        # the record, and the weighted sum of its terms
         "Measure the held-out losses, and log them."
-        with self.acc.autocast():   # as in training
+        with autocast(self.acc):   # as in training
             losses = validate(self.module, data, self.cfg.batch, self.acc.device,
                               accumulate=self.cfg.accumulate)
         record = {'step': done, 'valid': losses}

@@ -160,6 +160,38 @@ def _batch(rows: list[Row], schema: pa.Schema, block: int) -> pa.RecordBatch:
     columns = {'student_words': list(places), 'ids': [r.ids for r in rows], 'words': [r.words for r in rows]}
     return pa.record_batch([pa.array(columns[f.name], f.type) for f in schema], schema=schema)
 
+# %% ../nbs/06d_views.ipynb #vw0000yc1
+def _plain(line: str) -> str:
+    "Words without punctuation and loose accents, which some tokenizers leave out."
+    return re.sub(r'[^\w\s]|_', ' ', unicodedata.normalize('NFC', line))
+
+def _stored(file: Path, block: int) -> Iterator[np.ndarray]:
+    "The ids of each block that a corpus holds, without special ones."
+    for ids, lengths in mapped_rows(file, block):
+        for row, length in zip(ids, lengths.tolist(), strict=True):
+            yield row[1:length - 1]
+
+def _check_row(ids: np.ndarray, there: np.ndarray | None, corpus: str | Path, file: str | Path) -> None:
+    "Raises `UserError` where a block is not the corpus's."
+    if there is None or not np.array_equal(ids, there):
+        raise UserError(f"The text in {file} is not the one that the corpus in {corpus} was made from: "
+                        "name the same files in the same order, or make the corpus anew in another folder.")
+
+def _counted(rows: list[Row]) -> dict[str, int]:
+    "What is said about blocks and their words."
+    found: Counter = Counter()
+    for row in rows:
+        found['blocks'] += 1
+        found['words'] += len(np.unique(row.student_words[row.student_words > 0]))
+        found['student_tokens'] += len(row.student_words)
+        found['student_tokens_alone'] += int((row.student_words == 0).sum())
+        found['teacher_tokens'] += len(row.ids)
+        found['teacher_tokens_alone'] += int((row.words == 0).sum())
+        found['cut_blocks'] += row.cut > 0
+        found['cut_words'] += row.cut
+    return dict(found)
+
+# %% ../nbs/06d_views.ipynb #vw0000yc2
 def view_part(
     file: str | Path, start: int, stop: int | None,   # a part of a text
     corpus: str | Path,         # folder of the corpus
@@ -200,36 +232,6 @@ def view_part(
     write_aside(done, json.dumps(counts))
     return dict(counts)
 
-def _plain(line: str) -> str:
-    "Words without punctuation and loose accents, which some tokenizers leave out."
-    return re.sub(r'[^\w\s]|_', ' ', unicodedata.normalize('NFC', line))
-
-def _stored(file: Path, block: int) -> Iterator[np.ndarray]:
-    "The ids of each block that a corpus holds, without special ones."
-    for ids, lengths in mapped_rows(file, block):
-        for row, length in zip(ids, lengths.tolist(), strict=True):
-            yield row[1:length - 1]
-
-def _check_row(ids: np.ndarray, there: np.ndarray | None, corpus: str | Path, file: str | Path) -> None:
-    "Raises `UserError` where a block is not the corpus's."
-    if there is None or not np.array_equal(ids, there):
-        raise UserError(f"The text in {file} is not the one that the corpus in {corpus} was made from: "
-                        "name the same files in the same order, or make the corpus anew in another folder.")
-
-def _counted(rows: list[Row]) -> dict[str, int]:
-    "What is said about blocks and their words."
-    found: Counter = Counter()
-    for row in rows:
-        found['blocks'] += 1
-        found['words'] += len(np.unique(row.student_words[row.student_words > 0]))
-        found['student_tokens'] += len(row.student_words)
-        found['student_tokens_alone'] += int((row.student_words == 0).sum())
-        found['teacher_tokens'] += len(row.ids)
-        found['teacher_tokens_alone'] += int((row.words == 0).sum())
-        found['cut_blocks'] += row.cut > 0
-        found['cut_words'] += row.cut
-    return dict(found)
-
 # %% ../nbs/06d_views.ipynb #vw000021
 def view_name(fingerprint: str, limit: int | None) -> str:
     "The folder of a view: it depends on a teacher's tokenizer and its limit alone."
@@ -240,6 +242,16 @@ def _recipe(corpus: Path) -> dict:
     manifest = json.loads((corpus/'corpus.json').read_text(encoding='utf-8'))
     return {name: manifest[name] for name in ('block', 'packed', 'fingerprint', 'parts', 'counts')}
 
+def _claim(out: Path, recipe: dict) -> None:
+    "Note which corpus a folder is a view of; raises `UserError` where it is another's."
+    note = out/'corpus.json'
+    if note.exists():
+        theirs = json.loads(note.read_text(encoding='utf-8'))
+        check_recipe(out, "a view of another corpus", differing(theirs, recipe, 'its {0} differs'),
+                     'choose another folder. Nothing was written.')
+    write_json(note, recipe)
+
+# %% ../nbs/06d_views.ipynb #5ef5a2f0
 def build_view(
     corpus: str | Path,      # folder of a finished corpus
     files: list,             # the text that it was made from
@@ -278,15 +290,6 @@ def build_view(
                 'counts': dict(sorted(total.items())), 'corpus': recipe}
     write_json(out/'view.json', manifest)
     return manifest
-
-def _claim(out: Path, recipe: dict) -> None:
-    "Note which corpus a folder is a view of; raises `UserError` where it is another's."
-    note = out/'corpus.json'
-    if note.exists():
-        theirs = json.loads(note.read_text(encoding='utf-8'))
-        check_recipe(out, "a view of another corpus", differing(theirs, recipe, 'its {0} differs'),
-                     'choose another folder. Nothing was written.')
-    write_json(note, recipe)
 
 # %% ../nbs/06d_views.ipynb #vw000023
 def view_lines(

@@ -197,7 +197,8 @@ class WordTable(ShownTable):
     def notes(self) -> list[str]:
         "What a reader of the table must know."
         seeds = len(self.report['seeds'])
-        how = f"Student's t over {seeds} seeds" if seeds > 1 else 'a bootstrap over nouns, of a single seed'
+        how = 'a bootstrap over nouns, of a single seed'
+        if seeds > 1: how = f"the wider of Student's t over {seeds} seeds and of a bootstrap over nouns"
         notes = [f"In brackets: gain over {PLAIN}, with its 95 % interval ({how}). Constant: what a reader "
                  "scores who sees no noun. Shown nouns are read off by a regression fitted on other shown nouns, "
                  "withheld ones by that of all shown nouns."]
@@ -217,9 +218,9 @@ def _cell(found: dict | None, gap: dict | None = None) -> str:
 def bounds_of(
     found: dict,     # of `seeds_together`
 ) -> tuple[float, float]:
-    "The interval between seeds; of a single seed, that within it."
-    if found['low'] is None:
-        low, high = found['within'][0]
+    "The wider of two intervals: Student's t between seeds, and the bootstrap over nouns within a seed (mean over seeds)."
+    low, high = (float(bound) for bound in np.mean(found['within'], 0))
+    if found['low'] is None or found['high'] - found['low'] < high - low:   # seeds that agree have the same nouns
         return low, high
     return found['low'], found['high']
 

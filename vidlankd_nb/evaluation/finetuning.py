@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..config import FineTuning
-from ..devices import make_accelerator
+from ..devices import autocast, make_accelerator
 from ..encoders import encoder_flops, in_eval_mode, matmul_parameters, most_tokens
 from . import squad
 from .benchmarks import Task
@@ -316,7 +316,7 @@ def predict(
         for i in range(0, len(data), cfg.predict_batch):
             rows = by_length[i:i + cfg.predict_batch]
             batch = to_device(data.batch(rows), acc.device)
-            with acc.autocast():
+            with autocast(acc):
                 logits = task.logits(batch)
             for row, z in zip(rows, logits.float().cpu().numpy(), strict=True):
                 found[row] = data.without_padding(row, z)

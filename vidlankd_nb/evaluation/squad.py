@@ -213,7 +213,7 @@ def shortened(
             questions[i] = questions[i][:last]
     return questions, cut
 
-# %% ../../nbs/09c_squad.ipynb #e3f17ef4
+# %% ../../nbs/09c_squad.ipynb #sqover02
 def check_overflow(
     tokenizer,     # a fast one
 ) -> None:
@@ -226,6 +226,7 @@ def check_overflow(
         raise UserError("This version of the package tokenizers loses the end of texts that are cut into "
                         "windows (0.23.1 and 0.23.2 do): pip install 'tokenizers!=0.23.1,!=0.23.2'.")
 
+# %% ../../nbs/09c_squad.ipynb #e3f17ef4
 def windows(
     tokenizer,                # a fast one
     rows: list[dict],         # of `load`
