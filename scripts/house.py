@@ -23,8 +23,8 @@ def notebooks() -> dict[str, str]:
 
 
 def minutes(page: Path) -> int:
-    "How long a page takes to read: 200 words of prose or 30 lines of code a minute, to the next five."
-    words = lines = 0
+    "How long a page takes: 200 words of prose or 30 lines of code a minute, three minutes an exercise, to the next five."
+    words = lines = exercises = 0
     for c in json.loads(page.read_text(encoding='utf-8'))['cells']:
         source = ''.join(c['source'])
         if c['cell_type'] == 'markdown':
@@ -33,7 +33,8 @@ def minutes(page: Path) -> int:
             lines += sum(
                 bool(l.strip()) and not l.startswith(('#|', 'import', 'from')) for l in source.splitlines()
             )
-    return max(5, 5 * round((words / 200 + lines / 30) / 5))
+            exercises += bool(re.search(r'^check(_loss|_probe)?\(', source, re.M))
+    return max(5, 5 * round((words / 200 + lines / 30 + 3 * exercises) / 5))
 
 
 def imports(top: bool = False) -> dict[str, set]:

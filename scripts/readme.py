@@ -17,7 +17,7 @@ def readme() -> str:
     config = Config({'MarkdownExporter': {'exclude_input': True}})
     text, _ = MarkdownExporter(config=config).from_notebook_node(nb)
     text = re.sub(
-        r'\]\((?=images/|tutorials/|bench/|\d\d[a-z]*_)', '](nbs/', text
+        r'\]\((?=images/|course/|tutorials/|bench/|\d\d[a-z]*_)', '](nbs/', text
     )  # links of the notebook are relative to nbs/
     text = re.sub(r'\n{3,}', '\n\n', text.replace('](../', ']('))
     return (

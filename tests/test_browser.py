@@ -204,7 +204,7 @@ def pytest_generate_tests(metafunc):
         if '.ipynb_checkpoints' not in p.parts
     ]
     metafunc.parametrize(
-        'page', every if metafunc.config.getoption('--every-page') else ['index', 'tutorials/ten_minutes']
+        'page', every if metafunc.config.getoption('--every-page') else ['index', 'course/01_ten_minutes']
     )
 
 
