@@ -33,7 +33,7 @@ def minutes(page: Path) -> int:
             lines += sum(
                 bool(l.strip()) and not l.startswith(('#|', 'import', 'from')) for l in source.splitlines()
             )
-            exercises += bool(re.search(r'^check(_loss|_probe)?\(', source, re.M))
+            exercises += bool(re.search(r'^check_(loss|probe|answer)\(', source, re.M))
     return max(5, 5 * round((words / 200 + lines / 30 + 3 * exercises) / 5))
 
 

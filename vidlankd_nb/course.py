@@ -75,7 +75,8 @@ class Lesson:
         "What is true of each noun, and never said."
         found = {}
         for attribute, values in self.probes['attributes'].items():
-            found[attribute] = np.array([values.index(self.probes['names'][n][attribute]) for n in self.names])
+            true = [self.probes['names'][noun][attribute] for noun in self.names]
+            found[attribute] = np.array([values.index(value) for value in true])
         return found
 
     def new_folder(self) -> Path:
