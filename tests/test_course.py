@@ -23,7 +23,7 @@ CASES = {  # question -> (what the page measured, right answers, wrong ones)
     'what leaks': ([{'per_attribute': {'weight': 0.9, 'size': 0.5}}], ['weight'], ['size', 'colour']),
     'pushed clips': ([torch.tensor([0.0, 0.1, 0.1])], [2], [3, 0]),
     'the symbol that cancels': ([], ['M', 'm'], ['N', 'Z']),
-    'the student that answers': ([], ['control'], ['text only', 'L2']),
+    'the student that answers': ([], ['caption reader'], ['text only', 'L2']),
     'chance of an average': ([{'permutation': 0.448}], [0.45, 0.448], [0.5, 0.25]),
     'the lazy reader': ([], ['glows'], ['noun']),
     'the soft maximum': ([], [0.9], [0.5, 1]),

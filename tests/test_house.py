@@ -355,7 +355,7 @@ def test_the_changelog_keeps_its_form_and_names_the_version():
 
 def test_nothing_is_left_to_do():
     found = subprocess.run(
-        ['git', 'grep', '-nE', 'TO' + 'DO|FIX' + 'ME'],
+        ['git', 'grep', '-nwE', 'TO' + 'DO|FIX' + 'ME'],
         cwd=root,
         capture_output=True,
         encoding='utf-8',

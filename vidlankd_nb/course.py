@@ -231,12 +231,17 @@ def show_matches(
     teachers: dict[str, VideoTeacher],   # title -> teacher
     pairs: int = 8,                      # held-out pairs shown
 ) -> Figure:
-    "How alike captions and clips are, for each teacher; the brightest of each row should lie on the diagonal."
+    "How alike captions and clips are, for each teacher; a dot marks the nearest clip of each caption, and should lie on the diagonal."
     fig, axes = plt.subplots(1, len(teachers), figsize=(2.6 * len(teachers) + .8, 2.5), squeeze=False,
                              layout='constrained')
-    for ax, (title, teacher) in zip(axes[0], teachers.items(), strict=True):
+    tables = {}
+    for title, teacher in teachers.items():
         captions, clips = embed_pairs(teacher, held_out_batches(lesson))
-        image = ax.imshow(captions[:pairs] @ clips[:pairs].T, cmap='viridis')
+        tables[title] = captions[:pairs] @ clips[:pairs].T
+    lowest = min(float(table.min()) for table in tables.values())
+    for ax, (title, table) in zip(axes[0], tables.items(), strict=True):
+        image = ax.imshow(table, cmap='viridis', vmin=lowest, vmax=1)
+        ax.scatter(table.argmax(1), range(pairs), s=22, color='white', edgecolor='black')
         ax.set(title=title, xlabel='clip', xticks=range(pairs), yticks=range(pairs))
     axes[0][0].set_ylabel('caption')
     fig.colorbar(image, ax=axes, label='cosine', shrink=.8)

@@ -237,7 +237,7 @@ QUESTIONS = {
         ('put Z = M times the mean score into the formula of h',
          'then divide by what numerator and sum share')),
     'the student that answers': ShortQuestion(
-        lambda: 'control',
+        lambda: 'caption reader',
         ('whose teacher read the captions and saw nothing?', 'the last of the five')),
     'chance of an average': ShortQuestion(
         lambda knows: knows['permutation'],
