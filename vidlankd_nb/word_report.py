@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['NOUN_GROUPS', 'PLAIN', 'WHEEL', 'PICTURES', 'models_of', 'outcome_in', 'seeds_together', 'norm_over_seeds', 'gap_of',
            'collect_words', 'answers_in', 'WordTable', 'bounds_of', 'best_student', 'words_headline', 'words_verdicts',
-           'shade_of', 'plot_wheel', 'wheel_figure', 'turned', 'turned_figure', 'gain_by_pictures', 'gain_figure',
-           'word_pictures_into', 'words_of_run']
+           'shade_of', 'plot_wheel', 'wheel_figure', 'right_by_colour', 'colours_figure', 'turned', 'turned_figure',
+           'gain_by_pictures', 'gain_figure', 'word_pictures_into', 'words_of_run']
 
 # %% ../nbs/12l_word_report.ipynb #wr000005
 import json
@@ -25,7 +25,7 @@ from .evaluation.readouts import Outcome, gap_between
 from .evaluation.typeset import ShownTable
 from .files import UserError, make_folder
 from .nouns import Nouns
-from .pictures import figure_tag
+from .pictures import INK, figure_tag
 from .plan import Places, measured_models, norms_file
 from .presets import load_run
 from .report import rendered
@@ -315,6 +315,37 @@ def wheel_figure(
     fig.suptitle('Sector and ring: the colour people give. Word: the colour the student gives.', fontsize=10)
     return fig
 
+# %% ../nbs/12l_word_report.ipynb #wr00bar2
+def right_by_colour(
+    answers: dict,       # of `answers_in`
+    student: str,
+) -> dict[str, tuple[int, float, float]]:   # colour -> shown nouns, share right of the text-only student, of the other
+    "Shown nouns by the colour that people give them, the commonest colour first."
+    groups = {}
+    for a in answers.values():
+        if a['pictures'] and PLAIN in a['right'] and student in a['right']:
+            groups.setdefault(a['people'], []).append((a['right'][PLAIN], a['right'][student]))
+    found = {colour: (len(pairs), *np.mean(pairs, 0).tolist()) for colour, pairs in groups.items()}
+    return dict(sorted(found.items(), key=lambda item: (-item[1][0], item[0])))
+
+def colours_figure(
+    report: dict,        # of `collect_words`
+    student: str,
+) -> Figure:
+    "For each colour, the share of nouns that the text-only student and a distilled one get right."
+    found = right_by_colour(report['answers'], student)
+    rows = np.arange(len(found))
+    fig, ax = plt.subplots(figsize=(6.5, .6 + .34*len(found)), layout='constrained')
+    for shift, at, model, colour in ((-.2, 1, PLAIN, '#BBBBBB'), (.2, 2, student, INK[0])):
+        ax.barh(rows + shift, [row[at] for row in found.values()], height=.38, color=colour, label=model)
+    for row, name in enumerate(found):
+        ax.add_patch(Rectangle((-.045, row - .36), .035, .72, facecolor=shade_of(name), edgecolor='.6'))
+    ax.set_yticks(rows, [f'{name} ({count} nouns)' for name, (count, _, _) in found.items()])
+    ax.set(xlim=(-.05, 1), ylim=(len(found) - .4, -.6), xlabel='named as people do')
+    ax.spines[['top', 'right']].set_visible(False)
+    ax.legend(frameon=False, loc='upper left', bbox_to_anchor=(1, 1))
+    return fig
+
 # %% ../nbs/12l_word_report.ipynb #wr000031
 def turned(
     answers: dict,
@@ -335,13 +366,17 @@ def _patches(ax, answers, nouns, student, title):
     "Nouns in rows, with a patch for people, the text-only student and the distilled one."
     for row, noun in enumerate(nouns):
         said = answers[noun]['says']
-        ax.text(0, row, noun, ha='right', va='center', fontsize=9)
+        right = answers[noun]['right']
+        change = f'{right[PLAIN]:.0%} → {right[student]:.0%}'   # of the seeds
+        ax.text(0, row, f'{noun} ({change})', ha='right', va='center', fontsize=9)
         for column, colour in enumerate((answers[noun]['people'], said[PLAIN], said[student])):
             look = {'facecolor': shade_of(colour), 'edgecolor': '.6'}
             ax.add_patch(Rectangle((.3 + column, row - .4), .9, .8, **look))
     for column, who in enumerate(('people', PLAIN, student)):
         ax.text(.75 + column, -.8, who, ha='center', fontsize=8)
-    ax.set(xlim=(-3, 3.4), ylim=(10, -1.4), title=title)
+    if not nouns:
+        ax.text(1.75, .5, 'none', ha='center', fontsize=9)
+    ax.set(xlim=(-5, 3.4), ylim=(max(len(nouns), 2), -1.4), title=title)
     ax.set_axis_off()
 
 def turned_figure(
@@ -351,8 +386,8 @@ def turned_figure(
     "Nouns that turned right, and nouns that turned wrong."
     better, worse = turned(report['answers'], student)
     fig, axes = plt.subplots(1, 2, figsize=(8, 3.8), layout='constrained')
-    _patches(axes[0], report['answers'], better, student, 'turned right')
-    _patches(axes[1], report['answers'], worse, student, 'turned wrong')
+    _patches(axes[0], report['answers'], better, student, 'turned right, in % of the seeds')
+    _patches(axes[1], report['answers'], worse, student, 'turned wrong, in % of the seeds')
     return fig
 
 # %% ../nbs/12l_word_report.ipynb #wr000035
@@ -385,14 +420,14 @@ def gain_figure(
         ax.annotate(f"{row['nouns']}", (row['pictures'], row['mean']), xytext=(5, 3),
                     textcoords='offset points', fontsize=8)
     ax.axhline(0, color='.5', lw=.8)
-    ax.set(xlabel='pictures of a noun (0: withheld); the number of nouns stands beside each point',
-           ylabel=f'gain of {student}')
+    ax.set(xticks=[row['pictures'] for row in rows], ylabel=f'gain of {student}, 95 %',
+           xlabel='pictures of a noun (0: withheld); the number of nouns stands beside each point')
     ax.spines[['top', 'right']].set_visible(False)
     return fig
 
 # %% ../nbs/12l_word_report.ipynb #wr000039
 PICTURES: dict[str, Callable[[dict, str], Figure]] = {
-    'colour_wheel': wheel_figure, 'turned': turned_figure, 'gain_by_pictures': gain_figure}
+    'colour_wheel': wheel_figure, 'colours': colours_figure, 'turned': turned_figure, 'gain_by_pictures': gain_figure}
 
 def word_pictures_into(
     report: dict,        # of `collect_words`
