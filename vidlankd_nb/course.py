@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,6 +20,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .batches import PairBatches
 from vidlankd_nb.config import (
@@ -61,7 +63,7 @@ class Lesson:
     pairs: PairSet         # for training
     held_out: PairSet
     shape: Pairs           # how long captions and clips may be
-    tokenizer: object
+    tokenizer: PreTrainedTokenizerBase
     examples: TextBatches  # of the corpus, masked
     made: int = field(default=0, repr=False)   # models so far, for the names of their folders
 
@@ -199,8 +201,9 @@ def sentence_states(
     "What a model makes of sentences, token by token."
     batch = lesson.tokenizer(sentences, padding=True, return_special_tokens_mask=True, return_tensors='pt')
     real = batch.pop('special_tokens_mask') == 0
-    states = model.eval().base_model(**batch).last_hidden_state
-    words = lesson.tokenizer.convert_ids_to_tokens(batch['input_ids'][real].tolist())
+    reader = cast(PreTrainedModel, model).eval().base_model
+    states = reader(**batch).last_hidden_state
+    words = list(lesson.tokenizer.convert_ids_to_tokens(batch['input_ids'][real].tolist()))
     return states, real, words
 
 # %% ../nbs/15_course.ipynb #crs00031
