@@ -170,7 +170,12 @@ def test_the_report_has_every_model_twice_and_every_norm(finished):
             assert groups['withheld']['nouns'] == len(withheld_by_hand())
     page = (run / 'report.html').read_text(encoding='utf-8')
     assert 'What people say of nouns' in page and 'withheld' in page and 'things_size' in page
-    assert {p.stem for p in (run / 'figures').glob('*.png')} >= {'colour_wheel', 'turned', 'gain_by_pictures'}
+    assert {p.stem for p in (run / 'figures').glob('*.png')} >= {
+        'colour_wheel',
+        'colours',
+        'turned',
+        'gain_by_pictures',
+    }
 
 
 def test_the_gain_is_that_of_the_written_figures(finished):
@@ -317,6 +322,7 @@ def test_seeds_come_together_in_one_file(finished, tmp_path, monkeypatch):
     assert 'Control wrong_pictures' in bench.summary(result)
     assert {p.stem for p in (tmp_path / 'out' / 'words').glob('*.png')} == {
         'colour_wheel',
+        'colours',
         'turned',
         'gain_by_pictures',
     }
