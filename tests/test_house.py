@@ -355,9 +355,10 @@ def test_the_changelog_keeps_its_form_and_names_the_version():
 
 def test_nothing_is_left_to_do():
     found = subprocess.run(
-        ['git', 'grep', '-nwE', 'TO' + 'DO|FIX' + 'ME'],
+        ['git', 'grep', '-nE', 'TO' + 'DO|FIX' + 'ME'],
         cwd=root,
         capture_output=True,
         encoding='utf-8',
     ).stdout.splitlines()
+    found = [line for line in found if '"image/png": ' not in line]  # letters of a picture spell anything
     assert not found, '\n'.join(found)
