@@ -3506,6 +3506,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'vidlankd_nb.word_report.models_of': ('word_report.html#models_of', 'vidlankd_nb/word_report.py'),
                                          'vidlankd_nb.word_report.norm_over_seeds': ( 'word_report.html#norm_over_seeds',
                                                                                       'vidlankd_nb/word_report.py'),
+                                         'vidlankd_nb.word_report.of_both': ('word_report.html#of_both', 'vidlankd_nb/word_report.py'),
                                          'vidlankd_nb.word_report.outcome_in': ( 'word_report.html#outcome_in',
                                                                                  'vidlankd_nb/word_report.py'),
                                          'vidlankd_nb.word_report.plot_wheel': ( 'word_report.html#plot_wheel',

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['NOUN_GROUPS', 'PLAIN', 'WHEEL', 'PICTURES', 'models_of', 'outcome_in', 'seeds_together', 'norm_over_seeds', 'gap_of',
            'collect_words', 'answers_in', 'WordTable', 'bounds_of', 'best_student', 'words_headline', 'words_verdicts',
-           'shade_of', 'plot_wheel', 'wheel_figure', 'right_by_colour', 'colours_figure', 'turned', 'turned_figure',
-           'gain_by_pictures', 'gain_figure', 'word_pictures_into', 'words_of_run']
+           'shade_of', 'plot_wheel', 'wheel_figure', 'of_both', 'right_by_colour', 'colours_figure', 'turned',
+           'turned_figure', 'gain_by_pictures', 'gain_figure', 'word_pictures_into', 'words_of_run']
 
 # %% ../nbs/12l_word_report.ipynb #wr000005
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -316,14 +316,23 @@ def wheel_figure(
     return fig
 
 # %% ../nbs/12l_word_report.ipynb #wr00bar2
+def of_both(
+    answers: dict,       # of `answers_in`
+    student: str,
+) -> Iterator[tuple[str, dict]]:   # noun, its entry
+    "The nouns that the text-only student and another were asked about."
+    for noun, a in answers.items():
+        if PLAIN in a['right'] and student in a['right']:
+            yield noun, a
+
 def right_by_colour(
     answers: dict,       # of `answers_in`
     student: str,
 ) -> dict[str, tuple[int, float, float]]:   # colour -> shown nouns, share right of the text-only student, of the other
     "Shown nouns by the colour that people give them, the commonest colour first."
     groups = {}
-    for a in answers.values():
-        if a['pictures'] and PLAIN in a['right'] and student in a['right']:
+    for _, a in of_both(answers, student):
+        if a['pictures']:
             groups.setdefault(a['people'], []).append((a['right'][PLAIN], a['right'][student]))
     found = {colour: (len(pairs), *np.mean(pairs, 0).tolist()) for colour, pairs in groups.items()}
     return dict(sorted(found.items(), key=lambda item: (-item[1][0], item[0])))
@@ -354,8 +363,8 @@ def turned(
 ) -> tuple[list[str], list[str]]:   # nouns that turned right; that turned wrong
     "Shown nouns whose answer the student has right more often than the text-only one, or less often."
     change = {}
-    for noun, a in answers.items():
-        if a['pictures'] and PLAIN in a['right'] and student in a['right']:
+    for noun, a in of_both(answers, student):
+        if a['pictures']:
             change[noun] = a['right'][student] - a['right'][PLAIN]
     order = sorted(change, key=lambda noun: (-abs(change[noun]), noun))
     better = [noun for noun in order if change[noun] > 0]
@@ -397,9 +406,8 @@ def gain_by_pictures(
 ) -> list[dict]:      # 'pictures', 'nouns', 'mean', 'low', 'high'
     "Gain over the text-only student by the number of pictures that a noun had."
     gains = {}
-    for a in answers.values():
-        if PLAIN in a['right'] and student in a['right']:
-            gains.setdefault(a['pictures'], []).append(a['right'][student] - a['right'][PLAIN])
+    for _, a in of_both(answers, student):
+        gains.setdefault(a['pictures'], []).append(a['right'][student] - a['right'][PLAIN])
     found = []
     for pictures, values in sorted(gains.items()):
         drawn = bootstrap_interval(np.array(values), np.mean)
