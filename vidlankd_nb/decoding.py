@@ -61,6 +61,7 @@ class Decoder:
         except Exception as e:  # one file must never end a run of days; its reason goes into the report
             yield dict(file=number, end=True, error=f"{type(e).__name__}: {e}")
 
+# %% ../nbs/02bb_decoding.ipynb #72e614c1p0
 class _Work(torch.utils.data.IterableDataset):
     "What decoding processes do: pieces of videos, file after file."
     def __init__(self, files, decoder):

@@ -141,6 +141,7 @@ def plain_words(
     said = _about_value(message, where, named) if where else _about_word(message)
     return said or ' '.join(message.replace("<class '", "'").replace("'>", "'").split())
 
+# %% ../nbs/00_files.ipynb #fl00key5p0
 def _about_value(message: str, where: str, named: dict[str, list[str]]) -> str:
     "A sentence about a value that does not fit its key; '' where the message is about something else."
     if m := re.search(r"Expected a typing\.Literal\[(.+?)\]\. (?:Got|Given) value: (.+)", message):
@@ -159,6 +160,7 @@ def _about_value(message: str, where: str, named: dict[str, list[str]]) -> str:
     wanted = ' or '.join(str(_EXPECTED.get(k, k)) for k in kinds)
     return f"{where} is {value}; {wanted} is expected."
 
+# %% ../nbs/00_files.ipynb #fl00key5p1
 def _about_word(message: str) -> str:
     "A sentence about what `argparse` itself finds wrong with an option; '' where the message is about something else."
     if m := re.search(r"argument (\S+?)(?:/\S+)*: expected (?:one|at least one) argument", message):
@@ -169,7 +171,6 @@ def _about_word(message: str) -> str:
         words = [word.strip(" '") for word in m[3].split(',')]
         return f"Unknown {m[1]} '{m[2]}': {nearest(m[2], words)}"
     return ''
-
 
 # %% ../nbs/00_files.ipynb #451dcf83
 class Progress:

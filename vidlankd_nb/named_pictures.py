@@ -361,6 +361,7 @@ def _columns_of(
         raise UserError(f"{where} has no column of names among {listed}: name it, --text COLUMN.")
     return chosen[0], text, names.get('video')
 
+# %% ../nbs/02cd_named_pictures.ipynb #sl000038p0
 def open_pictures(
     source: str | Path,                # folder of pictures, folder that `datasets` has saved, or a data set of the hub
     cfg: Features | None = None,       # how they are filmed; None: `Features()`
@@ -380,6 +381,7 @@ def open_pictures(
     splits = hub_splits(str(source), reading.configuration, reading.split, streaming=False)
     return PictureTable(splits, str(source), reading, camera)
 
+# %% ../nbs/02cd_named_pictures.ipynb #sl000038p1
 def footage_named(
     source: str,                 # folder of videos; or what `open_pictures` takes
     cfg: Features,

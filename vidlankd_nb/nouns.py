@@ -67,6 +67,7 @@ def noun_forms(
         forms.add(last[:-1])
     return {' '.join([*before, form]) for form in forms if form}
 
+# %% ../nbs/03aa_nouns.ipynb #nn000013p0
 @dataclass(frozen=True)
 class Nouns:
     "Nouns that are looked for in lines."

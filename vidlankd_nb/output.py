@@ -24,6 +24,7 @@ def _in_plain_letters(error: UnicodeError) -> tuple[str, int]:
 
 codecs.register_error('plain_letters', _in_plain_letters)
 
+# %% ../nbs/00b_output.ipynb #flout002p0
 class Output:
     "A text stream that takes every letter, and takes it when nobody reads any more."
     def __init__(self, stream: Any):   # a text stream: `sys.stdout`
