@@ -16,13 +16,22 @@ import numpy as np
 import pytest
 import zstandard
 from support.trainings import CLI, call, refused
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
+from vidlankd_nb import tokenizer
 from vidlankd_nb.config import Corpus
-from vidlankd_nb.corpus import Examples, build_corpus, encoder, read_lines, train_tokenizer
+from vidlankd_nb.corpus import Examples, build_corpus, read_lines, train_tokenizer
 from vidlankd_nb.files import UserError
 from vidlankd_nb.texts import LeftOut, text_files
-from vidlankd_nb.tokenizer import load_tokenizer, tokenizer_fingerprint
+from vidlankd_nb.tokenizer import (
+    WordIds,
+    cuts_at_spaces,
+    encoder,
+    load_tokenizer,
+    text_backend,
+    tokenizer_fingerprint,
+)
 
 LINES = [
     f'the {a} {b} rolls to the {c}'
@@ -347,10 +356,84 @@ def test_special_tokens_spelled_in_a_caption_are_text(tmp_path, tok):
     assert tok.mask_token_id not in got['ids'] and tok.sep_token_id == got['ids'][0, got['tokens'][0] - 1]
 
 
+ODD = [
+    'a',
+    'Z',
+    'é',
+    'e\u0301',
+    'Σ',
+    'ß',
+    'İ',
+    '中',
+    '☃',
+    '😀',
+    '\u0300',
+    '\u200d',
+    '\u3000',
+    '\xa0',
+    '\t',
+    '\x1c',
+    '\x00',
+]
+ODD += [' ', '  ', '.', '#', '##', "'", '[MASK]', '[SEP]', '[', '1', 'ball', 'x' * 101, '\ufffd', '\u2028']
+
+
+def odd_lines(count):
+    "Lines of letters, signs and spaces in any order."
+    pick = np.random.default_rng(0)
+    return [''.join(pick.choice(ODD, pick.integers(0, 12))) for _ in range(count)]
+
+
+def level_of_words(cut, clean=None, added=()):
+    "A tokenizer of whole words."
+    inner = Tokenizer(
+        models.WordLevel({'[UNK]': 0, 'ball': 1, 'a': 2, '.': 3, 'red': 4, '[MASK]': 5}, '[UNK]')
+    )
+    inner.pre_tokenizer, inner.normalizer = cut, clean
+    inner.add_tokens(list(added))
+    return PreTrainedTokenizerFast(tokenizer_object=inner, unk_token='[UNK]', mask_token='[MASK]')
+
+
+def asked_once(tok):
+    return cuts_at_spaces(text_backend(tok))
+
+
 def test_the_short_way_gives_the_library_s_ids(tok):
-    lines = [*LINES, '', 'Ünknown ☃ words', 'a  b\tc', 'x' * 300]
-    assert encoder(tok)(lines) == tok(lines, add_special_tokens=False).input_ids
-    assert isinstance(tok.backend_tokenizer, Tokenizer) and not tok.backend_tokenizer.encode_special_tokens
+    lines = [*LINES, '', 'Ünknown ☃ words', 'a  b\tc', 'x' * 300, *odd_lines(3000)]
+    cased = BertTokenizerFast(vocab=tok.get_vocab(), do_lower_case=False)
+    words = level_of_words(pre_tokenizers.WhitespaceSplit(), normalizers.NFD(), ['red-ball'])
+    for one in (tok, cased, words):
+        assert asked_once(one)
+        assert (
+            encoder(one)(lines) and not one.backend_tokenizer.encode_special_tokens
+        )  # theirs stays as it was
+        wanted = one(lines, add_special_tokens=False, split_special_tokens=True).input_ids
+        assert encoder(one)(lines) == wanted and encoder(one)(lines[::-1]) == wanted[::-1]
+
+
+@pytest.mark.parametrize(
+    'odd',
+    [
+        level_of_words(pre_tokenizers.WhitespaceSplit(), added=['red ball']),  # one piece with a space in it
+        level_of_words(pre_tokenizers.Split(' ', 'merged_with_next')),
+        level_of_words(pre_tokenizers.Metaspace()),
+        level_of_words(pre_tokenizers.Whitespace(), normalizers.Replace(' ', '')),
+        level_of_words(None),
+    ],
+)
+def test_where_a_space_is_more_than_a_cut_whole_lines_are_asked(odd):
+    lines = ['a red ball .', 'a  red ball', *odd_lines(300)]
+    assert not asked_once(odd)
+    assert encoder(odd)(lines) == odd(lines, add_special_tokens=False, split_special_tokens=True).input_ids
+
+
+def test_words_that_are_kept_are_bounded(tok, monkeypatch):
+    "Neither endless words nor endlessly many stay in memory."
+    monkeypatch.setattr(tokenizer, 'WORDS_KEPT', 5)
+    words = WordIds(text_backend(tok))
+    lines = [*LINES, 'x' * 200]
+    assert [words.of_line(line) for line in lines] == tok(lines, add_special_tokens=False).input_ids
+    assert 0 < len(words) <= 5 and 'x' * 200 not in words
 
 
 def test_a_slow_tokenizer_works(tmp_path, tok):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SPECIAL_TOKENS', 'BATCH_TEXT', 'ROWS_AT_ONCE', 'is_markup', 'doc_title', 'read_lines', 'train_tokenizer',
-           'is_held_out', 'pack', 'line_batches', 'encoder', 'encode_part', 'RowWriter', 'row_schema', 'write_rows',
-           'claim', 'corpus_parts', 'build_corpus', 'run_parts', 'mapped_rows', 'Examples']
+           'is_held_out', 'pack', 'line_batches', 'encode_part', 'RowWriter', 'row_schema', 'write_rows', 'claim',
+           'corpus_parts', 'build_corpus', 'run_parts', 'mapped_rows', 'Examples']
 
 # %% ../nbs/04_corpus.ipynb #9d12095c
 import hashlib
@@ -39,9 +39,9 @@ from vidlankd_nb.tokenizer import (
     CLEANED,
     CUT,
     cleaned_words,
+    encoder,
     load_tokenizer,
     save_tokenizer,
-    text_backend,
     tokenizer_fingerprint,
     without_endless,
 )
@@ -178,18 +178,6 @@ def line_batches(lines: Iterable[str]) -> Iterator[list[str]]:
             batch, size = [], 0
     if batch:
         yield batch
-
-def encoder(
-    tok: PreTrainedTokenizerBase,
-) -> Callable[[list[str]], list[list[int]]]:   # texts -> token ids without special tokens
-    "The shortest way from lines to ids; a special token that a text spells, such as [MASK], is text."
-    fast = text_backend(tok)
-    if fast is None:
-        def slow(batch):
-            return tok(batch, add_special_tokens=False, split_special_tokens=True, verbose=False).input_ids
-        return slow
-    def ids_of(batch): return [e.ids for e in fast.encode_batch_fast(batch, add_special_tokens=False)]
-    return ids_of
 
 def _encoded(lines: Iterable[str], tok: PreTrainedTokenizerBase) -> Iterator[tuple[str, list[int]]]:
     "Each line with its ids."
