@@ -465,7 +465,8 @@ def shown_less_withheld(
     pick = np.random.default_rng(0)
     shown, withheld = (pick.choice(values, (draws, len(values))).mean(1) for values in gains.values())
     low, high = np.quantile(shown - withheld, [.025, .975])
-    return {'mean': float(np.mean(gains[True]) - np.mean(gains[False])), 'low': float(low), 'high': float(high)}
+    apart = np.mean(gains[True]) - np.mean(gains[False])
+    return {'mean': float(apart), 'low': float(low), 'high': float(high)}
 
 # %% ../nbs/12l_word_report.ipynb #wr000039
 PICTURES: dict[str, Callable[[dict, str], Figure]] = {
