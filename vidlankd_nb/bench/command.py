@@ -20,13 +20,13 @@ BENCHMARKS = {'objectives': ('bench.objectives', 'bench_objectives'),
               'data': ('bench.data', 'bench_data'),
               'train': ('bench.training', 'bench_training'),
               'evaluation': ('bench.evaluation', 'bench_evaluation'),
-              'trainer': ('bench.trainer', 'bench_trainer'),
+              'trainer': ('bench.evaluation', 'bench_trainer'),
               'grounding': ('bench.grounding', 'bench_grounding'),
               'grounding-speed': ('bench.grounding', 'bench_grounding_speed'),
               'peers': ('bench.peers', 'bench_peers'),
               'rehearsal': ('bench.rehearsal', 'bench_rehearsal'),
               'words': ('bench.words', 'bench_words')}
-SUMMARIES = {'grounding-speed': 'speed_summary'}   # where a page measures two things; else `summary`
+SUMMARIES = {'trainer': 'trainer_summary', 'grounding-speed': 'speed_summary'}   # where a page measures two things; else `summary`
 
 def _bench_parser() -> WordParser:
     "The parser of `vidlankd bench`."
