@@ -30,9 +30,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from vidlankd_nb.config import Encoder, Features, Pairs, Teacher, samples
 from vidlankd_nb.corpus import train_tokenizer
-from vidlankd_nb.explorer import looks_page
 from vidlankd_nb.extraction import extract_folder
-from vidlankd_nb.grounding import Grounding
+from vidlankd_nb.grounding import Grounding, looks_page
 from vidlankd_nb.pairs import PairSet, make_pairs
 from vidlankd_nb.teacher import VideoTeacher, make_teacher
 
@@ -61,8 +60,7 @@ LOAD = """
 from pathlib import Path
 from vidlankd_nb.config import Pairs
 from vidlankd_nb.corpus import load_tokenizer
-from vidlankd_nb.explorer import Explorer
-from vidlankd_nb.grounding import Grounding
+from vidlankd_nb.grounding import Explorer, Grounding
 from vidlankd_nb.pairs import PairSet
 from vidlankd_nb.teacher import VideoTeacher
 grounding = Grounding(VideoTeacher.from_pretrained('teacher'), load_tokenizer('teacher'), PairSet.load('pairs', 'train'), Pairs(max_frames=16), 'videos')

@@ -291,7 +291,7 @@ def test_code_that_a_model_brings_is_not_run(tokenizers, tmp_path):
 
 
 def test_trainer_stands_beside_and_a_stopped_comparison_goes_on(tokenizers, tmp_path, monkeypatch, capsys):
-    from vidlankd_nb.bench import trainer as bench
+    from vidlankd_nb.bench import evaluation as bench
 
     saved(tmp_path / 'bert', 'bert', tokenizers)
     (tmp_path / 'SST-2').mkdir()
@@ -314,7 +314,7 @@ def test_trainer_stands_beside_and_a_stopped_comparison_goes_on(tokenizers, tmp_
     assert of_task['over seeds']['mean'] == pytest.approx(np.mean(differences))
     assert of_task['over rows']['mean'] == pytest.approx(np.mean(differences))  # of accuracies
     assert len(of_task['McNemar']) == 2
-    assert bench.summary(first).count('\n') == 2
+    assert bench.trainer_summary(first).count('\n') == 2
     (tmp_path / 'out' / 'trainer' / 'sst2-trainer-1.json').unlink()
     made = []
     theirs = bench.PROGRAMS['trainer']

@@ -10,8 +10,7 @@ from support.trainings import CLI, python
 
 from vidlankd_nb.config import Evaluation, World
 from vidlankd_nb.files import UserError
-from vidlankd_nb.filming import generate
-from vidlankd_nb.hours import HOURS, hours_of, make_world
+from vidlankd_nb.filming import HOURS, generate, hours_of, make_world
 from vidlankd_nb.toyworld import balanced_attributes, make_names
 
 FEW = World(kind='hours', withheld=64, noun_clips=192, generic_clips=20, two_event_clips=6, sentences=300)

@@ -24,7 +24,7 @@ from .config import Distillation, Run
 from .examine import evaluate_model
 from .extraction import extract_folder
 from .files import UserError, flush, make_folder, write_aside, write_json
-from .hours import make_world
+from .filming import make_world
 from .jobs import Unit, lock_folder, record_work
 from .looks import draw_looks
 from .named_pictures import open_pictures, write_names

@@ -16,9 +16,8 @@ from matplotlib import pyplot as plt
 from transformers import PreTrainedTokenizerBase
 
 from .corpus import read_lines
-from .explorer import looks_page
 from .files import UserError, nearest, write_aside, write_json
-from .grounding import Grounding, find_clips
+from .grounding import Grounding, find_clips, looks_page
 from .heatmaps import heat_maps, show_clips
 from .pairs import PairSet
 from .plan import Places, RunFolder, check_text_alone, footage, sources
