@@ -319,7 +319,7 @@ def test_coda_averages_people_and_names_what_it_leaves_out(tmp_path):
     ) and dict(zip(COLOUR_WORDS, norm.table[1], strict=True))['yellow'] == pytest.approx(0.9)
     assert [(Path(s['file']).name, s['line'], s['reason']) for s in rows.skipped] == [
         ('objects.jsonl', 3, 'class_id, or object_s and object_pl are missing'),
-        ('annotations.jsonl', 5, "'much' is no amount"),
+        ('annotations.jsonl', 5, "'much' is no amount of 'yellow'"),
         ('annotations.jsonl', 6, 'every amount is 0'),
         ('annotations.jsonl', 7, "objects.jsonl has no object '/m/9'"),
         ('annotations.jsonl', 8, 'not JSON: Expecting property name enclosed in double quotes at column 2'),
@@ -331,6 +331,37 @@ def test_coda_averages_people_and_names_what_it_leaves_out(tmp_path):
     (tmp_path / 'coda' / 'objects.jsonl').unlink()
     with pytest.raises(UserError, match='objects.jsonl beside it'):
         read_norm('coda', tmp_path)
+
+
+def test_coda_in_other_spellings_and_packed(tmp_path):
+    "Grey, capitals, figures as text, a flag as text, underscores, both files packed: the same norm."
+    odd = {'GREY ' if name == 'gray' else name.title(): '0' for name in COLOUR_WORDS}
+    rows = [
+        coda_row(1, black=1, white=1),
+        {'class_id': '/m/2', 'action': 'submitted', 'included': 'true'} | odd | {'Red': '3', 'GREY ': '1'},
+        {'class_id': '/m/2', 'action': 'submitted', 'included': 'false'} | odd | {'Blue': '1'},
+        {'class_id': '/m/1', 'action': 'submitted', 'included': True, 'black': 1},
+    ]
+    objects = write(
+        tmp_path / 'coda' / 'objects.jsonl', [coda_object(1, 'zebra'), coda_object(2, 'Fire_engine')]
+    )
+    said = write(tmp_path / 'coda' / 'annotations.jsonl', rows)
+    for file in (objects, said):
+        file.with_name(file.name + '.gz').write_bytes(gzip.compress(file.read_bytes()))
+        file.unlink()
+    norm, rows = read_norm('coda', tmp_path)
+    assert norm.words == ['zebra', 'fire engine']
+    red, gray = COLOUR_WORDS.index('red'), COLOUR_WORDS.index('gray')
+    assert norm.table[1, [red, gray]].tolist() == [0.75, 0.25]
+    assert [s['reason'] for s in rows.skipped] == ["there is no amount of 'blue'"]
+
+
+def test_a_word_that_stands_twice_in_counts_is_named(tmp_path):
+    counts = ', '.join(f'"{word}": {[k + 1] * 12}' for k, word in enumerate(('cup', 'plate', 'cup')))
+    (tmp_path / 'vicomte').mkdir()
+    (tmp_path / 'vicomte' / 'shape-dist.jsonl').write_text('{' + counts + '}', encoding='utf-8')
+    norm, rows = read_norm('vicomte_shape', tmp_path)
+    assert norm.words == ['plate'] and [s['reason'] for s in rows.skipped] == ["'cup' stands there twice"]
 
 
 def test_memory_colours_read_grey_and_refuse_teal(tmp_path):
@@ -375,7 +406,7 @@ def test_vicomte_reads_one_object(tmp_path):
     assert [s['reason'] for s in rows.skipped] == [
         "'bad' has no 12 counts",
         "'nothing': every amount is 0",
-        "'odd': None is no amount",
+        "'odd': None is no amount of 'cross'",
     ]
     path.write_text('[1]', encoding='utf-8')
     with pytest.raises(UserError, match='no JSON object'):

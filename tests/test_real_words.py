@@ -12,8 +12,14 @@ import yaml
 from PIL import Image
 
 from vidlankd_nb.cli import main
-from vidlankd_nb.evaluation.norms import COLOUR_WORDS
-from vidlankd_nb.presets import config_file
+from vidlankd_nb.config import Corpus
+from vidlankd_nb.evaluation.benchmarks import Task
+from vidlankd_nb.evaluation.norms import COLOUR_WORDS, Norm
+from vidlankd_nb.evaluation.records import Rows
+from vidlankd_nb.named_pictures import open_pictures
+from vidlankd_nb.nouns import Nouns, sift_text
+from vidlankd_nb.presets import config_file, load_run
+from vidlankd_nb.word_pictures import copy_pictures, sort_pictures, unreadable, words_of_norms
 
 PAINTED = {
     'banana': 'yellow',
@@ -348,3 +354,40 @@ def test_the_words_of_the_bench_are_checked(capsys):
             'one',
         ],
     )
+
+
+def test_a_noun_whose_pictures_cannot_be_read_was_not_seen(tmp_path):
+    folder = pictures(tmp_path / 'pictures')
+    for file in (folder / 'frog').iterdir():
+        file.write_bytes(file.read_bytes()[:20])
+    found = open_pictures(folder, load_run('words').features)
+    broken = unreadable(found)
+    assert {Path(id).parent.name for id in broken} == {'frog'} and len(broken) == 2
+
+
+def test_what_is_not_said_of_a_thing_is_said_of_none_of_its_spellings(tmp_path):
+    "Folders stay below the run's, whatever a norm calls a thing; 'jean' and 'jeans' are seen or withheld together."
+    things = ('table.', 'table', 'jean', 'jeans', '../../lemon', '_bear')
+    rows = Rows(Task('coda', 'norm', ''), 'all')
+    norm = Norm(None, 'class', COLOUR_WORDS, list(things), np.eye(6, 11), rows)
+    nouns = words_of_norms({'coda': norm}, ['coda'])
+    assert nouns.named('table') == 'table' and nouns.named('lemon') == '../../lemon'
+    for thing in ('table', 'jean', 'jeans', 'lemon', 'bear'):
+        (tmp_path / 'p' / thing).mkdir(parents=True)
+        Image.new('RGB', (8, 8)).save(tmp_path / 'p' / thing / '0.png')
+    found = open_pictures(tmp_path / 'p', load_run('words').features)
+    heaps = sort_pictures(found.names, nouns, 0, 'look at the {name}')
+    files = [file for file, _ in copy_pictures(heaps, found, tmp_path / 'run' / 'shown')]
+    assert sorted(files) == ['bear/0.png', 'jean/0.png', 'jeans/0.png', 'lemon/0.png', 'table/0.png']
+    assert not (tmp_path / 'lemon').exists() and (tmp_path / 'run' / 'shown' / 'lemon' / '0.png').exists()
+    for share in (0.1, 0.3, 0.5, 0.7, 0.9):
+        heaps = sort_pictures(found.names, nouns, share, 'look at the {name}')
+        assert ('jean' in heaps.pictured) == ('jeans' in heaps.pictured)
+
+
+def test_lines_that_are_no_text_are_counted_and_named(tmp_path):
+    (tmp_path / 'a.txt').write_bytes(b'a frog sat\nthe \xe9 rose\nthe yel\xc2\xadlow lemon\n')
+    nouns = Nouns(('frog', 'rose', 'lemon'))
+    sifted = sift_text([tmp_path / 'a.txt'], nouns, nouns, Corpus(errors='skip'), tmp_path / 'out.txt')
+    assert dict(sifted.counts) == {'kept': 1, 'leaking': 1, 'skipped': 1} and 'no text' in sifted.said()
+    assert [place['where'].split('/')[-1] for place in sifted.places] == ['a.txt at byte 15']

@@ -11,6 +11,7 @@ import argparse
 import csv
 import io
 import re
+import struct
 import unicodedata
 from collections import defaultdict
 from pathlib import Path
@@ -75,7 +76,7 @@ def open_colour_font(
             size = _size_of(tables, path)
             characters = [chr(code) for code in sorted(tables.getBestCmap() or {})]
         font = ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)
-    except (TTLibError, OSError) as e:
+    except (TTLibError, OSError, struct.error) as e:
         raise UserError(f"{path} cannot be opened as a font ({e}).") from None
     return font, characters
 

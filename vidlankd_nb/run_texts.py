@@ -53,7 +53,8 @@ def lines_read(
         if run.corpus.about == 'all':
             about = None
         sifted = sift_text(texts, asked, about, run.corpus, chosen)
-        write_json(places.path('corpus', 'chosen.json'), {'counts': sifted.counts, 'leaking': sifted.named})
+        write_json(places.path('corpus', 'chosen.json'), {'counts': sifted.counts, 'leaking': sifted.named,
+                                                      'left_out': sifted.places})
         places.say(f"text: {sifted.said()}; {places.path('corpus', 'chosen.json')} names those that leak")
     return [chosen]
 

@@ -162,8 +162,9 @@ def encoder(
     "The shortest way from lines to ids; a special token that a text spells, such as [MASK], is text."
     fast = text_backend(tok)
     if fast is None:
-        as_text = {'add_special_tokens': False, 'split_special_tokens': True, 'verbose': False}
-        return lambda batch: tok(batch, **as_text).input_ids
+        def slow(batch):
+            return tok(batch, add_special_tokens=False, split_special_tokens=True, verbose=False).input_ids
+        return slow
     if cuts_at_spaces(fast):
         words = WordIds(fast)
         return lambda batch: [words.of_line(line) for line in batch]

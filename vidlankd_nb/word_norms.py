@@ -18,7 +18,7 @@ from .config import RealWords, Run
 from .evaluation.judgements import read_norm
 from .evaluation.norms import Norm
 from .evaluation.prompts import LanguageModel, language_model
-from .evaluation.readouts import Outcome, WordStates, folds, held_out, read_off, word_scores
+from .evaluation.readouts import Outcome, WordStates, folds_of, held_out, read_off, word_scores
 from .evaluation.zeroshot import GROUPS_OF_PROBES, PROBE_TASKS, probe_task, probes_named
 from .files import UserError, make_folder, write_json
 from .nouns import Nouns
@@ -70,8 +70,7 @@ def of_shown(
     "Shown words, each read off by a ridge that was fitted on others."
     count = fold_count(len(norm))
     outcomes = read_off(norm, states, shuffles, seed, count)
-    strata = norm.table.argmax(1) if norm.kind != 'number' else np.zeros(len(norm))
-    cut = folds(strata, count, np.random.default_rng(seed))   # the cut of `read_off`
+    cut = folds_of(norm, count, np.random.default_rng(seed))   # the cut of `read_off`
     predicted, _ = held_out(states, norm.table[None], cut)
     return in_json(outcomes, norm, predicted[0])
 

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['COLOUR_NORMS', 'NORMS_OF_NOUNS', 'PAINTS', 'SIDE', 'norms_of', 'words_of_norms', 'Sorted', 'sort_pictures',
-           'draw_thing', 'show_nouns', 'copy_pictures', 'draw_colours', 'sorted_json', 'said_of_pictures']
+           'draw_thing', 'show_nouns', 'unreadable', 'copy_pictures', 'draw_colours', 'sorted_json', 'said_of_pictures']
 
 # %% ../nbs/12j_word_pictures.ipynb #wp000005
 import csv
 import io
+import re
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
@@ -25,12 +26,14 @@ from .named_pictures import NamedPictures, open_pictures, write_names
 from vidlankd_nb.nouns import (
     Nouns,
     colour_words_in,
+    families,
     is_withheld,
     plain_words_of,
     tells_its_colour,
     verdict_on,
 )
 from .plan import Places
+from .stills import NoPicture, read_picture
 
 # %% ../nbs/12j_word_pictures.ipynb #wp000009
 COLOUR_NORMS = ('coda', 'memory_colors', 'vicomte_color')
@@ -54,12 +57,13 @@ def words_of_norms(
     norms: Mapping[str, Norm],
     names: Iterable[str],   # of them
 ) -> Nouns:
-    "The words that some norms ask about."
-    words = set()
-    for name in names:
-        if name in norms:
-            words.update(norms[name].words)
-    return Nouns(tuple(sorted(words)))
+    "The words that some norms ask about, each in its plainest spelling: 'table' and not 'table.'."
+    asked = {word for name in names if name in norms for word in norms[name].words}
+    plainest = {}
+    for word in sorted(asked, key=lambda word: (len(re.sub(r'[^\W\d_]| ', '', word)), word)):
+        if plain_words_of(word):
+            plainest.setdefault(' '.join(plain_words_of(word)), word)
+    return Nouns(tuple(sorted(plainest.values())))
 
 # %% ../nbs/12j_word_pictures.ipynb #wp000011
 @dataclass
@@ -82,14 +86,15 @@ def sort_pictures(
 ) -> Sorted:
     "Which pictures show nouns, which are withheld, which name a colour, and which are left out."
     heaps = Sorted()
+    unseen = {noun for noun, first in families(nouns.words).items() if is_withheld(first, withheld)}
     for id, called in names.items():
         name = next((n for n in called if isinstance(n, str) and n.strip()), '')
-        reason = _heap(heaps, id, name, nouns, withheld, template)
+        reason = _heap(heaps, id, name, nouns, unseen, template)
         if reason:
             heaps.put(id, name, reason)
     return heaps
 
-def _heap(heaps, id, name, nouns, withheld, template):
+def _heap(heaps, id, name, nouns, unseen, template):
     "Put one picture on its heap; returns why it is left out."
     noun = nouns.named(name)
     shown = noun or name
@@ -103,7 +108,7 @@ def _heap(heaps, id, name, nouns, withheld, template):
         return 'no norm asks about it'
     elif verdict_on(template.replace('{name}', shown), nouns) == 'leaking':
         return 'its caption would say a colour'
-    elif is_withheld(noun, withheld):
+    elif noun in unseen:
         heaps.withheld[noun].append(id)
     else:
         heaps.pictured[noun].append(id)
@@ -153,7 +158,11 @@ def show_nouns(
     norms = norms_of(str(run.evaluation.norms))
     nouns = words_of_norms(norms, norms)
     pictures = open_pictures(str(run.data.pictures), run.features)
-    heaps = sort_pictures(pictures.names, nouns, run.words.withheld, run.data.template)
+    broken = unreadable(pictures)
+    names = {id: called for id, called in pictures.names.items() if id not in broken}
+    heaps = sort_pictures(names, nouns, run.words.withheld, run.data.template)
+    for id, reason in broken.items():
+        heaps.put(id, reason, 'it cannot be read')
     _check_heaps(heaps, norms['coda'], pictures, run)
     shown = places.path('pictures', 'shown')
     if shown.exists():
@@ -167,6 +176,18 @@ def show_nouns(
     write_json(places.path('pictures', 'skipped.json'), pictures.skipped)
     for line in said_of_pictures(found, len(pictures.skipped), run.words.drawn):
         places.say(f'pictures: {line}')
+
+def unreadable(
+    pictures: NamedPictures,
+) -> dict[str, str]:   # id -> reason
+    "Pictures that cannot be shown, so that no noun counts as seen by them."
+    found = {}
+    for id in pictures.names:
+        try:
+            read_picture(pictures.source(id))
+        except (NoPicture, OSError) as e:
+            found[id] = str(e)
+    return found
 
 def _check_heaps(heaps, coda, pictures, run):
     "Raises `UserError` where too few nouns are shown to ask for their colours."
@@ -190,7 +211,7 @@ def copy_pictures(
     "Copy what may be seen into a folder of its own."
     rows = []
     for noun, ids in sorted(heaps.pictured.items()):
-        folder = noun.replace(' ', '_')
+        folder = '_'.join(plain_words_of(noun))   # no dots or slashes: it stays below `shown`
         for number, id in enumerate(sorted(ids)):
             rows.append((_copy(pictures, id, shown, f'{folder}/{number}'), noun))
     for number, (id, name) in enumerate(sorted(heaps.coloured.items())):

@@ -112,7 +112,8 @@ def norm_of(
     rows: Rows,                 # told of words that stand twice
 ) -> Norm:
     "A norm from entries; words that stand twice are left out; raises `UserError` where nothing is left."
-    entries = [(line, word.strip().lower(), figures, record) for line, word, figures, record in entries]
+    entries = [(line, word.replace('_', ' ').strip().lower(), figures, record)
+               for line, word, figures, record in entries]
     times = Counter(word for _, word, _, _ in entries)
     kept = []
     for line, word, figures, record in entries:
@@ -154,11 +155,16 @@ def shares_of(
     values: Iterable[str],
 ) -> np.ndarray:   # (C,)
     "Amounts as shares; raises `ValueError` where they are none."
+    named = {str(name).strip().lower().replace('grey', 'gray'): amount for name, amount in record.items()}
     amounts = []
     for value in values:
-        amount = record.get(value)
+        if value not in named:
+            raise ValueError(f"there is no amount of '{value}'")
+        amount = named[value]
+        if isinstance(amount, str) and re.fullmatch(r'\d+(\.\d+)?', amount.strip()):
+            amount = float(amount)
         if isinstance(amount, bool) or not isinstance(amount, (int, float)) or not 0 <= amount < math.inf:
-            raise ValueError(f'{amount!r} is no amount')
+            raise ValueError(f"{amount!r} is no amount of '{value}'")
         amounts.append(amount)
     if not sum(amounts): raise ValueError('every amount is 0')
     return np.array(amounts, float) / sum(amounts)
@@ -171,14 +177,21 @@ def read_counts(
     values: tuple,  # what is counted, in the order of the file
 ) -> Norm:
     "Shares of counts; raises `UserError` where the file is no JSON object or has no words."
+    twice = Counter()
+    def noted(pairs: list) -> dict:   # a name that stands twice would lose its first value in silence
+        twice.update(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        return dict(pairs)
     try:
-        counts = json.loads(file_bytes(path).decode('utf-8-sig'))
+        counts = json.loads(file_bytes(path).decode('utf-8-sig'), object_pairs_hook=noted)
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as e:
         raise UserError(f"{path} cannot be read as JSON ({e}): one object of words and counts is expected. "
                         f"Get it from {source.origin}.") from None
     if not isinstance(counts, dict): raise UserError(f"{path} is no JSON object of words and counts.")
     entries = []
     for number, (word, row) in enumerate(counts.items(), 1):
+        if word in twice:
+            rows.skip(number, f"'{word}' stands there twice")
+            continue
         if not isinstance(row, list) or len(row) != len(values):
             rows.skip(number, f"'{word}' has no {len(values)} counts")
             continue
@@ -193,8 +206,9 @@ def read_counts(
 # %% ../../nbs/12f_norms.ipynb #nm00013d
 def _coda_objects(path: Path, rows: Rows) -> dict[str, dict]:
     "CoDa's objects by id; raises `UserError` where their file is missing."
-    file = path.with_name('objects.jsonl')
-    if not file.is_file():
+    files = [path.with_name(name) for name in ('objects.jsonl', 'objects.jsonl.gz')]
+    file = next((file for file in files if file.is_file()), None)
+    if file is None:
         raise UserError(f"{path} has no objects.jsonl beside it: CoDa's words are there. "
                         f"Get it from {rows.task.source}.")
     rows.files.append(file)
@@ -220,7 +234,8 @@ def read_coda(source: Source, path: Path, rows: Rows) -> Norm:
     for line, record in read_jsonl(path, rows):
         if not said:
             check_fields(rows, record, 'class_id', 'included')
-        if not record.get('included') or record.get('action', 'submitted') != 'submitted':
+        included = str(record.get('included')).strip().lower() in ('true', '1', '1.0', 'yes')
+        if not included or record.get('action', 'submitted') != 'submitted':
             continue
         name = record.get('class_id')
         if name not in objects and name not in strangers:
