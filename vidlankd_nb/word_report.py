@@ -288,7 +288,7 @@ def plot_wheel(
     "Shown nouns around a ring of people's colours, in the colour that a model gives them."
     shown = _order(answers, [noun for noun, a in answers.items() if a['pictures'] and model in a['says']])
     step = 360 / max(len(shown), 1)
-    size = min(8, 430 / max(len(shown), 1) + 3.2)
+    size = min(13, 430 / max(len(shown), 1) + 3.2)
     for k, noun in enumerate(shown):
         angle = 90 - (k + .5)*step
         people = answers[noun]['people']
@@ -298,7 +298,7 @@ def plot_wheel(
         ax.text(np.deg2rad(angle), .80, noun, color=shade_of(said), fontsize=size, weight='bold', va='center',
                 ha='left' if is_left else 'right', rotation=angle + 180*is_left, rotation_mode='anchor')
     right = np.mean([answers[noun]['right'][model] for noun in shown]) if shown else 0
-    ax.text(0, 0, f'{model}\n{right:.0%}', ha='center', va='center', fontsize=11)
+    ax.text(0, 0, f'{model}\n{right:.0%}', ha='center', va='center', fontsize=14)
     ax.set(ylim=(0, 1.02), xticks=[], yticks=[], facecolor='#c9ced6')
     ax.spines['polar'].set_visible(False)
     return ax
@@ -312,7 +312,7 @@ def wheel_figure(
                              subplot_kw={'projection': 'polar'})
     for ax, model in zip(axes, (PLAIN, student), strict=True):
         plot_wheel(report['answers'], model, ax)
-    fig.suptitle('Sector and ring: the colour people give. Word: the colour the student gives.', fontsize=10)
+    fig.suptitle('Sector and ring: the colour people give. Word: the colour the student gives.', fontsize=14)
     return fig
 
 # %% ../nbs/12l_word_report.ipynb #wr00bar2
@@ -382,10 +382,10 @@ def _patches(ax, answers, nouns, student, title):
             look = {'facecolor': shade_of(colour), 'edgecolor': '.6'}
             ax.add_patch(Rectangle((.3 + column, row - .4), .9, .8, **look))
     for column, who in enumerate(('people', PLAIN, student)):
-        ax.text(.75 + column, -.8, who, ha='center', fontsize=8)
+        ax.text(.75 + column, -.7, who, va='bottom', fontsize=8, rotation=40, rotation_mode='anchor')
     if not nouns:
         ax.text(1.75, .5, 'none', ha='center', fontsize=9)
-    ax.set(xlim=(-5, 3.4), ylim=(max(len(nouns), 2), -1.4), title=title)
+    ax.set(xlim=(-5, 3.4), ylim=(max(len(nouns), 2), -2.2), title=title)
     ax.set_axis_off()
 
 def turned_figure(
