@@ -15,12 +15,14 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 
 from .entries import TO_END, fault
 from .features import FeatureRows
 from .files import UserError, make_folder, whole_file
 from .layouts import Captions, Sieve
 from .layouts import read_captions as read_captions
+from .pictures import INK
 from .presets import field_docs
 from .tables import Reading
 
@@ -129,9 +131,8 @@ def timeline(
 ) -> Axes:                   # the axes
     "Draw captions, windows and feature rows on one clock; rows inside a window have its colour."
     if ax is None:
-        _, ax = plt.subplots(figsize=(9.5, 1.2 + .45*(2 + len(rows) + 1)))
-    palette = plt.get_cmap('Set2')
-    colours = [palette(i % 8) for i in range(len(wins))]
+        _, ax = plt.subplots(figsize=(9.5, 1.2 + .45*(2 + len(rows) + 1)), layout='constrained')
+    colours = [to_rgba(INK[i % len(INK)], .5) for i in range(len(wins))]   # light, for the words on them
     letters = 150/until   # that fit into a second
     for i, caption in enumerate(captions):
         _bar(ax, caption.start, caption.end, -.45*(i % 2), '.85')

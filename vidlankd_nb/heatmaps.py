@@ -38,7 +38,7 @@ def similarity(
 def heat_map(
     sim,                 # (W, F) cosines
     words: list[str],    # W
-    frames,              # (F, h, w, 3) uint8
+    frames,              # (F, h, w, 3) uint8; None: no strip, where one above shows them
     times,               # (F,) seconds
     ax=None,             # a matplotlib axis; None: a new figure
     limit: float = 1.0,  # the colours run from -limit to limit; give pictures to be compared the same
@@ -47,21 +47,28 @@ def heat_map(
 ) -> Axes:           # the axis
     "Word × frame similarity under the film strip; raises `UserError` when words, frames, times and cosines do not agree."
     sim = np.asarray(torch.as_tensor(sim).detach().cpu(), dtype=float)
-    frames = np.asarray(frames)
     w, f = sim.shape
-    if (w, f) != (len(words), len(frames)) or f != len(times):
+    pictures = len(times) if frames is None else len(frames)
+    if (w, f) != (len(words), pictures) or f != len(times):
         raise UserError(f"The similarities are {w} × {f}, but there are {len(words)} words, "
-                        f"{len(frames)} frames and {len(times)} times: they must agree.")
+                        f"{pictures} frames and {len(times)} times: they must agree.")
     beside = None
     if ax is None:
-        (ax,), beside = _canvas(words, frames, [title], scale)
+        (ax,), beside = _canvas(words, f, _shape_of(frames), [title], scale)
     image = ax.imshow(sim, cmap=HEAT, vmin=-limit, vmax=limit, aspect='auto')
     ax.hlines(np.arange(1, w) - .5, -.5, f - .5, color='white', lw=1.5)   # rows are read one by one
     _dot_the_best(ax, sim)
     _label(ax, words, times)
     if scale:
         _scale(image, [ax], beside)
-    return _strip_above(ax, frames, title)
+    if frames is None:
+        ax.set_title(_folded(title, ax), loc='left')
+        return ax
+    return _strip_above(ax, np.asarray(frames), title)
+
+def _shape_of(frames) -> float:
+    "The height of a frame, in units of its width; 0 without frames."
+    return 0. if frames is None else frames[0].shape[0] / frames[0].shape[1]
 
 # %% ../nbs/09h_heatmaps.ipynb #8e05093a
 def _dot_the_best(ax, sim) -> None:
@@ -74,7 +81,7 @@ def _label(ax, words, times) -> None:
     "Words at the side, seconds below: as many as do not touch."
     f = len(times)
     step = -(-f // 8) if f * 32 > 6 * 72 else 1
-    seconds = np.round(np.asarray(times, dtype=float), 2)
+    seconds = np.round(np.asarray(times, dtype=float), 3)
     ax.set_xticks(range(0, f, step), [f'{t:g}' for t in seconds[::step]])
     ax.set_yticks(range(len(words)), words)
     ax.set_xlabel('seconds')
@@ -82,14 +89,17 @@ def _label(ax, words, times) -> None:
 def _strip_above(ax, frames, title) -> Axes:
     "Frames on top of the heat map `ax`, column over column."
     box = ax.inset_axes([0, 1.03, 1, 9])    # room enough; the picture takes what its own shape needs
-    film_strip(frames, ax=box, title=_folded(title, ax.figure.get_figwidth() * ax.get_position().width))
+    film_strip(frames, ax=box, title=_folded(title, ax))
     f, _, w, _ = frames.shape
     gap = max(1, w // 16)
     box.set_xlim(-.5 - gap / 2, f * (w + gap) - gap / 2 - .5)
     box.set_anchor('S')
     return ax
 
-def _folded(title, wide) -> str:
+def _folded(title, ax) -> str:
+    return _in_lines(title, ax.figure.get_figwidth() * ax.get_position().width)
+
+def _in_lines(title, wide: float) -> str:   # inches
     return fill(title, int(wide * 15))      # about 15 letters to an inch
 
 # %% ../nbs/09h_heatmaps.ipynb #gcanvas0
@@ -105,22 +115,22 @@ def _scale(image, axes, beside) -> None:
     bar = axes[0].figure.colorbar(image, label='cosine', ticks=ticks, **place)
     bar.outline.set_visible(False)
 
-def _canvas(words, frames, titles, scale=True) -> tuple[list, Axes | None]:
-    "A new figure: axes for a heat map under each title, at most a text column wide, and one for the scale. Places are reckoned in inches: a layout engine would draw everything twice."
-    f, h, w, _ = frames.shape
-    wide = min(max(3.2, .62 * f), 6.)
+def _canvas(words, n: int, shape: float, titles, scale=True) -> tuple[list, Axes | None]:
+    "A new figure: axes for a heat map of `n` columns under each title, at most a text column wide, room for frames above the first, and axes for the scale. Places are reckoned in inches: a layout engine would draw everything twice."
+    wide = min(max(3.2, .62 * n), 6.)
     left = .15 + .075 * max(map(len, words))
     right = .15 + .75 * scale
     below = .42
     rows = .24 * len(words)
-    above = [wide * h / w / f + .12 + .17 * len(_folded(t, wide).splitlines()) for t in titles]
+    above = [.17 + .17 * len(_in_lines(t, wide).splitlines()) for t in titles]
+    above[0] += wide * shape / n
     across = left + wide + right
-    tall = sum(above) + len(titles) * (below + rows)
+    tall = sum(above) + len(titles) * rows + below
     figure = plt.figure(figsize=(across, tall))
     axes = []
     feet = []   # the lower edge of each map
     for k in range(len(titles)):
-        feet.append(tall - sum(above[:k + 1]) - k * below - (k + 1) * rows)
+        feet.append(tall - sum(above[:k + 1]) - (k + 1) * rows)
         axes.append(figure.add_axes((left / across, feet[k] / tall, wide / across, rows / tall)))
     if not scale:
         return axes, None
@@ -207,21 +217,20 @@ class Look:
 def heat_maps(
     look: Look,
     limit: float = 1.0,     # the colours run from -limit to limit, in all of them
-    axes=None,              # one axis a reader; None: a new figure
+    axes=None,              # one axis a reader, from top to bottom; None: a new figure
     names: list | None = None,   # readers shown; None: all
 ) -> list[Axes]:        # the axes
-    "The heat maps of several readers, one under the other, on one colour scale."
+    "The heat maps of several readers, one under the other on one colour scale, under the frames that all of them look at."
     names = list(look.rows) if names is None else names
-    frames = look.frames
-    if frames is None:
-        frames = np.full((len(look.times), 1, 4, 3), 255, np.uint8)
     titles = [f'{n} – {look.notes[n]}' if look.notes.get(n) else n for n in names]
     beside = None
     if axes is None:
-        axes, beside = _canvas(look.words, frames, titles)
+        axes, beside = _canvas(look.words, len(look.times), _shape_of(look.frames), titles)
+    frames = look.frames    # above the first map
     for ax, name, title in zip(axes, names, titles, strict=False):
         heat_map(look.rows[name], look.words, frames, look.times, ax, limit, title, scale=False)
+        frames = None
         if ax is not axes[-1]:
-            ax.set_xlabel('')
+            ax.set(xlabel='', xticklabels=[])
     _scale(axes[-1].images[0], list(axes), beside)
     return axes

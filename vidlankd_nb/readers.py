@@ -158,16 +158,31 @@ def show_words(
     ax=None,             # a matplotlib axis; None: a new figure
     title: str = '',
 ) -> Axes:           # the axis
-    "Words in the plane, marked by what their objects look like."
+    "Words in the plane, marked by what their objects look like; a word is written where there is room for it."
     if ax is None:
         _, ax = plt.subplots(figsize=(3.6, 3.4), layout='constrained')
     for k, value in enumerate(sorted(set(values))):
         at = np.array([p for p, v in zip(points, values, strict=False) if v == value])
         colour = PAINT.get(value, INK[k % len(INK)])
         ax.scatter(*at.T, s=34, marker=MARKS[k % 4], color=colour, label=value, alpha=.85, linewidths=0)
-    for point, word in zip(points, words, strict=False):
-        ax.annotate(word, tuple(point), xytext=(3, 3), textcoords='offset points', fontsize=5.5, color='.35')
     ax.set(xticks=[], yticks=[])
     ax.set_title(title, loc='left')
-    ax.legend(frameon=False, ncols=2, fontsize=7, loc='best')
+    ax.legend(frameon=False, ncols=4, loc='upper center', bbox_to_anchor=(.5, 0), columnspacing=1)
+    ax.margins(x=.12, y=.08)
+    ax.autoscale_view()
+    _name(ax, np.asarray(points), words)
     return ax
+
+def _name(ax, points, words, size: float = 6.5) -> None:
+    "Words beside their marks, each on the first side where nothing lies."
+    at = ax.transData.transform(points) * 72 / ax.figure.dpi   # (n, 2), in the points of a font's size
+    taken = np.concatenate([at - 3, at + 3], 1)                # (n, 4) left, lower, right, upper
+    for place, point, word in zip(at, points, words, strict=False):
+        wide = .6 * size * len(word)
+        for aside in ((4, 2), (-4 - wide, 2), (4, -2 - size), (-4 - wide, -2 - size)):
+            box = np.concatenate([place + aside, place + aside + (wide, size)])
+            is_free = (box[2:] < taken[:, :2]) | (taken[:, 2:] < box[:2])
+            if is_free.any(1).all():
+                ax.annotate(word, point, aside, textcoords='offset points', fontsize=size, color='.35')
+                taken = np.concatenate([taken, box[None]])
+                break

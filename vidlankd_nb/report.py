@@ -19,6 +19,7 @@ import matplotlib.pyplot as plt
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from . import __version__
 from .evaluation.records import column
@@ -235,15 +236,18 @@ def plot_properties(
     "Bars of the property probe, a dot for each seed, and the chance line."
     ax = ax or plt.subplots(figsize=(7, 3.2), layout='constrained')[1]
     names = []
+    keys = {}   # kind -> its bar in the key
     for i, (name, kind, r) in enumerate(models_in(report)):
         p = r['property']
         names.append(name.replace('_', '\n'))
+        keys[kind] = Patch(color=COLOURS[kind], alpha=0.75, label=kind)
         ax.bar(i, p['mean'], color=COLOURS[kind], alpha=0.75, width=0.7)
-        ax.plot([i] * len(p['per_seed']), p['per_seed'], 'o', color='black', ms=4)
+        seeds, = ax.plot([i] * len(p['per_seed']), p['per_seed'], 'o', color='black', ms=4, label='one seed')
         ax.text(i, 0.03, f"{p['mean']:.2f}", ha='center', color='white', weight='bold')
     chance = report['baseline']['property']['permutation']
-    ax.axhline(chance, color='0.2', ls='--', lw=1, label='chance (labels shuffled)')
-    ax.legend(frameon=False, loc='lower right', bbox_to_anchor=(1, 1), fontsize=8)
+    line = ax.axhline(chance, color='0.2', ls='--', lw=1, label='chance (labels shuffled)')
+    ax.legend(handles=[*keys.values(), seeds, line], ncols=5, frameon=False, loc='lower right',
+              bbox_to_anchor=(1, 1), fontsize=8)
     ax.set(xticks=range(len(names)), xticklabels=names, ylim=(0, 1), ylabel='held-out noun properties')
     ax.spines[['top', 'right']].set_visible(False)
     return ax
@@ -258,7 +262,8 @@ def plot_student_losses(
     for i, log in enumerate(sorted((Path(folder)/'students').glob('*/log.jsonl'))):
         rows = [r for r in read_log(log) if 'terms' in r]
         losses = column(column(rows, 'terms'), 'mlm')
-        ax.plot(column(rows, 'step'), losses, label=log.parent.name, color=f'C{i}')
+        ax.plot(column(rows, 'step'), losses, label=log.parent.name, color=INK[i % len(INK)],
+                ls='-' if i < len(INK) else '--')
     ax.set(xlabel='step', ylabel='masked-LM loss')
     ax.legend(frameon=False, ncols=3, fontsize=8)
     ax.spines[['top', 'right']].set_visible(False)
@@ -304,18 +309,22 @@ def pictures_of(
 ) -> dict:             # name -> HTML image; 'grounding' -> a list of them
     "Every picture of a report."
     grounding = sorted((folder/'figures').glob('grounding-*.png'))
-    pictures: dict = {'grounding': [image_tag(p.read_bytes()) for p in grounding]}
+    seen = 'Heat maps of a held-out caption: words by frames'
+    pictures: dict = {'grounding': [image_tag(p.read_bytes(), seen) for p in grounding]}
     if report['students']:
-        pictures['losses'] = figure_tag(plot_student_losses(folder).figure)
+        alt = 'Masked-LM loss against steps, a line for each student'
+        pictures['losses'] = figure_tag(plot_student_losses(folder).figure, alt=alt)
     if 'vokens' in report:
         vokens = report['vokens'][0]
-        pictures['vokens'] = figure_tag(plot_quantisation({vokens['source']: vokens['quantisation']}).figure)
+        drawn = plot_quantisation({vokens['source']: vokens['quantisation']}).figure
+        pictures['vokens'] = figure_tag(drawn, alt='Distance to the nearest voken against their number')
     if 'baseline' in report:
         (out/'figures').mkdir(parents=True, exist_ok=True)
         fig = plot_properties(report).figure
         assert isinstance(fig, Figure)
         fig.savefig(out/'figures'/'properties.png', dpi=130)
-        pictures['properties'] = figure_tag(fig)
+        alt = 'Bars of the property probe, one for each model, beside chance'
+        pictures['properties'] = figure_tag(fig, alt=alt)
     return pictures
 
 def make_report(

@@ -141,6 +141,7 @@ def _curve(sizes, found, keys) -> list[dict]:
 def plot_coverage(
     found: dict,     # of `coverage`
     ax=None,         # a matplotlib axis; None: a new figure
+    log: bool = False,   # shares on a logarithmic axis, for a text of which captions say little
 ) -> Axes:       # the axis
     "Types and tokens covered against the number of captions, with the interval over orders."
     if ax is None:
@@ -153,8 +154,10 @@ def plot_coverage(
         ax.fill_between(n, band['low'], band['high'], color=colour, alpha=.25, lw=0)
         ax.plot(n, band['mean'], 'o-', ms=3, color=colour, label=f'{key} of the text, {end:.0%} in the end')
     ax.set(xscale='log', xlabel='captions', ylabel='share covered', ylim=(0, 1))
+    if log:
+        ax.set(yscale='log', ylim=(min(row['types']['mean'] for row in curve) / 2, 1))
     ax.spines[['top', 'right']].set_visible(False)
-    ax.legend(frameon=False, fontsize=8, loc='upper left')
+    ax.legend(frameon=False, fontsize=8, loc='lower right' if log else 'upper left')
     return ax
 
 # %% ../nbs/11a_vocabulary.ipynb #vc000023

@@ -26,7 +26,7 @@ from transformers import PreTrainedModel
 from ..config import Evaluation
 from ..encoders import in_eval_mode
 from ..files import UserError
-from ..pictures import markdown_table
+from ..pictures import INK, markdown_table
 
 # %% ../../nbs/09a_probes.ipynb #68393b6e
 def _states_of(
@@ -486,10 +486,10 @@ def plot_probes(
         height = [found['mean'], *found['per_attribute'].values(), result['physical']['accuracy']]
         chance = [found['permutation'], *found['permutation_per_attribute'].values(), .5]
         x = np.arange(len(groups)) - .4 + width * (i + .5)
-        colour = plt.get_cmap('viridis')(i / max(1, len(results)) * .9)
-        ax.bar(x, height, width * .92, color=colour, label=name)
-        ax.hlines(chance, x - width * .46, x + width * .46, color='black', lw=1.2,
-                  label='by chance' if i == len(results) - 1 else None)   # pyright: ignore[reportArgumentType]   # matplotlib's stub leaves None out
+        ax.bar(x, height, width * .92, color=INK[i % len(INK)], label=name)
+        ticks = ax.hlines(chance, x - width * .46, x + width * .46, color='black', lw=1.6)
+        if i == len(results) - 1:
+            ticks.set_label('by chance (states shuffled; physical: ½)')
     ax.set(xticks=range(len(groups)), xticklabels=groups, ylim=(0, 1.02), ylabel='accuracy, held-out names')
     ax.spines[['top', 'right']].set_visible(False)
     ax.legend(frameon=False, ncols=len(results) + 1, loc='lower center', bbox_to_anchor=(.5, 1))

@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from .benchmarks import GROUPS, TASKS
 from .differences import difference, difference_lines
@@ -29,6 +30,7 @@ from .outcomes import named_order, results_in
 from .sources import much_skipped
 from .typeset import ShownTable, as_card, as_json_lines
 from ..files import UserError, flat, nearest, write_aside
+from ..pictures import INK
 from ..presets import read_yaml
 
 # %% ../../nbs/09e_results.ipynb #20aeb51f
@@ -128,7 +130,7 @@ def plot_task(
         middle = np.median(v)
         ax.errorbar(x, middle, [[middle - v.min()], [v.max() - middle]], fmt='_', color='black', ms=16,
                     capsize=3, lw=1)
-        color = plt.cm.viridis(x / max(1, len(names)) * .9)
+        color = INK[x % len(INK)]
         aside = np.linspace(-.2, .2, len(v)) * (len(v) > 1)
         for r, value, shift in zip(runs[name], v, aside, strict=True):
             ax.plot(x + shift, value, 'o', color=color, mfc='white' if r['collapsed'] else color, ms=5)
@@ -150,12 +152,20 @@ def plot_runs(
     rows = math.ceil(len(runs) / columns)
     wide = min(columns, len(runs))
     models = len(next(iter(runs.values())))
-    fig, axes = plt.subplots(rows, wide, figsize=(max(3.2, .6 * models + 1.6) * wide, 2.8 * rows),
+    fig, axes = plt.subplots(rows, wide, figsize=(max(3.2, .6 * models + 1.6) * wide, 2.8 * rows + .4),
                              squeeze=False, layout='constrained')
     for ax, (task, of_task) in zip(axes.flat, runs.items(), strict=False):
         plot_task(ax, of_task, task)
     for ax in axes.flat[len(runs):]:
         ax.set_visible(False)
+    looks = {'a run': {'marker': 'o'}, 'a run that collapsed': {'marker': 'o', 'mfc': 'white'},
+             'median, lowest and highest': {'marker': '_', 'ms': 12},
+             'the most frequent answer': {'ls': ':', 'lw': .8}}
+    keys = []
+    for label, look in looks.items():
+        keys.append(Line2D([], [], **({'color': '.3', 'ls': '', 'label': label} | look)))
+    across = 4 if wide > 1 else 2
+    fig.legend(handles=keys, loc='outside lower center', ncols=across, frameon=False, fontsize=8)
     return fig
 
 # %% ../../nbs/09e_results.ipynb #re09cls0
