@@ -7,6 +7,7 @@ __all__ = ['LOSSES_TO_WRITE', 'QUESTIONS', 'Verdict', 'not_yet', 'LossTask', 'ch
            'check_answer']
 
 # %% ../nbs/15a_exercises.ipynb #exr00005
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -224,7 +225,7 @@ QUESTIONS = {
     'a guess of the colour': ShortQuestion(
         lambda found: found['permutation_per_attribute']['colour'],
         ('four colours, equally frequent',
-         "found['the text as it is']['permutation_per_attribute'] has it"), .006),
+         "look into results['the text as it is'] for what was shuffled, attribute by attribute"), .006),
     'what leaks': ShortQuestion(
         lambda found: _most(found['per_attribute']),
         ('what do light things do in the videos?',
@@ -232,16 +233,16 @@ QUESTIONS = {
     'pushed clips': ShortQuestion(
         lambda push: int((push > 0).sum()),
         ('a wrong clip is pushed if 1 − .5 + its cosine is above 0', 'count the bars of the left picture')),
-    'the symbol that cancels': ShortQuestion(
-        lambda: 'M',
-        ('put Z = M times the mean score into the formula of h',
-         'then divide by what numerator and sum share')),
+    'a rise of the cosine': ShortQuestion(
+        lambda: .07 * math.log(16384 / 16),
+        ('where is h one half? Write that down for both N, and subtract',
+         'a difference of logarithms, and then a factor: which one stands under the cosine?'), .01),
     'the student that answers': ShortQuestion(
-        lambda: 'caption reader',
+        lambda: 'caption_teacher',
         ('whose teacher read the captions and saw nothing?', 'the last of the five')),
     'chance of an average': ShortQuestion(
         lambda knows: knows['permutation'],
-        ('(¼ + 4 · ½)/5, about', "knows['text only']['permutation'] has it"), .006),
+        ('the tick on the first bar of the page', "a figure of knows['text only']: which is it?"), .006),
     'the lazy reader': ShortQuestion(
         lambda: 'glows',
         ('how many frames count as right for each?', 'half of a clip, or three frames')),
