@@ -356,6 +356,14 @@ def test_coda_in_other_spellings_and_packed(tmp_path):
     assert [s['reason'] for s in rows.skipped] == ["there is no amount of 'blue'"]
 
 
+def test_pairs_with_semicolons_and_decimal_commas(tmp_path):
+    rows = ['Word 1;Word 2;Mean', 'love;sex;6,77', 'tiger;cat;7,4', 'book;paper;7']
+    (tmp_path / 'wordsim353').mkdir()
+    (tmp_path / 'wordsim353' / 'combined.csv').write_text('\n'.join(rows), encoding='utf-8')
+    pairs, _ = read_norm('wordsim', tmp_path)
+    assert pairs.ratings.tolist() == [6.77, 7.4, 7.0] and pairs.pairs[0] == ('love', 'sex')
+
+
 def test_a_word_that_stands_twice_in_counts_is_named(tmp_path):
     counts = ', '.join(f'"{word}": {[k + 1] * 12}' for k, word in enumerate(('cup', 'plate', 'cup')))
     (tmp_path / 'vicomte').mkdir()

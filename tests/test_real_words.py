@@ -283,6 +283,19 @@ def test_wrong_inputs_are_refused_in_a_sentence(tmp_path, capsys):
     assert 'data.pictures' in refused(capsys, 'run', '--config=words', *words)
 
 
+def test_too_few_clips_for_vokens_are_named_before_a_teacher_is_trained(tmp_path, capsys):
+    given = [
+        f'--data.pictures={pictures(tmp_path / "pictures")}',
+        f'--data.text=[{text(tmp_path / "text.txt")}]',
+        f'--evaluation.norms={norms(tmp_path / "norms")}',
+    ]
+    small = [word for word in SMALL if 'vokens' not in word]
+    with pytest.raises(SystemExit):
+        main(['run', '--config=words', f'--out={tmp_path / "run"}', *given, *small, '--vokens.count=5000'])
+    assert 'vokens.count is 5,000 and there are' in capsys.readouterr().err
+    assert not (tmp_path / 'run' / 'teachers').exists()
+
+
 def test_a_text_of_any_kind_serves_a_run_on_pictures(tmp_path):
     "Without norms, lines are about what the pictures are called."
     seen = pictures(tmp_path / 'pictures')

@@ -25,7 +25,7 @@ from .evaluation.records import column
 from .evaluation.results import numbers
 from .files import write_aside, write_json
 from .grids import Cell
-from .pictures import figure_tag, in_markdown
+from .pictures import INK, RAMP, figure_tag, in_markdown
 from .processes import cores
 from .report import mean, rendered
 from .statistics import holm, interval, interval_words, paired
@@ -249,7 +249,7 @@ def plot_cells(
     for k, table in enumerate(dict.fromkeys(column(rows, 'table'))):
         at = [i for i, c in enumerate(rows) if c['table'] == table]
         means = [rows[i]['metrics'][metric]['mean'] for i in at]
-        ax.barh(at, means, color=plt.cm.tab10(k), alpha=0.7, label=f'{table}: mean of the worlds')
+        ax.barh(at, means, color=INK[k % len(INK)], alpha=0.7, label=f'{table}: mean of the worlds')
     for i, c in enumerate(rows):
         m = c['metrics'][metric]
         ax.plot(list(m['per_seed'].values()), [i] * m['n'], 'o', color='black', ms=3.5,
@@ -284,10 +284,10 @@ def plot_facts(
     facts = list(facts_of(rows[0]))
     grid = [column(facts_of(c).values(), 'mean') for c in rows]
     ax = ax or plt.subplots(figsize=(1.6 + 1.1 * len(facts), 0.8 + 0.34 * len(rows)), layout='constrained')[1]
-    ax.imshow(grid, cmap='viridis', vmin=0, vmax=1, aspect='auto')
+    ax.imshow(grid, cmap=RAMP, vmin=0, vmax=1, aspect='auto')
     for i, line in enumerate(grid):
         for j, v in enumerate(line):
-            colour = 'white' if v < 0.6 else 'black'
+            colour = 'black' if v < 0.6 else 'white'
             ax.text(j, i, f'{v:.2f}', ha='center', va='center', color=colour, fontsize=9)
     ax.set(xticks=range(len(facts)), xticklabels=facts, yticks=range(len(rows)),
            yticklabels=column(rows, 'name'))

@@ -43,7 +43,7 @@ from .layouts import read_captions
 from .masking import TextBatches
 from .monitoring import in_notebook
 from .pairs import PairSet, make_pairs
-from .pictures import INK, styled
+from .pictures import HEAT, INK, styled
 from .student import StudentTask
 from .teacher import TeacherTask, VideoTeacher, embed_pairs, make_teacher
 from .tokenizer import load_tokenizer
@@ -241,9 +241,8 @@ def show_matches(
     for title, teacher in teachers.items():
         captions, clips = embed_pairs(teacher, held_out_batches(lesson))
         tables[title] = captions[:pairs] @ clips[:pairs].T
-    lowest = min(float(table.min()) for table in tables.values())
     for ax, (title, table) in zip(axes[0], tables.items(), strict=True):
-        image = ax.imshow(table, cmap='viridis', vmin=lowest, vmax=1)
+        image = ax.imshow(table, cmap=HEAT, vmin=-1, vmax=1)
         ax.scatter(table.argmax(1), range(pairs), s=22, color='white', edgecolor='black')
         ax.set(title=title, xlabel='clip', xticks=range(pairs), yticks=range(pairs))
     axes[0][0].set_ylabel('caption')

@@ -73,7 +73,7 @@ from .tokenizer import load_tokenizer
 from .training import train
 from .views import build_view, view_lines
 from .vocabulary import gap_lines, vocabulary_of_run
-from .vokenization import make_vokens
+from .vokenization import choose_clips, make_vokens
 
 # %% ../nbs/12_experiments.ipynb #d4bfc084
 class Experiment(RunFolder):
@@ -207,6 +207,8 @@ def _pairs(places: Places) -> None:
         why = ', '.join(f'{n:,} {k}' for k, n in skipped.items()) or 'it holds no captions'
         raise UserError(f"No video-text pairs came out of {captions}: {why}. "
                         f"Captions and features are matched by video id; {names_each} case.")
+    if 'vokens' in stages_of(places.run):
+        choose_clips(len(train_set), places.run.vokens.count)   # said now, and not behind a teacher
     places.say(f"pairs: {report['pairs']['train']:,} for training, {report['pairs']['valid']:,} held out, "
                f"{sum(skipped.values()):,} captions or videos skipped; {names_each}")
 

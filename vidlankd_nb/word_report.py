@@ -394,10 +394,10 @@ def _patches(ax, answers, nouns, student, title):
             look = {'facecolor': shade_of(colour), 'edgecolor': '.6'}
             ax.add_patch(Rectangle((.3 + column, row - .4), .9, .8, **look))
     for column, who in enumerate(('people', PLAIN, student)):
-        ax.text(.75 + column, -.8, who, ha='center', fontsize=8)
+        ax.text(.75 + column, -.7, who, va='bottom', fontsize=8, rotation=40, rotation_mode='anchor')
     if not nouns:
         ax.text(1.75, .5, 'none', ha='center', fontsize=9)
-    ax.set(xlim=(-5, 3.4), ylim=(max(len(nouns), 2), -1.4), title=title)
+    ax.set(xlim=(-5, 3.4), ylim=(max(len(nouns), 2), -2.2), title=title)
     ax.set_axis_off()
 
 def turned_figure(

@@ -166,13 +166,17 @@ def write_film(
     seconds: int,        # at 30 frames a second
     height: int = 240,
     width: int = 426,
+    key_frames: int | None = None,   # frames from one that stands for itself to the next; None: where x264 wants one
 ) -> None:
     "Noise and motion."
+    options = {'preset': 'veryfast'}
+    if key_frames is not None:
+        options |= {'g': str(key_frames), 'sc_threshold': '0'}
     rng = np.random.default_rng(0)
     rows = np.mgrid[:height, :width][0]
     grain = rng.integers(0, 30, (height + 20, width + 34, 3))
     with av.open(str(path), 'w') as out:
-        stream = out.add_stream('libx264', rate=30, options={'preset': 'veryfast'})
+        stream = out.add_stream('libx264', rate=30, options=options)
         stream.width = width
         stream.height = height
         stream.pix_fmt = 'yuv420p'

@@ -322,8 +322,9 @@ def table_lines(
 
 def number_in(text: str | None) -> float:
     "A finite number; raises `ValueError` where the text is none."
+    plain = re.sub(r'^(-?\d+),(\d\d?)$', r'\1.\2', text or '')   # a decimal comma
     try:
-        number = float(text or '')
+        number = float(plain)
     except ValueError:
         raise ValueError(f'{text!r} is no number') from None
     if not math.isfinite(number): raise ValueError(f'{text!r} is no number')
@@ -395,7 +396,7 @@ def read_pairs(source: Source, path: Path, rows: Rows) -> RatedPairs:
     for line, text in text_lines(path, rows):
         if text.startswith('#'):
             continue
-        marks = [mark for mark in '\t,;' if mark in text]
+        marks = [mark for mark in '\t;,' if mark in text]
         try:
             quoted = text.startswith('"')
             cells = fields_of(text, marks[0], quoted or marks[0] != '\t') if marks else text.split()
