@@ -364,6 +364,34 @@ def test_pairs_with_semicolons_and_decimal_commas(tmp_path):
     assert pairs.ratings.tolist() == [6.77, 7.4, 7.0] and pairs.pairs[0] == ('love', 'sex')
 
 
+def test_a_table_of_ones_own(tmp_path):
+    "Numbers, answers, answers with counts; what is none is refused or named."
+    file = tmp_path / 'own.csv'
+    file.write_text('Word;weight\nice_cream;0,5\nCar;900\ncar;901\nluck;\n', encoding='utf-8')
+    norm, rows = read_norm('own', tmp_path)
+    assert (norm.kind, norm.words, norm.table.tolist()) == ('number', ['ice cream'], [[0.5]])
+    assert [s['line'] for s in rows.skipped] == [5, 3, 4]
+    file.write_text('word,colour\nbanana,yellow\ncrow,black\nash,grey\n', encoding='utf-8')
+    norm, rows = read_norm('own', tmp_path)
+    assert norm.kind == 'class' and norm.values == ('black', 'grey', 'yellow')
+    assert norm.table.argmax(1).tolist() == [2, 0, 1] and not rows.skipped
+    file.write_text(
+        'word,taste,n\nlemon,sour,9\nlemon,bitter,1\nhoney,sweet,4\nair,sour,0\nsalt,x,-1\n', encoding='utf-8'
+    )
+    norm, rows = read_norm('own', tmp_path)
+    assert norm.kind == 'shares' and norm.words == ['lemon', 'honey']
+    assert dict(zip(norm.values, norm.table[0], strict=True)) == {
+        'bitter': 0.1,
+        'sour': 0.9,
+        'sweet': 0,
+    }
+    assert [s['reason'] for s in rows.skipped] == ['-1 is no count', "'air': every count is 0"]
+    for bad in ('banana,yellow\ncrow,black\n', 'word\nbanana\n', ''):
+        file.write_text(bad, encoding='utf-8')
+        with pytest.raises(UserError, match="'word' and a number"):
+            read_norm('own', tmp_path)
+
+
 def test_a_word_that_stands_twice_in_counts_is_named(tmp_path):
     counts = ', '.join(f'"{word}": {[k + 1] * 12}' for k, word in enumerate(('cup', 'plate', 'cup')))
     (tmp_path / 'vicomte').mkdir()

@@ -1254,6 +1254,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'vidlankd_nb/evaluation/norms.py'),
                                               'vidlankd_nb.evaluation.norms.read_memory_colors': ( 'norms.html#read_memory_colors',
                                                                                                    'vidlankd_nb/evaluation/norms.py'),
+                                              'vidlankd_nb.evaluation.norms.read_own': ( 'norms.html#read_own',
+                                                                                         'vidlankd_nb/evaluation/norms.py'),
                                               'vidlankd_nb.evaluation.norms.read_pairs': ( 'norms.html#read_pairs',
                                                                                            'vidlankd_nb/evaluation/norms.py'),
                                               'vidlankd_nb.evaluation.norms.read_ratings': ( 'norms.html#read_ratings',

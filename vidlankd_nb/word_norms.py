@@ -180,7 +180,7 @@ def measure_models(
     nouns = json.loads(places.path('pictures', 'nouns.json').read_text(encoding='utf-8'))
     data = str(run.evaluation.norms)
     tasks, absent = tasks_of(run)
-    of_nouns = [task for task in tasks if task in GROUPS_OF_PROBES['norms']]
+    of_nouns = [task for task in tasks if task in (*GROUPS_OF_PROBES['norms'], 'own')]
     norms = {task: cast(Norm, read_norm(task, data)[0]) for task in of_nouns}
     make_folder(places.path('norms'))
     for kind, name in measured_models(run):

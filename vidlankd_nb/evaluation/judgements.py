@@ -25,6 +25,7 @@ from vidlankd_nb.evaluation.norms import (
     norm_rows,
     read_coda,
     read_memory_colors,
+    read_own,
     read_pairs,
     read_ratings,
     read_vicomte,
@@ -137,6 +138,8 @@ _enter('concreteness', 'How concrete is it?',
        'concreteness.txt Concreteness_ratings_Brysbaert_et_al_BRM.txt '
        'Concreteness_ratings_Brysbaert_et_al_BRM.csv',
        'https://doi.org/10.3758/s13428-013-0403-5', UNSTATED, read_ratings, word='Word', rating='Conc.M')
+_enter('own', 'What is said of it in a table of your own?', 'own.csv own.tsv own.txt',
+       'https://en.wikipedia.org/wiki/Comma-separated_values', 'yours', read_own)
 
 # %% ../../nbs/12fa_judgements.ipynb #nm000035
 _enter('men', 'How related are they?',

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['COLOUR_WORDS', 'VICOMTE', 'Source', 'files_that_end', 'Norm', 'norm_rows', 'norm_of', 'check_fields', 'why_none',
            'shares_of', 'read_counts', 'read_coda', 'read_memory_colors', 'read_vicomte', 'fields_of', 'table_lines',
-           'number_in', 'column_called', 'read_ratings', 'RatedPairs', 'first_number', 'without_tags', 'read_pairs']
+           'number_in', 'column_called', 'read_ratings', 'read_own', 'RatedPairs', 'first_number', 'without_tags',
+           'read_pairs']
 
 # %% ../../nbs/12f_norms.ipynb #nm000004
 import csv
@@ -358,6 +359,45 @@ def read_ratings(
         except ValueError as e:
             rows.skip(line, str(e))
     return norm_of(source, 'number', (rating.split('|')[0],), entries, rows)
+
+# %% ../../nbs/12f_norms.ipynb #nmown002
+def read_own(source: Source, path: Path, rows: Rows) -> Norm:
+    "Numbers, or shares of answers, from a table of one's own; raises `UserError` where it is laid out in another way."
+    lines = list(table_lines(path, rows))
+    names = list(lines[0][1]) if lines else []
+    if len(names) not in (2, 3) or names[0].lower() != 'word':
+        raise UserError(f"{path} has the columns {', '.join(names) or 'of no table'}: 'word' and a number are "
+                        "expected, or 'word', an answer, and perhaps how often it was given.")
+    numbers, answers, first = [], {}, {}   # answers: word -> answer -> how often
+    for line, record in lines:
+        word, said, *times = record.values()
+        word = word.replace('_', ' ').strip().lower()
+        try:
+            if not word or not said: raise ValueError('the word or what is said of it is missing')
+            count = number_in(times[0]) if times else 1.
+            if count < 0: raise ValueError(f'{count:g} is no count')
+        except ValueError as e:
+            rows.skip(line, str(e))
+            continue
+        numbers.append((line, word, said, record))
+        first.setdefault(word, line)
+        counts = answers.setdefault(word, Counter())
+        counts[said.strip().lower()] += count
+    try:
+        if names[2:]: raise ValueError
+        entries = [(line, word, [number_in(said)], record) for line, word, said, record in numbers]
+    except ValueError:
+        values = tuple(sorted({answer for counts in answers.values() for answer in counts}))
+        entries = []
+        for word, counts in answers.items():
+            shares = np.array([counts[value] for value in values])
+            if shares.sum():
+                entries.append((first[word], word, shares / shares.sum(), {}))
+            else:
+                rows.skip(first[word], f"'{word}': every count is 0")
+        each_one = all(len(counts) == 1 for counts in answers.values())
+        return norm_of(source, 'class' if each_one else 'shares', values, entries, rows)
+    return norm_of(source, 'number', (names[1],), entries, rows)
 
 # %% ../../nbs/12f_norms.ipynb #nm000026
 @dataclass

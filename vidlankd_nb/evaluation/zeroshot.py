@@ -62,7 +62,7 @@ GROUPS_OF_PROBES = {
                 'swag', 'blimp'),
     'similarity': ('men', 'simlex', 'simverb', 'wordsim')}
 PROBE_TASKS = tuple(dict.fromkeys((*GROUPS_OF_PROBES['norms'], *GROUPS_OF_PROBES['prompts'],
-                              *GROUPS_OF_PROBES['similarity'])))
+                              *GROUPS_OF_PROBES['similarity'], 'own')))   # 'own': a table of one's own
 _ENDINGS = ('piqa', 'swag')
 
 def source_of(task: str) -> str:
