@@ -192,7 +192,11 @@ def trainer_rows(c: Candidate, task: Task, rows: Rows, cfg: FineTuning) -> list[
         found.append({name: encoded[name][i] for name in names if name in encoded} | {'labels': label})
     return found
 
-def trainer_arguments(cfg: FineTuning, rows: int, seed: int, folder: str, **further: Any) -> TrainingArguments:
+def trainer_arguments(
+    cfg: FineTuning, rows: int, seed: int,
+    folder: str,
+    **further: Any,   # of `TrainingArguments`
+) -> TrainingArguments:
     "The recipe in Trainer's words."
     warm = cfg.warmup * total_steps(cfg, rows) if cfg.warmup < 1 else cfg.warmup
     return TrainingArguments(

@@ -427,7 +427,8 @@ def plot_peers(
         ax.barh(name, ratio - 1, left=1, color='#0072B2' if ratio >= 1 else '#D55E00')
         ax.text(max(ratio, 1), place, f'  {ratio:.2f} ×', va='center', fontsize=8)
     ax.axvline(1, color='k', lw=0.8)
-    ax.set(xscale='log', xlim=(0.7 * min(1, *ratios.values()), 4 * max(ratios.values())), xlabel='time of the peer, in units of ours')
+    ax.set(xscale='log', xlim=(0.7 * min(1, *ratios.values()), 4 * max(ratios.values())),
+           xlabel='time of the peer, in units of ours')
     ax.spines[['top', 'right']].set_visible(False)
     if path:
         fig.savefig(path, dpi=110)

@@ -366,8 +366,8 @@ def read_own(source: Source, path: Path, rows: Rows) -> Norm:
     lines = list(table_lines(path, rows))
     names = list(lines[0][1]) if lines else []
     if len(names) not in (2, 3) or names[0].lower() != 'word':
-        raise UserError(f"{path} has the columns {', '.join(names) or 'of no table'}: 'word' and a number are "
-                        "expected, or 'word', an answer, and perhaps how often it was given.")
+        raise UserError(f"{path} has the columns {', '.join(names) or 'of no table'}: 'word' and a number "
+                        "are expected, or 'word', an answer, and perhaps how often it was given.")
     numbers, answers, first = [], {}, {}   # answers: word -> answer -> how often
     for line, record in lines:
         word, said, *times = record.values()
