@@ -18,6 +18,7 @@ import datasets
 
 from vidlankd_nb.evaluation.norms import (
     VICOMTE,
+    YOURS,
     Norm,
     RatedPairs,
     Source,
@@ -139,7 +140,7 @@ _enter('concreteness', 'How concrete is it?',
        'Concreteness_ratings_Brysbaert_et_al_BRM.csv',
        'https://doi.org/10.3758/s13428-013-0403-5', UNSTATED, read_ratings, word='Word', rating='Conc.M')
 _enter('own', 'What is said of it in a table of your own?', 'own.csv own.tsv own.txt',
-       'https://en.wikipedia.org/wiki/Comma-separated_values', 'yours', read_own)
+       "a first line 'word,taste', then a word and a number, or a word and an answer, on each", YOURS, read_own)
 
 # %% ../../nbs/12fa_judgements.ipynb #nm000035
 _enter('men', 'How related are they?',
