@@ -371,6 +371,10 @@ def test_a_table_of_ones_own(tmp_path):
     norm, rows = read_norm('own', tmp_path)
     assert (norm.kind, norm.words, norm.table.tolist()) == ('number', ['ice cream'], [[0.5]])
     assert [s['line'] for s in rows.skipped] == [5, 3, 4]
+    file.write_text('word,weight\nant,1\ncar,900\ncat,n/a\n', encoding='utf-8')
+    norm, rows = read_norm('own', tmp_path)  # one odd figure makes no table of answers
+    assert norm.kind == 'number' and norm.words == ['ant', 'car']
+    assert [s['reason'] for s in rows.skipped] == ["'n/a' is no number"]
     file.write_text('word,colour\nbanana,yellow\ncrow,black\nash,grey\n', encoding='utf-8')
     norm, rows = read_norm('own', tmp_path)
     assert norm.kind == 'class' and norm.values == ('black', 'grey', 'yellow')

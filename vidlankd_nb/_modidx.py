@@ -1230,6 +1230,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'vidlankd_nb/evaluation/norms.py'),
                                               'vidlankd_nb.evaluation.norms.Source.whence': ( 'norms.html#source.whence',
                                                                                               'vidlankd_nb/evaluation/norms.py'),
+                                              'vidlankd_nb.evaluation.norms._answers': ( 'norms.html#_answers',
+                                                                                         'vidlankd_nb/evaluation/norms.py'),
                                               'vidlankd_nb.evaluation.norms._coda_objects': ( 'norms.html#_coda_objects',
                                                                                               'vidlankd_nb/evaluation/norms.py'),
                                               'vidlankd_nb.evaluation.norms.check_fields': ( 'norms.html#check_fields',

@@ -372,10 +372,26 @@ def read_own(source: Source, path: Path, rows: Rows) -> Norm:
     if len(names) not in (2, 3) or names[0].lower() != 'word':
         raise UserError(f"{path} has the columns {', '.join(names) or 'of no table'}: 'word' and a number "
                         "are expected, or 'word', an answer, and perhaps how often it was given.")
-    numbers, answers, first = [], {}, {}   # answers: word -> answer -> how often
+    numbers, odd = [], []
     for line, record in lines:
-        word, said, *times = record.values()
-        word = word.replace('_', ' ').strip().lower()
+        word, said, *_ = record.values()
+        try:
+            if not word: raise ValueError('the word is missing')
+            numbers.append((line, word, [number_in(said)], record))
+        except ValueError as e:
+            odd.append((line, str(e)))
+    if len(names) == 3 or len(numbers) <= len(odd):
+        return _answers(source, lines, rows)
+    for line, reason in odd:   # a table of numbers, some of which are none
+        rows.skip(line, reason)
+    return norm_of(source, 'number', (names[1],), numbers, rows)
+
+def _answers(source: Source, lines: list[tuple[int, dict]], rows: Rows) -> Norm:
+    "Shares of answers, or each word's one answer."
+    given = {}    # word -> answer -> how often
+    first = {}    # word -> its first line
+    for line, record in lines:
+        word, said, *times = (cell.strip().lower() for cell in record.values())
         try:
             if not word or not said: raise ValueError('the word or what is said of it is missing')
             count = number_in(times[0]) if times else 1.
@@ -383,25 +399,20 @@ def read_own(source: Source, path: Path, rows: Rows) -> Norm:
         except ValueError as e:
             rows.skip(line, str(e))
             continue
-        numbers.append((line, word, said, record))
+        word = word.replace('_', ' ')
         first.setdefault(word, line)
-        counts = answers.setdefault(word, Counter())
-        counts[said.strip().lower()] += count
-    try:
-        if names[2:]: raise ValueError
-        entries = [(line, word, [number_in(said)], record) for line, word, said, record in numbers]
-    except ValueError:
-        values = tuple(sorted({answer for counts in answers.values() for answer in counts}))
-        entries = []
-        for word, counts in answers.items():
-            shares = np.array([counts[value] for value in values])
-            if shares.sum():
-                entries.append((first[word], word, shares / shares.sum(), {}))
-            else:
-                rows.skip(first[word], f"'{word}': every count is 0")
-        each_one = all(len(counts) == 1 for counts in answers.values())
-        return norm_of(source, 'class' if each_one else 'shares', values, entries, rows)
-    return norm_of(source, 'number', (names[1],), entries, rows)
+        counts = given.setdefault(word, {})
+        counts[said] = counts.get(said, 0.) + count
+    values = tuple(sorted({said for counts in given.values() for said in counts}))
+    entries = []
+    for word, counts in given.items():
+        shares = np.array([counts.get(value, 0.) for value in values])
+        if shares.sum():
+            entries.append((first[word], word, shares / shares.sum(), {}))
+        else:
+            rows.skip(first[word], f"'{word}': every count is 0")
+    each_one = all(len(counts) == 1 for counts in given.values())
+    return norm_of(source, 'class' if each_one else 'shares', values, entries, rows)
 
 # %% ../../nbs/12f_norms.ipynb #nm000026
 @dataclass
