@@ -52,6 +52,7 @@ $(VENV)/.dev: $(VENV)/.package
 sync: setup              ## notebooks -> package and README
 	$(BIN)/nbdev-export
 	$(BIN)/python scripts/pages.py
+	$(BIN)/python scripts/pictures.py
 	$(BIN)/nbdev-clean
 	$(BIN)/python scripts/readme.py
 	$(BIN)/python scripts/house.py

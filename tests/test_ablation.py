@@ -259,8 +259,8 @@ def test_wrong_words(tmp_path, capsys):
     assert '--seeds must be 1 or more' in refused(
         capsys, '--config', 'quick', '--grid', 'paper', '--seeds', '0'
     )
-    assert '0 to 38' in refused(
-        capsys, '--config', 'quick', '--grid', 'smallest', '--out', tmp_path / 'o', '--cell', '39'
+    assert '0 to 44' in refused(
+        capsys, '--config', 'quick', '--grid', 'smallest', '--out', tmp_path / 'o', '--cell', '45'
     )
     (tmp_path / 'mine').mkdir()
     (tmp_path / 'mine' / 'precious.txt').write_text('x', encoding='utf-8')
@@ -273,7 +273,7 @@ def test_slurm_line(capsys):
     cli.main(['ablate', '--config', 'tiny', '--grid', 'smallest', '--seeds', '3', '--slurm'])
     assert (
         capsys.readouterr().out.strip()
-        == 'sbatch --array 0-38 scripts/ablate.slurm --config tiny --grid smallest --seeds 3'
+        == 'sbatch --array 0-44 scripts/ablate.slurm --config tiny --grid smallest --seeds 3'
     )
 
 

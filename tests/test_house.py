@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 import house
+import pictures
 import pytest
 import yaml
 from pages import stored
@@ -219,6 +220,10 @@ def test_the_front_page_shows_the_committed_figures():
     assert in_short(report) in text and report['command'] in text
     sst2 = json.loads((root / 'benchmarks' / 'sst2.json').read_text(encoding='utf-8'))
     assert sst2['command'] in text and f"| {sst2['model']} | {100 * sst2['value']:.1f} |" in text
+
+
+def test_the_front_page_shows_the_committed_figures_in_pictures():
+    assert not pictures.outdated(), 'draw them: make sync'
 
 
 def links(text):

@@ -377,7 +377,7 @@ def test_a_table_of_ones_own(tmp_path):
     assert [s['reason'] for s in rows.skipped] == ["'n/a' is no number"]
     file.write_text('word,colour\nbanana,yellow\ncrow,black\nash,grey\n', encoding='utf-8')
     norm, rows = read_norm('own', tmp_path)
-    assert norm.kind == 'class' and norm.values == ('black', 'grey', 'yellow')
+    assert norm.kind == 'class' and norm.values == ('black', 'gray', 'yellow')
     assert norm.table.argmax(1).tolist() == [2, 0, 1] and not rows.skipped
     file.write_text(
         'word,taste,n\nlemon,sour,9\nlemon,bitter,1\nhoney,sweet,4\nair,sour,0\nsalt,x,-1\n', encoding='utf-8'
@@ -394,6 +394,49 @@ def test_a_table_of_ones_own(tmp_path):
         file.write_text(bad, encoding='utf-8')
         with pytest.raises(UserError, match="'word' and a number"):
             read_norm('own', tmp_path)
+
+
+OWN_NUMBERS = {
+    'word;x\na;3,456\nb;2,125\nc;1,5\n': ([3.456, 2.125, 1.5], []),
+    'word,x\na,3.4\nb,NA\nc,NA\nd,2\ne,NA\n': ([3.4, 2.0], ["'NA' is no number"] * 3),
+    'word,x\na,3.4\nb,\nc,\nd,2\ne,\n': ([3.4, 2.0], ["'' is no number"] * 3),
+    'word,x\na,1_0\nb,2\n': ([2.0], ["'1_0' is no number"]),
+    'word;x\na;1,200\nb;900\n': ([900.0], ["'1,200' may be a decimal or a thousand"]),
+    'sep=;\nword;x\na;1,5\n': ([1.5], []),
+}
+
+
+@pytest.mark.parametrize('table', OWN_NUMBERS)
+def test_a_table_of_numbers_never_becomes_one_of_answers(table, tmp_path):
+    (tmp_path / 'own.csv').write_text(table, encoding='utf-8')
+    norm, rows = read_norm('own', tmp_path)
+    figures, reasons = OWN_NUMBERS[table]
+    assert norm.kind == 'number' and norm.table[:, 0].tolist() == figures
+    assert [s['reason'] for s in rows.skipped] == reasons
+
+
+def test_a_table_of_means_and_deviations_is_no_table_of_answers(tmp_path):
+    file = tmp_path / 'own.csv'
+    for table in ('word,mean,sd\na,3.4,1.1\nb,2.1,.9\n', 'word,red,green\na,0.7,0.3\nb,0.1,0.9\n'):
+        file.write_text(table, encoding='utf-8')
+        with pytest.raises(UserError, match='holds numbers.*one column of numbers'):
+            read_norm('own', tmp_path)
+    file.write_text('word,x\na,30%\nb,40%\n', encoding='utf-8')
+    with pytest.raises(UserError, match="'30%' is no number"):
+        read_norm('own', tmp_path)
+
+
+def test_a_spreadsheets_quotation_marks_are_no_part_of_a_word(tmp_path):
+    rows = [
+        'word\ttaste',
+        '"ice cream, vanilla"\t3',
+        'the ""best""\t2',
+        'hot\u00a0dog\t1',
+        '"an ""apple"""\t4',
+    ]
+    (tmp_path / 'own.csv').write_text('\n'.join(rows), encoding='utf-8')
+    norm, _ = read_norm('own', tmp_path)
+    assert norm.words == ['ice cream, vanilla', 'the ""best""', 'hot dog', 'an "apple"']
 
 
 def test_a_word_that_stands_twice_in_counts_is_named(tmp_path):

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import yaml
 from PIL import Image
@@ -159,9 +160,24 @@ def test_a_quarter_by_hash_is_never_pictured(finished):
     assert set(nouns['pictured']) == set(PAINTED) - gone
     shown = {p.parent.name for p in (run / 'pictures' / 'shown').rglob('*.png')}
     assert shown == {*nouns['pictured'], '_drawn', '_named_colours'}
+
+
+def taught(run):
+    "The nouns of pictures that the teacher of a run learned from, by the table of its pairs."
+    with pa.OSFile(str(run / 'pairs' / 'train.arrow')) as source:
+        videos = pa.ipc.open_stream(source).read_all()['video'].to_pylist()
+    return {Path(video).parent.name for video in videos} & set(PAINTED)
+
+
+def test_a_noun_whose_pictures_were_all_held_out_counts_as_withheld(finished):
+    run, _ = finished
+    seen = taught(run)
+    assert 0 < len(seen) < len(PAINTED) - len(withheld_by_hand())  # one was held out
     asked = json.loads((run / 'norms' / 'students-l2.json').read_text(encoding='utf-8'))['nouns']['coda']
-    assert set(asked['shown']['words']) == set(PAINTED) - gone
-    assert set(asked['withheld']['words']) == gone
+    assert set(asked['shown']['words']) == seen
+    assert set(asked['withheld']['words']) == set(PAINTED) - seen
+    told = json.loads((run / 'report.json').read_text(encoding='utf-8'))['words']['nouns']
+    assert set(told['pictured']) == seen and set(told['withheld']) == set(PAINTED) - seen
 
 
 def test_the_report_has_every_model_twice_and_every_norm(finished):
@@ -172,8 +188,8 @@ def test_the_report_has_every_model_twice_and_every_norm(finished):
     for model in words['models'].values():
         assert set(model['nouns']) == {'coda', 'things_size'}
         for groups in model['nouns'].values():
-            assert groups['shown']['nouns'] == len(PAINTED) - len(withheld_by_hand())
-            assert groups['withheld']['nouns'] == len(withheld_by_hand())
+            assert groups['shown']['nouns'] == len(taught(run))
+            assert groups['withheld']['nouns'] == len(PAINTED) - len(taught(run))
     page = (run / 'report.html').read_text(encoding='utf-8')
     assert 'What people say of nouns' in page and 'withheld' in page and 'things_size' in page
     assert {p.stem for p in (run / 'figures').glob('*.png')} >= {

@@ -254,6 +254,7 @@ def plot_cells(
         m = c['metrics'][metric]
         ax.plot(list(m['per_seed'].values()), [i] * m['n'], 'o', color='black', ms=3.5,
                 label=None if i else 'one world, one seed')
+        ax.text(0, i, f"  {m['mean']:.2f}", va='center', color='white', weight='bold', fontsize=9)
     label = metric
     if metric == 'property':
         label += ', held-out nouns'
@@ -338,7 +339,7 @@ def in_short(
 ) -> str:             # Markdown
     "A grid as Markdown: means, the property's difference from text alone with its interval, and what chance gives."
     cells = reckoned(report)['cells']
-    head = ['| student | what it is | property | difference from text-only (95 % interval) '
+    head = ['| model | what it is | property | difference from text-only (95 % interval) '
             '| physical, two choices | masked-LM loss |', '|---' * 6 + '|']
     worlds = len(report['seeds'])
     minutes = report['seconds']['clock'] / 60

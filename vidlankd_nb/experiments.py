@@ -169,6 +169,7 @@ def _pictures(places: Places) -> None:
     data = places.run.data
     assert data.pictures is not None   # else the run has no such stage
     if places.run.evaluation.norms:
+        work_in('word_norms', 'norms_asked')(places)   # what is wrong with them is said before anything is trained
         return work_in('word_pictures', 'show_nouns')(places)
     pictures = open_pictures(data.pictures, places.run.features)
     write_names(pictures, data.template, places.path('pictures', 'caption.json'))

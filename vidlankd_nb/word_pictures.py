@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['COLOUR_NORMS', 'NORMS_OF_NOUNS', 'PAINTS', 'SIDE', 'norms_of', 'words_of_norms', 'Sorted', 'sort_pictures',
-           'draw_thing', 'show_nouns', 'unreadable', 'copy_pictures', 'draw_colours', 'sorted_json', 'said_of_pictures']
+           'unnumbered', 'numbered', 'at_odds', 'draw_thing', 'show_nouns', 'unreadable', 'copy_pictures',
+           'draw_colours', 'sorted_json', 'said_of_pictures']
 
 # %% ../nbs/12j_word_pictures.ipynb #wp000005
 import csv
@@ -87,12 +88,39 @@ def sort_pictures(
     "Which pictures show nouns, which are withheld, which name a colour, and which are left out."
     heaps = Sorted()
     unseen = {noun for noun, first in families(nouns.words).items() if is_withheld(first, withheld)}
+    texts = {}   # id -> its names
     for id, called in names.items():
-        name = next((n for n in called if isinstance(n, str) and n.strip()), '')
-        reason = _heap(heaps, id, name, nouns, unseen, template)
+        texts[id] = [name for name in called if isinstance(name, str) and name.strip()]
+    twice = numbered(name for several in texts.values() for name in several)
+    for id, several in texts.items():
+        if unnumbered(several) & twice:
+            reason = 'its name is numbered: several things are called so'
+        elif at_odds(several, nouns):
+            reason = 'its names show two nouns, or a noun and a colour'
+        else:
+            reason = _heap(heaps, id, several[0] if several else '', nouns, unseen, template)
         if reason:
-            heaps.put(id, name, reason)
+            heaps.put(id, ' / '.join(several), reason)
     return heaps
+
+def unnumbered(names: Iterable[str]) -> set[str]:
+    "The names that end in a number, without it: of mouse1 the mouse."
+    found = (re.fullmatch(r'(.*[^\W\d_])\d', name.strip().lower()) for name in names)
+    return {match[1] for match in found if match}
+
+def numbered(names: Iterable[str]) -> set[str]:
+    "Names that several things bear, told apart by a number."
+    times = Counter(stem for name in set(names) for stem in unnumbered([name]))
+    return {stem for stem, count in times.items() if count > 1}
+
+def at_odds(
+    names: list[str],   # of one picture
+    nouns: Nouns,
+) -> bool:
+    "Do several names show two nouns, or a noun and a colour?"
+    shown = {noun for name in names for noun in nouns.found_in(name)}
+    has_colour = any(map(colour_words_in, names))
+    return len(names) > 1 and (len(shown) > 1 or bool(shown) and has_colour)
 
 def _heap(heaps, id, name, nouns, unseen, template):
     "Put one picture on its heap; returns why it is left out."

@@ -27,7 +27,7 @@ from .evaluation.typeset import ShownTable
 from .files import UserError, make_folder
 from .nouns import Nouns
 from .pictures import INK, figure_tag
-from .plan import Places, measured_models, norms_file
+from .plan import NOUNS_FILE, Places, measured_models, norms_file
 from .presets import load_run
 from .report import rendered
 from .statistics import bootstrap_interval, interval
@@ -115,7 +115,7 @@ def collect_words(
     "Every figure of runs about real nouns."
     configs = [load_run(Path(folder)/'config.yaml') for folder in folders]
     runs = [models_of(run, Path(folder)) for run, folder in zip(configs, folders, strict=True)]
-    nouns = _read(folders[0], 'pictures', 'nouns.json')
+    nouns = _read(folders[0], 'pictures', 'nouns.json') | _read(folders[0], 'norms', NOUNS_FILE)
     tasks = list(dict.fromkeys(task for run in runs for m in run.values() for task in m['nouns']))
     controls = [name for name, model in runs[0].items() if model['kind'] == 'controls']
     found = {'seeds': [run.seed for run in configs], 'nouns': nouns,

@@ -272,6 +272,8 @@ def read_off(
         raise UserError(f"{norm.source.name}: {len(norm)} words are too few for {count} folds.")
     rng = np.random.default_rng(seed)
     cut = folds_of(norm, count, rng)
+    if not cut.any():
+        raise UserError(f"{norm.source.name}: all its words are one thing, so none can be held out.")
     tables = shuffled(norm.table, cut, shuffles, rng)
     predicted, _ = held_out(states, tables, cut)
     if norm.kind == 'number':
