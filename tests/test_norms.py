@@ -22,6 +22,7 @@ from transformers import (
     T5Config,
 )
 
+from vidlankd_nb.corpus import train_tokenizer
 from vidlankd_nb.evaluation import judgements, prompts
 from vidlankd_nb.evaluation.judgements import NORM_SOURCES, Comparison, read_norm
 from vidlankd_nb.evaluation.norms import COLOUR_WORDS, Norm, norm_rows
@@ -1342,3 +1343,14 @@ def test_seeds_draw_the_same_rows_for_every_model(folder, data):
         and tables[0].gaps[0]['mean'] == 0
         and tables[0].models['a']['men']['left_out']['not drawn'] == 14
     )
+
+
+def test_a_word_that_is_longer_than_a_model_reads_is_one_it_cannot_read(tmp_path):
+    (tmp_path / 't.txt').write_text('a banana is there\nthe apple\n' * 30, encoding='utf-8')
+    tokenizer = train_tokenizer([tmp_path / 't.txt'], 120)
+    size = {'hidden_size': 16, 'num_hidden_layers': 1, 'num_attention_heads': 2, 'intermediate_size': 16}
+    model = BertModel(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=16, **size)).eval()
+    states, can = WordStates(model, tokenizer).of(['banana', 'banana ' * 30, 'apple'])
+    assert can.tolist() == [True, False, True] and states.shape == (2, 16)
+    alone, _ = WordStates(model, tokenizer).of(['banana', 'apple'])
+    assert abs(states - alone).max() < 1e-6

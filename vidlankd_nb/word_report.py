@@ -362,8 +362,8 @@ def colours_figure(
         ax.barh(rows + shift, [row[at] for row in found.values()], height=.38, color=colour, label=model)
     for row, name in enumerate(found):
         ax.add_patch(Rectangle((-.045, row - .36), .035, .72, facecolor=shade_of(name), edgecolor='.6'))
-    ax.set_yticks(rows, [f'{name} ({count} nouns)' for name, (count, _, _) in found.items()])
-    ax.set(xlim=(-.05, 1), ylim=(len(found) - .4, -.6), xlabel='named as people do')
+    ax.set_yticks(rows, [f'{name} ({count})' for name, (count, _, _) in found.items()])
+    ax.set(xlim=(-.05, 1), ylim=(len(found) - .4, -.6), xlabel='named as people do', ylabel='colour (nouns)')
     ax.spines[['top', 'right']].set_visible(False)
     ax.legend(frameon=False, loc='upper left', bbox_to_anchor=(1, 1))
     return fig

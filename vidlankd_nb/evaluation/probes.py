@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from ..config import Evaluation
-from ..encoders import in_eval_mode
+from ..encoders import in_eval_mode, most_tokens
 from ..files import UserError
 from ..pictures import INK, markdown_table
 
@@ -34,6 +34,7 @@ def _states_of(
     tokenizer,
     pairs: list[tuple[str, str]],   # (name, sentence with '{x}' where the name goes)
     layers: Sequence[int] | None,   # as for `states_read`
+    room: int | None,               # tokens that the encoder reads at most
 ) -> tuple[torch.Tensor, torch.Tensor]:   # (pairs, H) float64; (pairs,) bool: was the name read?
     "The state of each name in its sentence, averaged over its pieces; errors as for `states_read`."
     texts = []
@@ -42,10 +43,12 @@ def _states_of(
         begin = template.index('{x}')
         places.append((begin, begin + len(name)))
         texts.append(template.replace('{x}', name))
-    encoded = tokenizer(texts, padding=True, return_offsets_mapping=True, return_tensors='pt')
+    encoded = tokenizer(texts, padding=True, truncation=room is not None, max_length=room,
+                        return_offsets_mapping=True, return_tensors='pt')
     begin, end = torch.tensor(places)[:, None].unbind(-1)                          # (B, 1) characters of the name
     first, last = encoded.pop('offset_mapping').unbind(-1)                        # (B, L) characters of each token
     own = (last > begin) & (first < end)                                          # (B, L) the name's pieces
+    is_cut = last.amax(1) < end[:, 0] if encoded['input_ids'].shape[1] == room else torch.tensor(False)
     unknown = (encoded['input_ids'] == tokenizer.unk_token_id) & own
     found = encoder(**encoded.to(encoder.device), output_hidden_states=layers is not None)
     if layers is None:
@@ -57,7 +60,7 @@ def _states_of(
         raise UserError("The model's states are not finite: "
                         "its training diverged, and there is nothing to probe.")
     pieces = own.sum(1, keepdim=True).clamp(min=1)
-    return (states * own[..., None]).sum(1) / pieces, own.any(1) & ~unknown.any(1)
+    return (states * own[..., None]).sum(1) / pieces, own.any(1) & ~unknown.any(1) & ~is_cut
 
 @torch.inference_mode()
 def states_read(
@@ -70,12 +73,13 @@ def states_read(
 ) -> tuple[np.ndarray, np.ndarray]:   # (names, H) float64; (names,) bool: does the tokenizer know the name?
     "Each name's state, averaged over pieces, sentences and layers; raises `UserError` if a state is not finite."
     encoder = cast(nn.Module, model.base_model)
+    room = most_tokens(encoder)
     pairs = list(product(names, templates))
     states = []
     known = []
     with in_eval_mode(encoder):
         for i in range(0, len(pairs), batch):
-            found, read = _states_of(encoder, tokenizer, pairs[i:i + batch], layers)
+            found, read = _states_of(encoder, tokenizer, pairs[i:i + batch], layers, room)
             states.append(found)
             known.append(read)
     of_name = torch.cat(known).view(len(names), len(templates))
