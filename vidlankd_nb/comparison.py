@@ -343,7 +343,8 @@ def in_short(
             '| physical, two choices | masked-LM loss |', '|---' * 6 + '|']
     worlds = len(report['seeds'])
     minutes = report['seconds']['clock'] / 60
-    said = [f"{worlds} worlds, {minutes:.0f} minutes on {report['processors']} processor cores.",
+    said = [f"{worlds} worlds, {minutes:.0f} minutes on {report['processors']} processor cores, "
+            f"by version {report['version']}.",
             f'In brackets: {interval_words(worlds)}.', loss_note(cells)]
     if report['chance']:
         chance = report['chance']['property']['mean']
