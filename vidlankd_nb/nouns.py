@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SHADES', 'LENDERS', 'VERDICTS', 'as_read', 'colour_words_in', 'plain_words_of', 'noun_forms', 'Nouns', 'families',
-           'tells_its_colour', 'is_withheld', 'lent_colours', 'verdict_on', 'Sifted', 'sift_text']
+           'tells_its_colour', 'is_withheld', 'lent_colours', 'colours_said', 'verdict_on', 'Sifted', 'sift_text']
 
 # %% ../nbs/03aa_nouns.ipynb #nn000005
 import re
@@ -127,20 +127,31 @@ class Nouns:
         "The noun that a name is, in any form; None where it is none."
         return self.forms.get(' '.join(plain_words_of(name)))
 
+    @cached_property
+    def beginnings(self) -> frozenset[str]:
+        "First words of the forms."
+        return frozenset(form.split(' ')[0] for form in self.forms)
+
+    def noun_at(self, words: list[str], at: int) -> tuple[str, int] | None:
+        "The longest noun that begins at a word, and how many words it is; None where none does."
+        if at >= len(words) or words[at] not in self.beginnings:
+            return None
+        for size in range(min(self.longest, len(words) - at), 0, -1):
+            noun = self.forms.get(' '.join(words[at:at + size]))
+            if noun is not None:
+                return noun, size
+        return None
+
     def found_in(self, text: str) -> list[str]:
         "Nouns of a text in their order, the longest at each place."
         words = plain_words_of(text)
         found = []
         at = 0
         while at < len(words):
-            step = 1
-            for size in range(min(self.longest, len(words) - at), 0, -1):
-                noun = self.forms.get(' '.join(words[at:at + size]))
-                if noun is not None:
-                    found.append(noun)
-                    step = size
-                    break
-            at += step
+            noun, size = self.noun_at(words, at) or ('', 1)
+            if noun:
+                found.append(noun)
+            at += size
         return found
 
 # %% ../nbs/03aa_nouns.ipynb #nn000fm2
@@ -186,18 +197,28 @@ def is_withheld(
 # %% ../nbs/03aa_nouns.ipynb #nn000025
 LENDERS = frozenset(('chestnut', 'coral', 'emerald', 'hazel', 'lime', 'mint', 'mustard', 'olive', 'peach',
                      'plum', 'rose', 'ruby', 'rust', 'salmon', 'sapphire'))
+_LENDER = re.compile('|'.join(sorted(LENDERS)))
 
 def lent_colours(
     line: str,
     nouns: Nouns,
 ) -> list[str]:   # in their order
     "Things in a line that lend their colour to a noun right behind them."
+    if not _LENDER.search(as_read(line)):
+        return []   # as in most lines
     words = plain_words_of(line)
     found = []
-    for word, behind in zip(words, words[1:], strict=False):
-        if word in LENDERS and behind in nouns.forms:
+    for at, word in enumerate(words):
+        if word in LENDERS and nouns.noun_at(words, at + 1):
             found.append(word)
     return found
+
+def colours_said(
+    line: str,
+    nouns: Nouns,
+) -> list[str]:
+    "Everything in a line that says a colour: words for one, and things that lend theirs."
+    return colour_words_in(line) + lent_colours(line, nouns)
 
 def verdict_on(
     line: str,
@@ -205,7 +226,7 @@ def verdict_on(
     about: Nouns | None = None,   # of a line that is read, about one of these; None: lines of any kind are read
 ) -> str:                         # 'kept', 'leaking', 'coloured' or 'about nothing'
     "What becomes of a line."
-    colours = colour_words_in(line) + lent_colours(line, nouns)
+    colours = colours_said(line, nouns)
     if colours and nouns.found_in(line):
         return 'leaking'
     if about is None:
@@ -229,8 +250,7 @@ class Sifted:
         self.counts[verdict] += 1
         if verdict == 'leaking' and len(self.named) < 1000:
             self.named.append({'where': where, 'nouns': nouns.found_in(line),
-                               'colours': colour_words_in(line) + lent_colours(line, nouns),
-                               'line': line.strip()[:200]})
+                               'colours': colours_said(line, nouns), 'line': line.strip()[:200]})
 
     def said(self) -> str:
         "The same in words."
