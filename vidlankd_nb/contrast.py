@@ -382,6 +382,7 @@ def check_bank(
                         f"{BANK_SHARE:.0%} of the device's {memory / 1e9:.1f} GB: take the objective 'crd', whose "
                         "queue has a fixed size, or a smaller dim.")
 
+# %% ../nbs/06a_contrast.ipynb #spl6ac1
 class CRDBank(Objective):
     """CRD with a memory bank, as in its paper; an example is a block, its state the mean of its tokens.
 

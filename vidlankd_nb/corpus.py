@@ -274,6 +274,7 @@ class RowWriter:
     def __exit__(self, *_) -> None:
         self.aside.unlink(missing_ok=True)     # of a part that broke off
 
+# %% ../nbs/04_corpus.ipynb #spl04c1
 ROWS_AT_ONCE = 1 << 14
 
 def row_schema(block: int) -> pa.Schema:
@@ -438,6 +439,7 @@ def mapped_rows(
         found.append((ids.reshape(-1, block), batch.column('length').to_numpy()))
     return found
 
+# %% ../nbs/04_corpus.ipynb #spl04c2
 class Examples:
     "The examples of one split, memory-mapped: `len`, and `[rows]` for an array of rows."
     def __init__(self,

@@ -379,6 +379,7 @@ def patterns_of(
     least = SILENT**2 * squares.mean(-1, keepdim=True).detach()
     return x * torch.maximum(squares, least).clamp_min(1e-24).rsqrt()
 
+# %% ../nbs/06_matching.ipynb #spl06c1
 class NST(Objective):
     """Neuron selectivity transfer: the same distribution of activation patterns (Huang & Wang 2017).
 

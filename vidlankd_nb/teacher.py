@@ -277,6 +277,7 @@ def different_words(
         return ids.unique(return_inverse=True)
     return ids.flatten(), torch.arange(ids.numel(), device=ids.device).view_as(ids)
 
+# %% ../nbs/05_teacher.ipynb #spl05c1
 class TeacherTask(nn.Module):
     "$L_{teacher} = w_{CT} L_{CT} + w_{MLM} L_{MLM}$, and $w_W L_W$ for words and frames, on batches of video–text pairs."
     def __init__(self, model: VideoTeacher, cfg: Teacher):
