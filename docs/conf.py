@@ -23,7 +23,7 @@ extensions = [
     'notebooks',  # cells as a reader of the web wants them, and the course's order
     'formulas',  # MathML, which browsers draw by themselves
     'reference',  # the API's pages
-    'navigation',  # the tree beside pages of source code
+    'navigation',  # the tree of pages beside each of them
     'links',  # every link of the built pages is followed
 ]
 

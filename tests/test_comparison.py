@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from vidlankd_nb.comparison import grid_page, in_short, loss_note, name_losses, reckoned, stars, tables
+from vidlankd_nb.comparison import (
+    beside_claims,
+    grid_page,
+    in_short,
+    loss_note,
+    name_losses,
+    reckoned,
+    stars,
+    tables,
+)
 
 root = Path(__file__).parent.parent
 STUDENT = {
@@ -180,3 +189,32 @@ def test_text_is_escaped(grid):
     }
     html = tables(grid | {'cells': [*grid['cells'], lost]})
     assert 'a&lt;b, seed 0, failed: no &lt;teacher&gt;' in html and 'x &amp; y' in html
+
+
+def seen(name, *figures):
+    "A cell as a report has it, with its property in worlds 0, 1, …"
+    return {'name': name, 'metrics': {'property': {'per_seed': {str(i): v for i, v in enumerate(figures)}}}}
+
+
+def test_the_two_sides_of_a_claim_are_compared_in_the_same_worlds():
+    l2, head, still = (
+        seen('l2', 0.9, 0.8, 0.85),
+        seen('no_head', 0.6, 0.5, 0.56),
+        seen('still', 0.9, 0.9, 0.7),
+    )
+    heads, images = beside_claims({'cells': [l2, head, still]})
+    assert (heads['better'], heads['worse'], heads['found']) == ('l2', 'no_head', 'so here, too')
+    assert heads['mean'] == pytest.approx((0.3 + 0.3 + 0.29) / 3) and heads['smallest'] == pytest.approx(0.29)
+    assert images['found'] == 'cannot be told apart' and images['low'] < 0 < images['high']
+    turned = [l2 | {'name': 'no_head'}, head | {'name': 'l2'}]
+    assert [row['found'] for row in beside_claims({'cells': turned})] == ['the other way round']
+
+
+def test_a_claim_is_passed_over_where_a_side_is_missing_and_never_decided_by_one_world():
+    assert beside_claims({'cells': [seen('l2', 0.9, 0.8)]}) == []
+    [one] = beside_claims({'cells': [seen('l2', 0.9), seen('no_head', 0.1)]})
+    assert one['found'] == 'cannot be told apart'
+    apart = [seen('l2', 0.9), {'name': 'no_head', 'metrics': {}}]
+    assert beside_claims({'cells': apart}) == []
+    other = {'name': 'no_head', 'metrics': {'property': {'per_seed': {'7': 0.1}}}}
+    assert beside_claims({'cells': [seen('l2', 0.9), other]}) == []

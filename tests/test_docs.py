@@ -131,6 +131,24 @@ def test_what_stands_behind_a_parameter_is_in_the_api(site):
         assert not [comment for comment in comments if ' '.join(comment.split()) not in text]
 
 
+@pytest.mark.parametrize(
+    'page, title, unfolded',
+    [
+        ('course/06_the_student', ['6. The student'], 0),
+        ('api/vidlankd_nb.files', ['files'], 1),
+        ('api/vidlankd_nb.teacher', ['teacher'], 1),
+        ('api/index', ['API'], 1),
+        ('_modules/vidlankd_nb/teacher', [], 0),
+    ],
+)
+def test_the_tree_beside_a_page_shows_where_its_reader_is(site, page, title, unfolded):
+    "Pages of a folder share a tree; in each its own entry is marked, and what it stands under is unfolded."
+    text = (site / f'{page}.html').read_text(encoding='utf-8')
+    here = r'current-page"><a class="current reference internal" href="#">(.*?)</a>'
+    assert re.findall(here, text) == title
+    assert len(re.findall('<input [^>]*checked=""', text)) == unfolded
+
+
 def test_pages_are_whole(site):
     for module, notebook in house.notebooks().items():
         text = page_of(site, notebook)

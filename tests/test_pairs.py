@@ -301,6 +301,61 @@ def test_howto100m_files_as_published(tmp_path):
     assert np.array_equal(again[1].values, p.values) and again[1].text == p.text
 
 
+# -- single pictures in place of clips --
+
+
+def clips(folder, still, seconds=6, **kwargs):
+    "Forty clips of six seconds, four rows a second; half of the columns are a difference in time."
+    store = make_store(folder / 'features', n=2, seconds=20 * seconds, rate=4.0, difference=2)
+    spoken = caption(*((k * seconds, (k + 1) * seconds, f'word {k}') for k in range(20)))
+    cfg = Pairs(valid_share=0, still=still, max_frames=64)
+    return P.make_pairs(store, {'v000': spoken, 'v001': spoken}, cfg, folder / 'pairs', **kwargs)[0]
+
+
+def test_the_middle_of_a_clip_is_one_picture_without_its_motion(tmp_path):
+    whole, middle = clips(tmp_path / 'a', 'none'), clips(tmp_path / 'b', 'middle')
+    for clip, one in zip(whole, middle, strict=True):
+        assert len(clip.times) == 24 and one.times.tolist() == [clip.start + 3]
+        shown = clip.values[clip.times.tolist().index(one.times[0])]
+        assert (one.values[0, :2] == shown[:2]).all() and not one.values[0, 2:].any() and shown[2:].any()
+
+
+def test_any_moment_is_drawn_for_each_clip_and_stays(tmp_path):
+    drawn = clips(tmp_path, 'any')
+    at = [float(one.times[0] - one.start) for one in drawn]
+    assert all(len(one.values) == 1 and 0 <= t < 6 for one, t in zip(drawn, at, strict=True))
+    assert len(set(at)) > 10 and min(at) < 1.5 and max(at) > 4.5 and 2 < np.mean(at) < 4
+    program = (
+        'import sys; from vidlankd_nb.pairs import PairSet; '
+        'print([float(p.times[0] - p.start) for p in PairSet.load(sys.argv[1], "train")])'
+    )
+    again = subprocess.run(
+        [sys.executable, '-c', program, tmp_path / 'pairs'], capture_output=True, encoding='utf-8', check=True
+    )
+    assert json.loads(again.stdout) == at
+
+
+def test_folders_of_the_first_version_show_what_they_showed(tmp_path):
+    made = clips(tmp_path, 'middle')
+    plan = json.loads((tmp_path / 'pairs' / 'pairs.json').read_text(encoding='utf-8'))
+    for old, now, rows in ((True, 'middle', 1), (False, 'none', 24)):
+        plan['cfg']['still'] = old
+        (tmp_path / 'pairs' / 'pairs.json').write_text(json.dumps(plan), encoding='utf-8')
+        opened = P.PairSet.load(tmp_path / 'pairs', 'train')
+        assert (opened.still, len(opened[5].values)) == (now, rows)
+    assert made[5].times[0] == 33
+
+
+def test_a_picture_beside_clip_features_is_refused(tmp_path):
+    beside = make_store(tmp_path / '3d', n=2, seconds=120)
+    for still in ('middle', 'any'):
+        with pytest.raises(UserError, match='single picture of each clip'):
+            clips(tmp_path / still, still, features_3d=beside)
+    clips(tmp_path / 'none', 'none', features_3d=beside)
+    with pytest.raises(UserError, match="pairs.still.*'any'"):
+        Pairs(still='anny')
+
+
 def test_normalised_rows_stay_as_they_are():
     x = P.unit_rows(np.random.default_rng(0).normal(size=(5, 7)), [3, 4])
     np.testing.assert_allclose(P.unit_rows(x, [3, 4]), x, atol=1e-6)

@@ -35,13 +35,16 @@ def make_pairs(
     rates: tuple[float, float] = (1.0, 1.5), # rows per second of .npy files, 2D and 3D (HowTo100M's)
     strict: bool = False,      # raise `UserError` at the first thing that would be skipped
 ) -> tuple:                    # (train `PairSet`, valid `PairSet`, report)
-    "Join captions and features into pairs on disk; what cannot be used is counted, named and left out. Raises `UserError` where no pair comes out."
+    "Join captions and features into pairs on disk; what cannot be used is counted, named and left out. Raises `UserError` where no pair comes out, and on `still` with clip features."
     out = Path(out)
     if isinstance(features, Aligned):
         features_3d = features.clips
         features = features.frames
     store = open_features(features, rates[0], cfg.open_shards)
     if features_3d is not None:
+        if cfg.still != 'none':
+            raise UserError("pairs.still shows a single picture of each clip, and clip features (3D) show "
+                            "its motion: leave one of them out.")
         store = Aligned(store, open_features(features_3d, rates[1], cfg.open_shards))
     make_folder(out)
     source = open_captions(captions)
@@ -339,7 +342,7 @@ class PairSet:
         store,                   # where the features are
         path: str | Path,        # table of the pairs
         normalise: bool = False, # rows of unit length
-        still: bool = False,     # of each window the row at its middle alone
+        still: str = 'none',     # or 'middle', 'any': of each window one row alone
     ):
         self.store = store
         self.normalise = normalise
@@ -369,7 +372,10 @@ class PairSet:
             store = open_features(folder/meta['features'], meta['rates'][0], opened)
             if meta['features_3d'] is not None:
                 store = Aligned(store, open_features(folder/meta['features_3d'], meta['rates'][1], opened))
-        return cls(store, folder/f'{split}.arrow', cfg.get('normalise', False), cfg.get('still', False))
+        still = cfg.get('still', 'none')
+        if isinstance(still, bool):   # as version 0.1 wrote it
+            still = 'middle' if still else 'none'
+        return cls(store, folder/f'{split}.arrow', cfg.get('normalise', False), still)
 
     def __len__(self) -> int: return self.file.table.num_rows
 
@@ -396,8 +402,10 @@ class PairSet:
     ) -> Pair:
         "Pair `i`, with its feature rows; raises IndexError when there is none."
         video, start, end, text = self.meta(i)
-        middle = (start + end)/2   # an empty window has one row, that at its middle
-        window = (middle, middle) if self.still else (start, end)
+        window = (start, end)
+        if self.still != 'none':   # an empty window has one row, that at its middle
+            share = .5 if self.still == 'middle' else id_hash(f'{video} {start}') / 2**63
+            window = (start * (1 - share) + end * share,) * 2
         values, times = self.store.window(video, *window)
         if self.normalise:
             values = unit_rows(values, getattr(self.store, 'parts', [values.shape[1]]))
