@@ -308,12 +308,12 @@ def clips(folder, still, seconds=6, **kwargs):
     "Forty clips of six seconds, four rows a second; half of the columns are a difference in time."
     store = make_store(folder / 'features', n=2, seconds=20 * seconds, rate=4.0, difference=2)
     spoken = caption(*((k * seconds, (k + 1) * seconds, f'word {k}') for k in range(20)))
-    cfg = Pairs(valid_share=0, still=still, max_frames=64)
+    cfg = Pairs(valid_share=0, still=bool(still), still_at=still or 'middle', max_frames=64)
     return P.make_pairs(store, {'v000': spoken, 'v001': spoken}, cfg, folder / 'pairs', **kwargs)[0]
 
 
 def test_the_middle_of_a_clip_is_one_picture_without_its_motion(tmp_path):
-    whole, middle = clips(tmp_path / 'a', 'none'), clips(tmp_path / 'b', 'middle')
+    whole, middle = clips(tmp_path / 'a', None), clips(tmp_path / 'b', 'middle')
     for clip, one in zip(whole, middle, strict=True):
         assert len(clip.times) == 24 and one.times.tolist() == [clip.start + 3]
         shown = clip.values[clip.times.tolist().index(one.times[0])]
@@ -335,25 +335,28 @@ def test_any_moment_is_drawn_for_each_clip_and_stays(tmp_path):
     assert json.loads(again.stdout) == at
 
 
-def test_folders_of_the_first_version_show_what_they_showed(tmp_path):
-    made = clips(tmp_path, 'middle')
-    plan = json.loads((tmp_path / 'pairs' / 'pairs.json').read_text(encoding='utf-8'))
-    for old, now, rows in ((True, 'middle', 1), (False, 'none', 24)):
-        plan['cfg']['still'] = old
-        (tmp_path / 'pairs' / 'pairs.json').write_text(json.dumps(plan), encoding='utf-8')
-        opened = P.PairSet.load(tmp_path / 'pairs', 'train')
-        assert (opened.still, len(opened[5].values)) == (now, rows)
-    assert made[5].times[0] == 33
+def test_a_folder_says_which_pictures_it_shows(tmp_path):
+    for still, rows in (('middle', 1), ('any', 1), (None, 24)):
+        clips(tmp_path / str(still), still)
+        opened = P.PairSet.load(tmp_path / str(still) / 'pairs', 'train')
+        assert (opened.still, len(opened[5].values)) == (still, rows)
+
+
+def test_a_moment_without_a_picture_is_refused():
+    run = load_run('quick', pairs__still=True, pairs__still_at='any')
+    assert run.pairs.still and run.pairs.still_at == 'any'
+    with pytest.raises(UserError, match='pairs.still_at is any, and changes nothing: set pairs.still'):
+        load_run('quick', pairs__still_at='any')
+    with pytest.raises(UserError, match="pairs.still_at 'moment'.*any, middle"):
+        load_run('quick', pairs__still=True, pairs__still_at='moment')
 
 
 def test_a_picture_beside_clip_features_is_refused(tmp_path):
     beside = make_store(tmp_path / '3d', n=2, seconds=120)
     for still in ('middle', 'any'):
         with pytest.raises(UserError, match='single picture of each clip'):
-            clips(tmp_path / still, still, features_3d=beside)
-    clips(tmp_path / 'none', 'none', features_3d=beside)
-    with pytest.raises(UserError, match="pairs.still.*'any'"):
-        Pairs(still='anny')
+            clips(tmp_path / str(still), still, features_3d=beside)
+    clips(tmp_path / 'whole', None, features_3d=beside)
 
 
 def test_normalised_rows_stay_as_they_are():

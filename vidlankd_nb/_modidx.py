@@ -711,6 +711,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'vidlankd_nb.config.FineTuning.__post_init__': ( 'config.html#finetuning.__post_init__',
                                                                                      'vidlankd_nb/config.py'),
                                     'vidlankd_nb.config.Pairs': ('config.html#pairs', 'vidlankd_nb/config.py'),
+                                    'vidlankd_nb.config.Pairs.__post_init__': ('config.html#pairs.__post_init__', 'vidlankd_nb/config.py'),
                                     'vidlankd_nb.config.RealWords': ('config.html#realwords', 'vidlankd_nb/config.py'),
                                     'vidlankd_nb.config.Rule': ('config.html#rule', 'vidlankd_nb/config.py'),
                                     'vidlankd_nb.config.Run': ('config.html#run', 'vidlankd_nb/config.py'),

@@ -153,11 +153,17 @@ class Pairs(Section):
     remove_overlap: bool = False          # cut words that a caption repeats from the one before (automatic captions)
     merge_gap: float = setting(5.0, NUMBER)                # silence (s) that joining does not bridge
     normalise: bool = False               # L2-normalise 2D and 3D rows, as the paper does; rows of unit length stay as they are
-    still: Literal['none', 'middle', 'any'] = 'none'   # a control: of each clip one picture alone, without its difference in time: that in its 'middle', or that of 'any' moment, which a hash of the clip draws
+    still: bool = False                   # a control: one picture of a clip alone, without its difference in time
+    still_at: Literal['middle', 'any'] = setting('middle', later=True)   # which one: that in the middle of the clip, or that of any moment, which a hash of the clip draws
     windows: Literal['all', 'one'] = 'all'   # 'all' windows of a video are pairs, or 'one': the first usable one, as the released code has it
     valid_share: float = setting(0.06, SHARE)             # share of the videos held out, by a hash of the video id
     check_finite: bool = setting(True, speed=True)    # look for NaN in features that nobody has looked at, such as .npy files; stores say that it was done
     open_shards: int = setting(256, ONE_OR_MORE, speed=True)   # files of a feature store kept open at the same time
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.still_at != 'middle' and not self.still:
+            raise UserError(f"pairs.still_at is {self.still_at}, and changes nothing: set pairs.still, too.")
 
 # %% ../nbs/00a_config.ipynb #40d2ed48
 @dataclass

@@ -42,7 +42,7 @@ def make_pairs(
         features = features.frames
     store = open_features(features, rates[0], cfg.open_shards)
     if features_3d is not None:
-        if cfg.still != 'none':
+        if cfg.still:
             raise UserError("pairs.still shows a single picture of each clip, and clip features (3D) show "
                             "its motion: leave one of them out.")
         store = Aligned(store, open_features(features_3d, rates[1], cfg.open_shards))
@@ -342,7 +342,7 @@ class PairSet:
         store,                   # where the features are
         path: str | Path,        # table of the pairs
         normalise: bool = False, # rows of unit length
-        still: str = 'none',     # or 'middle', 'any': of each window one row alone
+        still: str | None = None,   # of each window one row alone: that in the 'middle', or 'any'
     ):
         self.store = store
         self.normalise = normalise
@@ -372,9 +372,7 @@ class PairSet:
             store = open_features(folder/meta['features'], meta['rates'][0], opened)
             if meta['features_3d'] is not None:
                 store = Aligned(store, open_features(folder/meta['features_3d'], meta['rates'][1], opened))
-        still = cfg.get('still', 'none')
-        if isinstance(still, bool):   # as version 0.1 wrote it
-            still = 'middle' if still else 'none'
+        still = cfg.get('still_at', 'middle') if cfg.get('still') else None
         return cls(store, folder/f'{split}.arrow', cfg.get('normalise', False), still)
 
     def __len__(self) -> int: return self.file.table.num_rows
@@ -403,8 +401,8 @@ class PairSet:
         "Pair `i`, with its feature rows; raises IndexError when there is none."
         video, start, end, text = self.meta(i)
         window = (start, end)
-        if self.still != 'none':   # an empty window has one row, that at its middle
-            share = .5 if self.still == 'middle' else id_hash(f'{video} {start}') / 2**63
+        if self.still:   # an empty window has one row, that at its middle
+            share = id_hash(f'{video} {start}') / 2**63 if self.still == 'any' else .5
             window = (start * (1 - share) + end * share,) * 2
         values, times = self.store.window(video, *window)
         if self.normalise:
