@@ -200,6 +200,7 @@ def _fill(writers: dict, encoded: Iterable[tuple[str, list[int]]], cfg: Corpus, 
             counts['cut'] += len(ids) > inner
     counts['dropped_tokens'] += sum(map(len, rest.values()))
 
+# %% ../nbs/04_corpus.ipynb #spl04c9
 def encode_part(
     file: str | Path, start: int, stop: int | None,  # a part of a text
     folder: str | Path,           # where the arrow files go
