@@ -31,7 +31,9 @@ def begun(tmp_path_factory):
     folder = tmp_path_factory.mktemp('begun')
     (folder / 'text.txt').write_text('\n'.join(LINES), encoding='utf-8')
     save_teacher(folder / 'clip', 'clip', LINES)
-    call(*CLI, 'run', *words_of(folder), '--out', folder / 'run')
+    plain = [*words_of(folder), '--student.log_every', '1', '--out', folder / 'plain']
+    prepare(folder, plain)
+    call(*CLI, 'student', *plain)
     return folder
 
 
@@ -48,11 +50,8 @@ def test_students_from_a_cache_are_those_of_their_teacher_to_rounding(begun, tmp
     prepare(begun, words)
     said = call(*CLI, 'student', *words).stdout
     assert said.count(f'numbers in {kind}, about') == 1
-    plain = [*words_of(begun), '--student.log_every', '1', '--out', tmp_path / 'plain']
-    prepare(begun, plain)
-    call(*CLI, 'student', *plain)
     for name in OBJECTIVES:
-        mine, theirs = (log(tmp_path / at / 'students' / name)[0] for at in ('run', 'plain'))
+        mine, theirs = (log(at / 'students' / name)[0] for at in (tmp_path / 'run', begun / 'plain'))
         assert mine['terms'].keys() == theirs['terms'].keys()
         for term, loss in theirs['terms'].items():
             assert mine['terms'][term] == pytest.approx(loss, rel=bound), (name, term)

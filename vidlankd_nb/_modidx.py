@@ -788,6 +788,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'vidlankd_nb.corpus.RowWriter.close': ('corpus.html#rowwriter.close', 'vidlankd_nb/corpus.py'),
                                     'vidlankd_nb.corpus.__getattr__': ('corpus.html#__getattr__', 'vidlankd_nb/corpus.py'),
                                     'vidlankd_nb.corpus._check_examples': ('corpus.html#_check_examples', 'vidlankd_nb/corpus.py'),
+                                    'vidlankd_nb.corpus._context': ('corpus.html#_context', 'vidlankd_nb/corpus.py'),
                                     'vidlankd_nb.corpus._encoded': ('corpus.html#_encoded', 'vidlankd_nb/corpus.py'),
                                     'vidlankd_nb.corpus._fill': ('corpus.html#_fill', 'vidlankd_nb/corpus.py'),
                                     'vidlankd_nb.corpus._gather_left_out': ('corpus.html#_gather_left_out', 'vidlankd_nb/corpus.py'),

@@ -14,6 +14,7 @@ import importlib
 import json
 import multiprocessing
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -403,6 +404,14 @@ def build_corpus(
     return manifest
 
 # %% ../nbs/04_corpus.ipynb #54cd6306
+def _context(work: Callable) -> multiprocessing.context.BaseContext:
+    "How processes begin: as forks of one that has imported the work's module, where that is safe; else each imports it."
+    if sys.platform != 'linux':
+        return multiprocessing.get_context('spawn')
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload([work.__module__])
+    return context
+
 def run_parts(
     parts: list[tuple],       # arguments of `work`
     processes: int,
@@ -412,7 +421,7 @@ def run_parts(
     work = work or encode_part
     if processes <= 1 or len(parts) == 1:
         return [work(*p) for p in parts]
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context('spawn')) as pool:
+    with ProcessPoolExecutor(processes, mp_context=_context(work)) as pool:
         return list(pool.map(work, *zip(*parts, strict=True)))
 
 # %% ../nbs/04_corpus.ipynb #1bf2c495
