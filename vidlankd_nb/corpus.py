@@ -21,6 +21,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict
 from itertools import chain
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import cast
 
@@ -404,7 +405,7 @@ def build_corpus(
     return manifest
 
 # %% ../nbs/04_corpus.ipynb #54cd6306
-def _context(work: Callable) -> multiprocessing.context.BaseContext:
+def _context(work: Callable) -> BaseContext:
     "How processes begin: as forks of one that has imported the work's module, where that is safe; else each imports it."
     if sys.platform != 'linux':
         return multiprocessing.get_context('spawn')
