@@ -407,8 +407,9 @@ def build_corpus(
 # %% ../nbs/04_corpus.ipynb #54cd6306
 def _context(work: Callable) -> BaseContext:
     "How processes begin: as forks of one that has imported the work's module, where that is safe; else each imports it."
-    context = multiprocessing.get_context('forkserver' if sys.platform == 'linux' else 'spawn')
-    context.set_forkserver_preload([work.__module__])   # `spawn` does not read it
+    if sys.platform != 'linux': return multiprocessing.get_context('spawn')
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload([work.__module__])
     return context
 
 def run_parts(
