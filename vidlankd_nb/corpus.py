@@ -5,23 +5,19 @@
 # %% auto #0
 __all__ = ['SPECIAL_TOKENS', 'BATCH_TEXT', 'ROWS_AT_ONCE', 'is_markup', 'doc_title', 'read_lines', 'train_tokenizer',
            'is_held_out', 'pack', 'line_batches', 'encode_part', 'RowWriter', 'row_schema', 'write_rows', 'claim',
-           'corpus_parts', 'build_corpus', 'run_parts', 'mapped_rows', 'Examples']
+           'corpus_parts', 'build_corpus', 'mapped_rows', 'Examples']
 
 # %% ../nbs/04_corpus.ipynb #9d12095c
 import hashlib
 import html
 import importlib
 import json
-import multiprocessing
 import re
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from itertools import chain
-from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import cast
 
@@ -35,6 +31,7 @@ from transformers import (
 
 from .config import Corpus
 from .files import UserError, make_folder, new_beside, put_in_place, write_aside, write_json
+from .pools import run_parts
 from .recipes import check_recipe, differing
 from .texts import LeftOut, first_line, known_by, part_digest, text_files, text_parts, text_pieces
 from vidlankd_nb.tokenizer import (
@@ -395,7 +392,7 @@ def build_corpus(
         save_tokenizer(tokenizer, out/'tokenizer')
     parts = corpus_parts(files, out, cfg, part_bytes, changed)
     total = Counter(unread.counts)
-    for counts in run_parts(parts, processes):
+    for counts in run_parts(parts, processes, encode_part):
         total.update(counts)
     _check_examples(total, files, cfg)
     _gather_left_out(parts, out, unread)
@@ -403,26 +400,6 @@ def build_corpus(
                 'fingerprint': tokenizer_fingerprint(load_tokenizer(out/'tokenizer')), 'parts': [p[4] for p in parts]}
     write_json(out/'corpus.json', manifest)
     return manifest
-
-# %% ../nbs/04_corpus.ipynb #54cd6306
-def _context(work: Callable) -> BaseContext:
-    "How processes begin: as forks of one that has imported the work's module, where that is safe; else each imports it."
-    if sys.platform != 'linux': return multiprocessing.get_context('spawn')
-    context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload([work.__module__])
-    return context
-
-def run_parts(
-    parts: list[tuple],       # arguments of `work`
-    processes: int,
-    work: Callable | None = None,   # what makes a part; None: `encode_part`
-) -> list[dict]:              # counts of each part
-    "Make parts, in this process or in several."
-    work = work or encode_part
-    if processes <= 1 or len(parts) == 1:
-        return [work(*p) for p in parts]
-    with ProcessPoolExecutor(processes, mp_context=_context(work)) as pool:
-        return list(pool.map(work, *zip(*parts, strict=True)))
 
 # %% ../nbs/04_corpus.ipynb #1bf2c495
 def _manifest(folder: Path) -> dict:

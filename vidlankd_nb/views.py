@@ -27,9 +27,9 @@ from vidlankd_nb.corpus import (
     line_batches,
     mapped_rows,
     read_lines,
-    run_parts,
 )
 from .files import UserError, make_folder, write_aside, write_json
+from .pools import run_parts
 from .recipes import check_recipe, differing
 from .text_teachers import filler_id, frame_of, teacher_tokenizer, text_limit
 from .texts import text_files
