@@ -157,7 +157,7 @@ def _kept(
     "The folder of a model, which is made if no page has made it before."
     code = Path(vidlankd_nb.__file__).parent.rglob('*.py')
     read = hashed(*sorted(code), *sorted(files_under(lesson.world)))
-    ways = [torch.__version__, transformers.__version__, torch.get_num_threads()]
+    ways = [torch.__version__, transformers.__version__, torch.get_num_threads(), torch.cuda.is_available()]
     place = lesson.kept/digest(read, lesson.captions, ways, *about)
     with held(place.with_suffix('.lock'), waiting=lambda: None):   # another page may be making it
         if not place.exists():
@@ -187,7 +187,7 @@ def taught(
         first = batches.batch(np.arange(256), 0)
         task.model.video.calibrate(first['video'], first['video_mask'])
         train(task, batches, cfg, lesson.new_folder(), seed, show=show)
-        return task.model.eval()
+        return task.model.cpu().eval()   # pages compute on the processor
 
     return make() if show else VideoTeacher.from_pretrained(_kept(lesson, make, repr(cfg), seed))
 
@@ -226,12 +226,13 @@ def distilled(
         task = StudentTask(student, told, teacher)
         show = watch(student) if watch else False
         train(task, lesson.examples, cfg, lesson.new_folder(), seed, show=show)
-        return student.eval()
+        if teacher: teacher.cpu()   # it came along to where the student was trained
+        return student.cpu().eval()
 
     if watch or not _is_ours(objective):
         return make()
     weights = teacher.state_dict() if teacher else {}
-    source = hashed(*(x.numpy().tobytes() for x in weights.values()))
+    source = hashed(*(x.cpu().numpy().tobytes() for x in weights.values()))
     return load_text(_kept(lesson, make, repr(told), repr(cfg), seed, source))
 
 # %% ../nbs/15_course.ipynb #crs00024
