@@ -15,6 +15,7 @@ from vidlankd_nb.experiments import Experiment
 from vidlankd_nb.files import UserError
 from vidlankd_nb.pieces import lies_at, parts_of_stage
 from vidlankd_nb.presets import load_run, to_yaml
+from vidlankd_nb.report import collect, plot_student_losses
 
 ALL = ['world', 'features', 'pairs', 'corpus', 'teacher', 'ground', 'student', 'evaluate', 'report']
 
@@ -344,3 +345,48 @@ def test_a_run_without_students_says_what_it_left(data, tmp_path):
     ).stdout
     assert 'teacher: done before' in out and 'left out' not in out
     assert Path(folder / 'students' / 'a' / 'model.safetensors').exists()
+
+
+# --- what config.yaml says
+
+
+def test_a_command_that_does_nothing_or_is_refused_leaves_the_settings(fake, tmp_path):
+    "What lies in the folder was made with them: commands without --config go on."
+    folder = tmp_path / 'run'
+    ask(QUICK, folder)
+    written = (folder / 'config.yaml').read_text(encoding='utf-8')
+    other = changed_by('teacher__lr', 0.5)
+    ask(other, folder, stages=['world'])
+    with pytest.raises(UserError, match='needs'):
+        ask(other, folder, stages=['report'])
+    assert (folder / 'config.yaml').read_text(encoding='utf-8') == written
+    ask(other, folder, redo=True)
+    assert load_run(folder / 'config.yaml').teacher.lr == 0.5
+
+
+def test_loss_curves_are_those_of_the_students_the_run_has(tmp_path):
+    for name in ('l2', 'dropped'):
+        (tmp_path / 'students' / name).mkdir(parents=True)
+        line = json.dumps({'step': 1, 'terms': {'mlm': 2.0}})
+        (tmp_path / 'students' / name / 'log.jsonl').write_text(line + '\n', encoding='utf-8')
+    assert plot_student_losses(tmp_path, ['l2']).get_legend_handles_labels()[1] == ['l2']
+
+
+def test_vokens_are_reported_where_the_run_has_them_and_not_where_they_lie_from_before(tmp_path):
+    plain = replace(QUICK, students={}, controls={})
+    with_vokens = replace(plain, students={'v': Distillation('voken')})
+    figures = {'count': 2, 'source': 'clips', 'tokens': 3, 'diversity': {'used': 1.0}, 'quantisation': []}
+    for run, told in ((plain, False), (with_vokens, True)):
+        folder = tmp_path / str(told)
+        for name in ('evaluation', 'vokens'):
+            (folder / name).mkdir(parents=True)
+        for name in ('teachers-video', 'students-v'):
+            (folder / 'evaluation' / f'{name}.json').write_text(
+                '{"mlm_loss": 1.0, "retrieval": null}', encoding='utf-8'
+            )
+        (folder / 'vokens' / 'vokens.json').write_text(json.dumps(figures), encoding='utf-8')
+        (folder / 'config.yaml').write_text(to_yaml(run), encoding='utf-8')
+        report = collect([folder], [])
+        assert ('vokens' in report) == told and report.get('vokens', [figures]) == [figures]
+    shutil.rmtree(folder / 'vokens')  # a run of a preset may have been told without
+    assert 'vokens' not in collect([folder], [])

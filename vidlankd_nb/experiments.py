@@ -125,8 +125,6 @@ class Experiment(RunFolder):
         names = names or tuple(self.chain())
         agree(self, names, self.redo)
         self.redo = self.redo is True   # a stage that was named is made again once
-        if self.main and self.path('config.yaml').read_text(encoding='utf-8') != to_yaml(self.run):
-            write_aside(self.path('config.yaml'), to_yaml(self.run))
         for name in names:
             check_needs(self, name)
             if is_done(self, name):
@@ -139,6 +137,7 @@ class Experiment(RunFolder):
             raise UserError(f"'{name}' is the work of one process: run 'vidlankd {name}' without torchrun, "
                             "and only 'teacher' and 'student' with it.")
         if self.main:
+            write_aside(self.path('config.yaml'), to_yaml(self.run))   # from here on, they are the folder's
             make_room(self, name)
         else:
             await_room(self, name)

@@ -12,6 +12,7 @@ __all__ = ['PROBES', 'COLOURS', 'TEMPLATES', 'mean', 'spread', 'evaluations', 'o
 import json
 import operator
 import statistics
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from .evaluation.records import column
 from .files import write_aside, write_json
 from .monitoring import read_log
 from .pictures import INK, figure_tag, image_tag
-from .plan import does_without, teachers_asked_for
+from .plan import does_without, stages_of, teachers_asked_for
 from .presets import load_run
 from .vokenization import plot_quantisation
 
@@ -123,7 +124,7 @@ def collect(
     names = list(runs[0].students)
     if names and 'permutation' in evaluations(folders, f'students-{names[0]}')[0]:
         report['baseline'] = {'property': chance_level(folders, names)}
-    vokens = voken_figures(folders)
+    vokens = voken_figures(folders) if 'vokens' in stages_of(runs[0]) else []
     if vokens:
         report['vokens'] = vokens
     return report
@@ -255,14 +256,16 @@ def plot_properties(
 # %% ../nbs/11g_report.ipynb #d7f66626
 def plot_student_losses(
     folder: Path,     # of a run
+    students: Iterable[str],   # names; others that lie there are of earlier settings
     ax: Axes | None = None,
 ) -> Axes:
     "Training masked-LM loss of each student: what distillation costs."
     ax = ax or plt.subplots(figsize=(7, 2.8), layout='constrained')[1]
-    for i, log in enumerate(sorted((Path(folder)/'students').glob('*/log.jsonl'))):
+    for i, name in enumerate(sorted(students)):
+        log = Path(folder)/'students'/name/'log.jsonl'
         rows = [r for r in read_log(log) if 'terms' in r]
         losses = column(column(rows, 'terms'), 'mlm')
-        ax.plot(column(rows, 'step'), losses, label=log.parent.name, color=INK[i % len(INK)],
+        ax.plot(column(rows, 'step'), losses, label=name, color=INK[i % len(INK)],
                 ls='-' if i < len(INK) else '--')
     ax.set(xlabel='step', ylabel='masked-LM loss')
     ax.legend(frameon=False, ncols=3, fontsize=8)
@@ -313,7 +316,7 @@ def pictures_of(
     pictures: dict = {'grounding': [image_tag(p.read_bytes(), seen) for p in grounding]}
     if report['students']:
         alt = 'Masked-LM loss against steps, a line for each student'
-        pictures['losses'] = figure_tag(plot_student_losses(folder).figure, alt=alt)
+        pictures['losses'] = figure_tag(plot_student_losses(folder, report['students']).figure, alt=alt)
     if 'vokens' in report:
         vokens = report['vokens'][0]
         drawn = plot_quantisation({vokens['source']: vokens['quantisation']}).figure
