@@ -10,11 +10,11 @@ import time
 
 import pytest
 
-from vidlankd_nb import cli
-from vidlankd_nb.ablation import clear, prepare, run_cell
+from vidlankd_nb import ablation, cli
+from vidlankd_nb.ablation import check_grid, clear, open_grid, run_cell, write_cells
 from vidlankd_nb.cells import CellRun, artifacts_of, cell_file, state_of
 from vidlankd_nb.grids import read_grid
-from vidlankd_nb.jobs import changed, next_job, record_of
+from vidlankd_nb.jobs import Job, changed, next_job, record_of
 from vidlankd_nb.presets import load_run, to_yaml
 
 BASE = [sys.executable, '-m', 'vidlankd_nb.cli', 'ablate']
@@ -186,6 +186,56 @@ def test_locks(killed, files, capsys):
         assert 'is being run by another process' in refused(capsys, *words(files, out, '--cell', 3))
 
 
+def everything_in(folder):
+    "Every file with what it holds, locks left out, which hold nothing."
+    return {
+        str(f.relative_to(folder)): f.read_bytes()
+        for f in sorted(folder.rglob('*'))
+        if f.is_file() and '.lock' not in f.name
+    }
+
+
+def test_nothing_is_written_by_a_command_that_only_reads_or_is_refused(files, tmp_path, capsys):
+    "A running grid's cells are told to their processes by number: another list in their folder sends these elsewhere."
+    out = tmp_path / 'out'
+    other = tmp_path / 'other.yaml'
+    other.write_text('other: {x: {objective: none}, y: {objective: none}}', encoding='utf-8')
+    with_other = ['--config', files / 'small.yaml', '--grid', other, '--seeds', '2', '--out', out]
+    cli.main(['ablate', *map(str, with_other), '--table'])
+    assert '0 of 4 done' in capsys.readouterr().out and not out.exists()
+    assert '0 to 3' in refused(capsys, *with_other, '--cell', 4) and not out.exists()
+    cells = list(cells_of(files)[1].values())
+    open_grid(load_run(files / 'small.yaml', students={}, controls={}), out)
+    write_cells(cells, out)
+    cell_file(out, 'x', 0).write_text(
+        '{"status": "done", "version": "0.0.1", "result": {}}', encoding='utf-8'
+    )
+    before = everything_in(out)
+    assert {'base.yaml', 'grid.yaml'} < before.keys()
+    assert [c.name for c in read_grid(out / 'grid.yaml')] == [c.name for c in cells]
+    cli.main(['ablate', *map(str, with_other), '--table'])
+    assert 'made by version 0.0.1' in refused(capsys, *with_other)
+    assert 'made by version 0.0.1' in refused(capsys, *with_other, '--cell', 0)
+    assert '0 to 3' in refused(capsys, *with_other, '--cell', 4)
+    assert 'another configuration' in refused(capsys, *with_other, '--student.steps', 7)
+    with open(out / '.lock', 'w', encoding='utf-8') as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        assert 'in use by another process' in refused(capsys, *with_other, '--again')
+    assert everything_in(out) == before
+
+
+def test_cells_that_were_not_run_are_named_at_the_end(files, tmp_path, capsys, monkeypatch):
+    "Whatever their processes say."
+    does_nothing = [sys.executable, '-c', "print('done before')"]
+
+    def jobs(todo, *others):
+        return [Job((cell.name, seed), does_nothing) for _, cell, seed in todo]
+
+    monkeypatch.setattr(ablation, 'grid_jobs', jobs)
+    said = refused(capsys, *words(files, tmp_path / 'out', '--first-seed', 5))
+    assert '4 of 4 cells failed' in said and 'text_only (seed 5)' in said and 'done before' in said
+
+
 def test_inputs_that_changed_are_named_and_made_anew_when_asked(killed, files, capsys):
     (out, _), (base, cells) = killed, cells_of(files)
     x = CellRun(cells['l2'], base, 0, out / 'store')
@@ -279,7 +329,7 @@ def test_slurm_line(capsys):
 
 def test_every_grid_of_the_package_names_what_exists(tmp_path):
     for grid in ('smallest', 'controls', 'hours', 'paper', 'nst'):
-        assert prepare(read_grid(grid), load_run('tiny', students={}, controls={}), [0], tmp_path / grid)
+        assert check_grid(read_grid(grid), load_run('tiny', students={}, controls={}), [0], tmp_path / grid)
 
 
 def test_the_next_cell_is_one_that_waits_for_nobody(tmp_path):

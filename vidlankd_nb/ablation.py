@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MARK', 'unit_of', 'units', 'run_cell', 'compute_cell', 'rests_on', 'clear', 'entry', 'live_table', 'Board',
-           'figures_of', 'grid_jobs', 'run_grid', 'changed_sentence', 'Stopwatch', 'prepare', 'work_off']
+           'figures_of', 'grid_jobs', 'run_grid', 'changed_sentence', 'Stopwatch', 'check_grid', 'open_grid',
+           'write_cells', 'work_off']
 
 # %% ../nbs/12b_ablation.ipynb #ab000004
 import json
@@ -259,13 +260,16 @@ def run_grid(
 ) -> None:
     "Run every cell once for each seed, in processes side by side; what is done stays done. Raises `UserError` where cells changed and `again` is not set."
     out = Path(out)
-    jobs = prepare(cells, base, seeds, out)
+    jobs = check_grid(cells, base, seeds, out)
+    make_folder(out)
     lock = lock_folder(out)
     try:
-        timer = Stopwatch(out)
         states = {(c.name, s): state_of(c, base, s, out) for c, s in jobs}
         odd = {k: s for k, s in states.items() if s['status'] == 'changed'}
         if odd and not again: raise UserError(changed_sentence(odd))
+        open_grid(base, out)
+        write_cells(cells, out)
+        timer = Stopwatch(out)
         if again:
             clear({(c, s): states[c.name, s] for c, s in jobs}, base, out)
         states |= {k: {'status': 'waiting'} for k in odd}
@@ -300,32 +304,51 @@ class Stopwatch:
         write_aside(self.file, json.dumps({'seconds': seconds}))
 
 # %% ../nbs/12b_ablation.ipynb #ab000035
-def prepare(
+def check_grid(
     cells: list[Cell],
     base: Run,
     seeds: list[int],
     out: Path,            # folder of the grid
 ) -> list[tuple]:         # (`Cell`, seed): the jobs, in order
-    "Check everything that can be checked before anything runs, and write down what is to be run; raises `UserError`."
+    "Check everything that can be checked before anything runs, and write nothing; raises `UserError`."
     for cell in cells:
         CellRun(cell, base, seeds[0], out/'store')     # every value fits its key
         student = cell.student
         if student.objective != 'none':
             make_objective(student.objective, 8, 8, student.options, n_vokens=4, n_examples=4)
+    _check_place(base, out)
+    return [(cell, seed) for cell in cells for seed in seeds]
+
+def _check_place(base: Run, out: Path) -> None:
+    "Raise `UserError` where a folder holds something else than a grid over this configuration."
     config = out/'base.yaml'
     check_free(out, 'grid', config.name)
     if config.exists():
         check_recipe(out, 'a grid over another configuration', differences(load_run(config), base),
                      "choose another --out, or repeat that grid's settings. Nothing was written.")
-    make_folder(out/'store')
-    make_folder(out/'cells')
-    if not config.exists():
-        write_aside(config, to_yaml(base))
+
+def open_grid(
+    base: Run,
+    out: Path,            # folder of the grid
+) -> None:
+    "Make the folder of a grid where there is none, also when several processes ask at once; raises `UserError` where it is another one's."
+    make_folder(out)
+    with held(out/'.lock.base', waiting=lambda: None):
+        _check_place(base, out)
+        make_folder(out/'store')
+        make_folder(out/'cells')
+        if not (out/'base.yaml').exists():
+            write_aside(out/'base.yaml', to_yaml(base))
+
+def write_cells(
+    cells: list[Cell],
+    out: Path,            # folder of the grid, whose lock is ours: its processes find their cells in this list
+) -> None:
+    "Write down what is to be run."
     tables = {}
     for cell in cells:
         tables.setdefault(cell.table, {})[cell.name] = keys_of(cell)
     write_aside(out/'grid.yaml', yaml.safe_dump(tables, sort_keys=False, allow_unicode=True))
-    return [(cell, seed) for cell in cells for seed in seeds]
 
 # %% ../nbs/12b_ablation.ipynb #ab000036
 def work_off(
@@ -347,7 +370,7 @@ def work_off(
         key = cast(tuple, job.key)
         name, seed = key
         file = cell_file(out, name, seed)
-        if code and _written(file) == before[key]:   # it died without a word
+        if _written(file) == before[key]:   # it left no word, whatever its exit code says
             write_failure(file, {'name': name, 'seed': seed}, ended_by(code, last.rstrip(' …')))
         board.end(key, state_of(cells[name], base, seed, out))
 

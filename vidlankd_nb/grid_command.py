@@ -75,10 +75,10 @@ def _whole_grid(cells, run: Run, seeds: list[int], out: Path, space, args: list[
 # %% ../nbs/13a_ablate.ipynb #abl13004
 def _part_of_grid(cells, run: Run, seeds: list[int], out: Path, space) -> None:
     "Show the table, or compute one cell with one seed; raises `UserError`."
-    from vidlankd_nb.ablation import live_table, prepare, run_cell
+    from vidlankd_nb.ablation import check_grid, live_table, open_grid, run_cell
     from vidlankd_nb.cells import state_of
     from vidlankd_nb.jobs import leave_with_parent
-    jobs = prepare(cells, run, seeds, out)
+    jobs = check_grid(cells, run, seeds, out)
     if space.table:
         states = {(cell.name, seed): state_of(cell, run, seed, out) for cell, seed in jobs}
         print(live_table(cells, seeds, states))
@@ -98,6 +98,7 @@ def _part_of_grid(cells, run: Run, seeds: list[int], out: Path, space) -> None:
         raise UserError(f"Cell '{cell.name}', seed {seed}: {state['words']}. "
                         "Choose another --out, or run the grid with --again.")
     quiet(run)
+    open_grid(run, out)
     run_cell(cell, run, seed, out, partial(print, flush=True))
 
 # %% ../nbs/13a_ablate.ipynb #abl13003
