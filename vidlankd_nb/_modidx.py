@@ -3069,6 +3069,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'vidlankd_nb.subtitles.vtt_cues': ('subtitles.html#vtt_cues', 'vidlankd_nb/subtitles.py')},
             'vidlankd_nb.tables': { 'vidlankd_nb.tables.FileLook': ('tables.html#filelook', 'vidlankd_nb/tables.py'),
                                     'vidlankd_nb.tables.Reading': ('tables.html#reading', 'vidlankd_nb/tables.py'),
+                                    'vidlankd_nb.tables._length_in_film': ('tables.html#_length_in_film', 'vidlankd_nb/tables.py'),
                                     'vidlankd_nb.tables._raw_records': ('tables.html#_raw_records', 'vidlankd_nb/tables.py'),
                                     'vidlankd_nb.tables._reason': ('tables.html#_reason', 'vidlankd_nb/tables.py'),
                                     'vidlankd_nb.tables._times_of': ('tables.html#_times_of', 'vidlankd_nb/tables.py'),
