@@ -190,6 +190,8 @@ def test_broken_rows_are_named(tmp_path):
         (b'index\tsentence1\tsentence2\tlabel\n', 'empty'),
         (b'a b c', 'into 1,'),
         (RTE.encode('utf-16'), 'UTF-16'),
+        (RTE.encode('utf-16-le'), 'UTF-16-LE'),
+        (RTE.encode('utf-32'), 'UTF-32'),
         (RTE.replace('entailment', 'x').encode(), '2 were skipped, the first at line 2'),
         (RTE.replace('sentence2', 'text').encode(), "no column 'sentence2'"),
         (b'\x89PNG\r\n\x1a\n\0\0', 'tabs cut|skipped'),

@@ -13,6 +13,7 @@ from vidlankd_nb.captions import write_captions
 from vidlankd_nb.entries import JsonPieces, json_items, json_members
 from vidlankd_nb.files import UserError
 from vidlankd_nb.layouts import Captions, Sieve, read_captions
+from vidlankd_nb.subtitles import told_encoding
 from vidlankd_nb.tables import Reading, by_video
 
 TWO = {
@@ -180,6 +181,27 @@ def test_a_code_page_is_named(tmp_path, page, words):
     assert list(wrong) == [] and wrong.source.faults['a file in another encoding'] == 1
     with pytest.raises(UserError, match="no encoding 'klingon'|unknown encoding"):
         list(Captions(put(tmp_path / 't.csv', 'video_id,text\n'), Reading(encoding='klingon')))
+
+
+@pytest.mark.parametrize('words', ['café', '今天我们做饭', 'сегодня мы варим рис'])
+@pytest.mark.parametrize('page', ['utf-16-le', 'utf-16-be', 'utf-32-le', 'utf-32-be'])
+@pytest.mark.parametrize('mark', ['', '\ufeff'])
+def test_wide_letters_are_known_with_and_without_a_mark(tmp_path, mark, page, words):
+    "A mark of UTF-32 begins like one of UTF-16; without a mark, every second letter was a zero."
+    put(tmp_path / 'v.srt', f'{mark}1\n00:00:01,000 --> 00:00:02,500\n{words}\n'.encode(page))
+    sieve = Sieve(tmp_path / 'v.srt')
+    assert list(sieve) == [('v', [(1.0, 2.5, words)])]
+    assert (f'were read as {page}' in sieve.said()) == (not mark)
+    put(tmp_path / 't.csv', f'{mark}video_id,start,end,text\nv,1,2.5,{words}\n'.encode(page))
+    row = {'video_id': 'v', 'start': 1, 'end': 2.5, 'text': words}
+    put(tmp_path / 't.jsonl', f'{mark}{json.dumps(row, ensure_ascii=False)}\n'.encode(page))
+    for name in ('t.csv', 't.jsonl'):
+        assert dict(Captions(tmp_path / name)) == {'v': {'start': [1.0], 'end': [2.5], 'text': [words]}}
+
+
+def test_a_zero_among_letters_makes_no_wide_text():
+    for raw in (b'a\0b', b'plain text\0with one zero, and many more letters', b'\0', b''):
+        assert told_encoding(raw) is None
 
 
 def test_a_folder_of_subtitles(tmp_path):

@@ -527,12 +527,14 @@ def test_a_build_says_what_it_could_not_read(tmp_path, tok, monkeypatch):
     assert where == {'where': str(tmp_path / 'text' / 'b.txt'), 'reason': 'unreadable'}
 
 
-@pytest.mark.parametrize('page', ['utf-16-le', 'utf-16-be'])
-def test_text_in_utf16_is_refused_or_skipped_as_a_whole(tmp_path, page):
+@pytest.mark.parametrize('mark', ['', '\ufeff'])
+@pytest.mark.parametrize('page', ['utf-16-le', 'utf-16-be', 'utf-32-le', 'utf-32-be'])
+def test_text_in_utf16_is_refused_or_skipped_as_a_whole(tmp_path, page, mark):
     file = tmp_path / 'a.txt'
-    file.write_bytes('\ufeffone\ntwo\n'.encode(page))
+    file.write_bytes(f'{mark}one\ntwo\n'.encode(page))
+    told = page[:6].upper() if mark else page.upper()
     for errors in ('strict', 'replace'):
-        with pytest.raises(UserError, match='a.txt is text in UTF-16: convert it .iconv'):
+        with pytest.raises(UserError, match=f'a.txt is text in {told}: convert it .iconv -f {told} '):
             list(read_lines(file, cfg=Corpus(errors=errors)))
     left = LeftOut()
     assert list(read_lines(file, cfg=Corpus(errors='skip'), left=left)) == []

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from .config import Corpus
 from .entries import JsonPieces, TornJson, is_unicode, json_items
 from .files import UserError, files_under
-from .subtitles import TORN, ZIPPED, ending_of, marked_encoding, open_bytes, open_text
+from .subtitles import TORN, ZIPPED, ending_of, open_bytes, open_text, told_encoding
 from .tables import is_hub_name, load_hub
 
 # %% ../nbs/03a_texts.ipynb #tx000007
@@ -306,13 +306,14 @@ def _list_records(file: Path, cfg: Corpus) -> Iterator[tuple[str, Any]]:
                             "convert it, for example with iconv.") from None
 
 # %% ../nbs/03a_texts.ipynb #tx0000c4
-def _is_utf16(source: str | Path, cfg: Corpus, left: LeftOut) -> bool:
-    "Is a file marked as UTF-16, and to be skipped? Raises `UserError` where it is not to be skipped."
+def _is_wide(source: str | Path, cfg: Corpus, left: LeftOut) -> bool:
+    "Is a file text in UTF-16 or UTF-32, and to be skipped? Raises `UserError` where it is not to be skipped."
     with open_bytes(source) as f:
-        if marked_encoding(f.read(3)) != 'utf-16':
-            return False
+        told = (told_encoding(f.read(4096)) or '').upper()
+    if not told.startswith(('UTF-16', 'UTF-32')):
+        return False
     if cfg.errors != 'skip':
-        raise UserError(f"{source} is text in UTF-16: convert it (iconv -f UTF-16 -t UTF-8), "
+        raise UserError(f"{source} is text in {told}: convert it (iconv -f {told} -t UTF-8), "
                         "or set errors (corpus.errors) to 'skip'.")
     left.add('skipped', str(source))
     return True
@@ -329,7 +330,7 @@ def text_pieces(
     kind = kind_of(source)
     try:
         if kind in ('plain', 'packed'):
-            if _is_utf16(source, cfg, left):
+            if _is_wide(source, cfg, left):
                 return
             with open_bytes(source) as f:
                 for at, raw, cut in raw_lines(f, start, stop):

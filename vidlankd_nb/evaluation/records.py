@@ -22,6 +22,7 @@ from pathlib import Path
 from .benchmarks import Task
 from ..files import UserError
 from ..recipes import hashed
+from ..subtitles import told_encoding
 
 # %% ../../nbs/09b_records.ipynb #e5d9764c
 class Rows(list):
@@ -105,12 +106,13 @@ def text_lines(
     path: Path,
     rows: Rows,          # told of lines that are not UTF-8
 ) -> Iterator[tuple[int, str]]:   # (line number, text) of lines that are not blank
-    "Lines that end at a newline and nowhere else, without BOM and carriage returns; raises `UserError` on UTF-16."
+    "Lines that end at a newline and nowhere else, without BOM and carriage returns; raises `UserError` on UTF-16 and UTF-32."
     packed = path.suffix.lower() == '.gz'
     with io.BytesIO(file_bytes(path)) if packed else open(path, 'rb') as f:
         for n, raw in enumerate(f, 1):
-            if n == 1 and raw[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-                raise UserError(f"{path} is UTF-16 text: save it as UTF-8.")
+            told = told_encoding(raw) if n == 1 else None
+            if told and not told.startswith('utf-8'):
+                raise UserError(f"{path} is {told.upper()} text: save it as UTF-8.")
             if n == 1:
                 raw = raw.removeprefix(codecs.BOM_UTF8)
             try:
