@@ -1,5 +1,6 @@
 "Other people's files: which are videos, in which version, and what their rows show. Files are made here with PyAV, and read by PyAV or FFmpeg alone for comparison."
 
+import io
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from PIL import Image
 from support.pictures import picture
 
 from vidlankd_nb import extraction as E
@@ -202,6 +204,26 @@ def test_containers_that_carry_video_are_read(tmp_path, name, codec, fmt):
     assert (
         got == list(range(10)) or codec == 'gif' and np.allclose(got, range(10), atol=4)
     )  # a GIF here has eight greys
+
+
+def test_jpegs_one_behind_the_other_are_what_their_name_says(tmp_path):
+    "The first of them alone, of a camera's size, looks like a picture; a telephone's picture may have another behind it."
+    noise = np.random.default_rng(0).integers(0, 256, (3, 240, 320, 3), dtype=np.uint8)
+    raw = b''
+    for values in noise:
+        packed = io.BytesIO()
+        Image.fromarray(values).save(packed, 'JPEG', quality=95)
+        raw += packed.getvalue()
+    for name in ('a.mjpeg', 'b.MJPG', 'c.jpg'):
+        (tmp_path / name).write_bytes(raw)
+    for name in ('a.mjpeg', 'b.MJPG'):
+        clip = V.decode(tmp_path / name)
+        assert clip.frames.shape == (3, 240, 320, 3) and np.allclose(clip.times, np.arange(3) / 25)
+    with pytest.raises(V.NoVideo, match='it is a picture'):
+        V.decode(tmp_path / 'c.jpg')
+    (tmp_path / 'd.mjpeg').write_bytes(b'nothing of the kind')
+    with pytest.raises(V.NoVideo, match='is text'):
+        V.decode(tmp_path / 'd.mjpeg')
 
 
 def test_hidden_files_and_unfinished_downloads_are_listed_and_not_read(tmp_path):

@@ -3366,6 +3366,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'vidlankd_nb.video.VideoReader.note': ('video.html#videoreader.note', 'vidlankd_nb/video.py'),
                                    'vidlankd_nb.video._best_stream': ('video.html#_best_stream', 'vidlankd_nb/video.py'),
                                    'vidlankd_nb.video._by_id': ('video.html#_by_id', 'vidlankd_nb/video.py'),
+                                   'vidlankd_nb.video._format_of': ('video.html#_format_of', 'vidlankd_nb/video.py'),
                                    'vidlankd_nb.video._is_one_picture': ('video.html#_is_one_picture', 'vidlankd_nb/video.py'),
                                    'vidlankd_nb.video._lacks_times': ('video.html#_lacks_times', 'vidlankd_nb/video.py'),
                                    'vidlankd_nb.video._reason': ('video.html#_reason', 'vidlankd_nb/video.py'),

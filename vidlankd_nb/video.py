@@ -83,7 +83,7 @@ def open_video(
     if not path.stat().st_size: raise UserError(f"{path.name}: the file is empty (0 bytes).")
     try:
         only = {'format_whitelist': ','.join(_CONTAINERS + _RAW)}
-        container = av.open(str(path), metadata_errors='replace', options=only)
+        container = av.open(str(path), format=_format_of(path), metadata_errors='replace', options=only)
     except (FFmpegError, ValueError) as e:
         kind = _told_by_its_bytes(path)
         if kind: raise NoVideo(f"{path.name}: cannot be opened as a video (it is {kind}).") from None
@@ -97,9 +97,14 @@ def open_video(
     if stream is None: raise NoVideo(f"{path.name}: has no video stream.")
     if stream.codec_context is None:
         raise UserError(f"{path.name}: this build of FFmpeg has no decoder for its video stream.")
-    raise NoVideo(f"{path.name}: is a picture, not a video.")
+    raise NoVideo(f"{path.name}: is {_told_by_its_bytes(path) or 'a picture'}, not a video.")
 
 # %% ../nbs/02_video.ipynb #f2d4f0c1
+def _format_of(path):
+    "FFmpeg's name of a format that only a file's name can tell, else None: JPEGs one behind the other begin like one."
+    named_so = path.suffix.lower() in ('.mjpeg', '.mjpg')
+    return 'mjpeg' if named_so and _told_by_its_bytes(path) == 'a picture' else None
+
 def _best_stream(container):
     "The video stream that FFmpeg would choose; another where that is a cover or has no decoder, None where there is none."
     real = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
