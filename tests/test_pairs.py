@@ -364,6 +364,8 @@ def test_normalised_rows_stay_as_they_are():
     np.testing.assert_allclose(P.unit_rows(x, [3, 4]), x, atol=1e-6)
     np.testing.assert_allclose((x[:, :3] ** 2).sum(1), 1, atol=1e-6)
     assert (P.unit_rows(np.zeros((1, 3)), [3]) == 0).all()
+    large = P.unit_rows(np.array([[3e30, 4e30, 0], [3, 0, 4]], np.float32), [3])
+    np.testing.assert_allclose(large, [[0.6, 0.8, 0], [0.6, 0, 0.8]], rtol=1e-6)
 
 
 def test_alignment_ends_where_one_of_the_two_ends(tmp_path):
@@ -398,14 +400,29 @@ def test_unusable_feature_files_are_named(tmp_path):
     holes = good.copy()
     holes[3, 1] = np.nan
     np.save(d / 'holes.npy', holes)
+    vast = good.copy()
+    vast[3, 1] = 1e39  # a number of float64, and an infinity of float32
+    np.save(d / 'vast.npy', vast)
     caps = {
         k: caption((0, 2, 'a'), (2, 5, 'b'))
-        for k in ('good0', 'wide', 'flat', 'whole', 'none', 'object', 'torn', 'two', 'holes', 'absent')
+        for k in (
+            'good0',
+            'wide',
+            'flat',
+            'whole',
+            'none',
+            'object',
+            'torn',
+            'two',
+            'holes',
+            'vast',
+            'absent',
+        )
     }
     train, _, r = P.make_pairs(d, caps, Pairs(valid_share=0), tmp_path / 'p')
     assert r['skipped_counts'] == {
         'unusable features': 7,
-        'features that are not finite': 1,
+        'features that are not finite': 2,
         'no features': 1,
     }
     named = {x['video']: x['reason'] for x in r['skipped']}
@@ -414,11 +431,13 @@ def test_unusable_feature_files_are_named(tmp_path):
         and 'two feature files' in named['two']
         and 'not readable' in named['object']
         and 'at 2.00 s' in named['holes']
+        and 'not finite (float32) at 2.00 s' in named['vast']
     )
     assert [(train[i].video, train[i].text) for i in range(len(train))] == [
         ('good0', 'a'),
         ('good0', 'b'),
         ('holes', 'a'),
+        ('vast', 'a'),
     ]
 
 

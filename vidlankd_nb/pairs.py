@@ -192,7 +192,7 @@ class _Cutter:
             return False
         known = rows.finite or not self.cfg.check_finite
         if not known and not is_finite(rows.window(span.start, span.end)[0]):
-            self.log.skip(video, None, f'features that are not finite {at}', 'features that are not finite')
+            self.log.skip(video, None, f'values not finite (float32) {at}', 'features that are not finite')
             return False
         return True
 
@@ -319,7 +319,10 @@ def unit_rows(
     "L2-normalise rows, part by part; rows that are normalised already stay as they are."
     scaled = []
     for x in np.split(values.astype(np.float32), np.cumsum(parts)[:-1], axis=1):
-        length = np.linalg.norm(x, axis=1, keepdims=True)
+        with np.errstate(over='ignore'):
+            length = np.linalg.norm(x, axis=1, keepdims=True)
+        if np.isinf(length).any():   # numbers whose squares are beyond float32
+            length = np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True)
         scaled.append(x/np.maximum(length, 1e-12))
     return np.concatenate(scaled, 1).astype(values.dtype)
 
