@@ -285,7 +285,7 @@ def test_a_cell_whose_definition_changed(killed, files, capsys):
         ('a: {b: {objectiv: l2}}', "did you mean 'objective'?"),
         ('a: {b: {objective: l3}}', "No objective 'l3'"),
         ('a: {b: {objective: l2, options: {wait: 1}}}', 'wait'),
-        ('a: {b: {objective: none, student.steps: many}}', 'int is expected'),
+        ('a: {b: {objective: none, student.steps: many}}', 'a whole number is expected'),
         ('a: {b: {objective: none}}\nc: {b: {objective: none}}', "two cells named 'b'"),
         ('a: [b, c]', 'tables of cells are expected'),
         ('a: {../b: {objective: none}}', "a name is made of"),

@@ -4,15 +4,17 @@
 
 # %% auto #0
 __all__ = ['CONFIGS', 'MOST_VALUES', 'RENAMED', 'presets', 'parsed_yaml', 'read_yaml', 'config_file', 'field_docs', 'dotted',
-           'run_parser', 'current_name', 'current_text', 'current_config', 'current_words', 'listed_keys', 'with_lists',
-           'in_old_names', 'parse_run', 'check_filled', 'named_keys', 'explain', 'plain_value', 'load_run',
-           'check_least', 'to_yaml', 'differences', 'first_world', 'names_code', 'check_code']
+           'run_parser', 'current_name', 'check_old_beside_new', 'current_text', 'current_config', 'current_words',
+           'listed_keys', 'with_lists', 'in_old_names', 'parse_run', 'check_filled', 'named_keys', 'explain',
+           'typed_value', 'plain_value', 'load_run', 'check_least', 'to_yaml', 'differences', 'first_world',
+           'names_code', 'check_code']
 
 # %% ../nbs/00aa_presets.ipynb #ps000005
 import inspect
 import json
 import re
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict, fields, is_dataclass
 from functools import lru_cache
 from importlib.resources import files
@@ -31,6 +33,42 @@ CONFIGS = files('vidlankd_nb')/'configs'
 def presets() -> list[str]:
     "Names of the configurations inside the package."
     return sorted(p.name[:-5] for p in CONFIGS.iterdir() if p.name.endswith('.yaml'))
+
+# %% ../nbs/00aa_presets.ipynb #psyaml0r
+_TAG = 'tag:yaml.org,2002:'
+_FLOAT = re.compile(r"""[-+]?[0-9][0-9_]*\.[0-9_]*([eE][-+]?[0-9]+)?$
+                        |[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$
+                        |\.[0-9_]+([eE][-+][0-9]+)?$
+                        |[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+\.[0-9_]*$
+                        |[-+]?\.(inf|Inf|INF)$
+                        |\.(nan|NaN|NAN)$""", re.VERBOSE)
+
+class _Reader(yaml.SafeLoader):
+    "YAML as `jsonargparse` reads it: 1e-4 is a number, and a date is text."
+    yaml_implicit_resolvers = {
+        first: [rule for rule in rules if rule[0] not in (f'{_TAG}float', f'{_TAG}timestamp')]
+        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+
+_Reader.add_implicit_resolver(f'{_TAG}float', _FLOAT, list('-+0123456789.'))
+
+def _name_keys(node: yaml.Node, known: set) -> None:
+    "Keys are names, as they were written: a cell called 1e-4 is no number."
+    if id(node) in known: return
+    known.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _name_keys(value, known)
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != f'{_TAG}merge':
+                key.tag = f'{_TAG}str'
+            _name_keys(key, known)
+            _name_keys(value, known)
+
+def _constructed(tree: yaml.Node) -> Any:
+    "The plain data behind a tree of YAML."
+    _name_keys(tree, set())
+    return _Reader('').construct_document(tree)
 
 # %% ../nbs/00aa_presets.ipynb #psyaml01
 MOST_VALUES = 100_000   # of a YAML file, with what its names repeat
@@ -57,10 +95,10 @@ def parsed_yaml(
 ) -> Any:                # plain data
     "What a YAML text says; raises `UserError` where it is none, nested too deeply, or explodes by what it repeats."
     try:
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        tree = yaml.compose(text, Loader=_Reader)
         values = 0 if tree is None else _values(tree, {})
         if values <= MOST_VALUES:
-            return yaml.safe_load(text)
+            return None if tree is None else _constructed(tree)
     except (yaml.YAMLError, ValueError) as e:
         raise UserError(f"{where} is not valid YAML: {' '.join(str(e).split())}.") from None
     except RecursionError:
@@ -156,6 +194,17 @@ def current_name(
           file=sys.stderr)
     return now
 
+def check_old_beside_new(
+    keys: Iterable[str],   # dotted names of settings, as they were written
+) -> None:
+    "Raises `UserError` where a setting stands under its old name and under today's."
+    keys = set(keys)
+    for key in sorted(keys):
+        section, dot, name = key.rpartition('.')
+        now = f'{section}{dot}{RENAMED.get(name)}'
+        if now in keys:
+            raise UserError(f"'{key}' is the old name of '{now}', and both are given: leave one out.")
+
 def current_text(text: str) -> str:
     "A configuration in YAML in which no setting has its old name."
     if not any(old in text for old in RENAMED): return text
@@ -246,6 +295,9 @@ def parse_run(
     made = parser.instantiate(space)
     return Run(**{f.name: made[f.name] for f in fields(Run)}), space
 
+def _null_sentence(key: str) -> str:
+    return f'{key} is null; it needs a value. Take the line away for the default.'
+
 def check_filled(
     section: type,     # a section of `Run`
     space,             # what was read for it
@@ -257,7 +309,7 @@ def check_filled(
         value = space[f.name]
         inside = get_args(hints[f.name])
         if value is None and NoneType not in inside:
-            raise UserError(f"{where}{f.name} is null; it needs a value. Take the line away for the default.")
+            raise UserError(_null_sentence(where + f.name))
         if is_dataclass(hints[f.name]):
             if not hasattr(value, 'keys'):
                 raise UserError(f"{where}{f.name} is {value}; a mapping with keys such as "
@@ -280,6 +332,29 @@ def explain(
     "A sentence about a wrong option, key or value, with the nearest valid one."
     options = [o for a in parser._actions for o in a.option_strings if o.startswith('--')]
     return plain_words(message, options, named_keys())
+
+# %% ../nbs/00aa_presets.ipynb #pstyped1
+@lru_cache
+def _value_parser(key: str, section: type) -> tuple[Any, Any]:   # (a `jsonargparse` parser of one setting, its type)
+    from jsonargparse import ArgumentParser
+    *inside, name = key.split('.')
+    for part in inside:
+        section = get_type_hints(section)[part]
+    hint = get_type_hints(section)[name]
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument(f'--{key}', type=hint)
+    return parser, hint
+
+def typed_value(
+    key: str,             # dotted: 'student.lr'
+    value: Any,           # as YAML has it
+    section: type = Run,  # that has the key
+) -> Any:
+    "The value of a single setting, converted as in a configuration file; raises `UserError` where it has another type."
+    parser, hint = _value_parser(key, section)
+    if value is None and NoneType not in get_args(hint): raise UserError(_null_sentence(key))
+    try: return parser.parse_object({key: value})[key]
+    except Exception as e: raise UserError(explain(str(e), parser)) from None
 
 # %% ../nbs/00aa_presets.ipynb #05257af0
 def plain_value(value: Any) -> Any:
