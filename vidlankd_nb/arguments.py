@@ -22,7 +22,7 @@ from .files import UserError, unknown_option
 from vidlankd_nb.presets import (
     check_code,
     config_file,
-    current_name,
+    current_options,
     explain,
     field_docs,
     first_world,
@@ -30,9 +30,9 @@ from vidlankd_nb.presets import (
     named_keys,
     parse_run,
     presets,
-    read_yaml,
     run_parser,
 )
+from .yaml_files import read_yaml
 
 # %% ../nbs/13_arguments.ipynb #argsplit
 def split_words(
@@ -276,16 +276,6 @@ def _refuse_others(
         raise UserError(unknown_option(word, here, named_keys() if nested else {}))
 
 # %% ../nbs/13_arguments.ipynb #argnames
-def _under_current_names(options: list[list[str]]) -> list[list[str]]:
-    "Options of a training, none under its old name."
-    found = []
-    for first, *value in options:
-        name, equals, rest = first.partition('=')
-        if name.startswith('--'):
-            name = '--' + current_name(name[2:], sections=('',))
-        found.append([name + equals + rest, *value])
-    return found
-
 def _file_options(parser, use: FileUse) -> set[str]:
     "Every spelling of the options that a command has on files."
     found = {*use.beside}
@@ -304,7 +294,7 @@ def file_words(
     "Read the words of work on files; raises `UserError` on wrong, foreign and missing options."
     plain, options = split_words(args, parser)
     if isinstance(use.section, Training):
-        options = _under_current_names(options)
+        options = current_options(options)
     here = {f'--{of_run}': f'--{name}' for name, of_run in use.in_run.items()}
     _refuse_others(options, parser, _file_options(parser, use), here, 'of a run (--config …)', 'on files')
     words = []
@@ -383,8 +373,7 @@ def _refuse_flags(named: list[str], parser) -> None:
     "Raises `UserError` where a configuration file holds what only words can say."
     flags = {o[2:] for o, action in parser._option_string_actions.items() if isinstance(action, FlagAction)}
     for config in named:
-        keys = read_yaml(config_file(config))
-        for key in keys:
+        for key in read_yaml(config_file(config)):
             if str(key).replace('_', '-') in flags:
                 raise UserError(f"Unknown key '{key}' in the configuration {config}: --{key} is said on the "
                                 "command line alone.")

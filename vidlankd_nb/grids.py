@@ -14,7 +14,8 @@ from typing import Any
 
 from .config import Distillation, Run
 from .files import UserError, check_name, check_names, nearest
-from .presets import check_old_beside_new, current_name, dotted, read_yaml, typed_value
+from .presets import check_old_beside_new, current_name, dotted, typed_value
+from .yaml_files import read_yaml
 
 # %% ../nbs/11f_grids.ipynb #ab000007
 @dataclass(eq=False)

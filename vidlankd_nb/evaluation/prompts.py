@@ -26,8 +26,8 @@ from .encoders import candidate, pretrained
 from .judgements import MORE, Comparison
 from .norms import Norm
 from ..files import UserError
-from ..presets import read_yaml
 from ..tokenizer import check_offsets
+from ..yaml_files import read_yaml
 
 # %% ../../nbs/12h_prompts.ipynb #pm000007
 @dataclass

@@ -31,7 +31,7 @@ from .sources import much_skipped
 from .typeset import ShownTable, as_card, as_json_lines
 from ..files import UserError, flat, nearest, write_aside
 from ..pictures import INK
-from ..presets import read_yaml
+from ..yaml_files import read_yaml
 
 # %% ../../nbs/09e_results.ipynb #20aeb51f
 def percent(
