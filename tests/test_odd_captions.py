@@ -1,10 +1,21 @@
 """Captions as people really have them: times, endings, quotation marks and packed files that were once read wrongly, in silence."""
 
+import bz2
+import gzip
+import json
+import lzma
+
+import numpy as np
 import pytest
+import zstandard
 from test_captions import MSRVTT, lines, put
 
+from vidlankd_nb.config import Corpus
+from vidlankd_nb.files import UserError
 from vidlankd_nb.layouts import Captions, Sieve
+from vidlankd_nb.named_pictures import PictureFolder
 from vidlankd_nb.tables import Reading
+from vidlankd_nb.texts import LeftOut, text_pieces
 
 # -- whose clock? --
 
@@ -63,3 +74,68 @@ def test_times_of_a_film_are_those_of_msrvtt_alone(tmp_path):
     odd = MSRVTT | {'videos': [{'video_id': 'video0', 'start time': 9, 'end time': 'x'}]}
     sieve = Sieve(put(tmp_path / 'o.json', odd))
     assert dict(sieve)['video0'] == [] and sieve.source.faults['times that are no numbers'] == 2
+
+
+# -- packed files --
+
+
+def packed_as(ending, data):
+    pack = {'.gz': gzip.compress, '.bz2': bz2.compress, '.xz': lzma.compress, '.zst': zstandard.compress}
+    return pack[ending](data)
+
+
+@pytest.mark.parametrize('ending', ['.gz', '.bz2', '.xz', '.zst'])
+def test_a_packed_file_is_read_to_its_end_or_refused(tmp_path, ending):
+    "Cut anywhere, or empty: never taken for whole, be it captions, text, JSON or names of pictures."
+    words = [f'{i} line\n' for i in np.random.default_rng(0).integers(0, 1 << 60, 5000)]
+    text = ''.join(words)
+    file = tmp_path / f'a.txt{ending}'
+    whole = packed_as(ending, text[:90].encode()) + packed_as(ending, text[90:].encode())
+    file.write_bytes(whole)
+    assert [*text_pieces(file, Corpus(), LeftOut())] == words
+    for size in (0, 3, 40, len(whole) // 2, len(whole) - 1):
+        file.write_bytes(whole[:size])
+        with pytest.raises(UserError, match=f'a.txt{ending} cannot be read'):
+            list(text_pieces(file, Corpus(errors='skip'), LeftOut()))
+
+    table = ''.join(f'a,{k},{k + 1},word {k}\n' for k in range(3000))
+    packed = packed_as(ending, f'video_id,start,end,text\n{table}'.encode())
+    json_ = packed_as(ending, json.dumps([{'text': w} for w in words]).encode())
+    cues = ''.join(f'00:{k // 60:02}:{k % 60:02}.000 --> 00:59:59.000\nword {k}\n\n' for k in range(2000))
+    vtt = packed_as(ending, f'WEBVTT\n\n{cues}'.encode())
+    for share in (0, 0.5, 0.99):
+        for name, data in (('c.csv', packed), ('c.vtt', vtt)):
+            cut = put_bytes(tmp_path / f'{name}{ending}', data[: int(share * len(data))])
+            with pytest.raises(UserError, match=f'{name}{ending} cannot be read'):
+                list(Captions(cut))
+        cut = put_bytes(tmp_path / f'l.json{ending}', json_[: int(share * len(json_))])
+        with pytest.raises(UserError, match=f'l.json{ending} cannot be read'):
+            list(text_pieces(cut, Corpus(), LeftOut()))
+    (tmp_path / 'pictures').mkdir()
+    names = packed_as(ending, b'file_name,text\na.png,ball\n')
+    for size in (0, len(names) - 1):
+        put_bytes(tmp_path / 'pictures' / f'metadata.csv{ending}', names[:size])
+        with pytest.raises(UserError, match=f'metadata.csv{ending} cannot be read'):
+            PictureFolder(tmp_path / 'pictures')
+
+
+def put_bytes(path, data):
+    path.write_bytes(data)
+    return path
+
+
+def test_zstd_of_any_make(tmp_path):
+    "Several frames, frames to be skipped (of pzstd), frames without a length, an empty one."
+    skipped = b'\x50\x2a\x4d\x18' + (5).to_bytes(4, 'little') + b'any 5'
+    streamed = zstandard.ZstdCompressor(write_content_size=False, write_checksum=True).compressobj()
+    parts = [
+        streamed.compress(b'one\n' * 200000) + streamed.flush(),
+        skipped,
+        zstandard.compress(b''),
+        skipped,
+    ]
+    put_bytes(tmp_path / 'a.txt.zst', b''.join(parts) + zstandard.compress(b'two\n'))
+    found = list(text_pieces(tmp_path / 'a.txt.zst', Corpus(), LeftOut()))
+    assert found == ['one\n'] * 200000 + ['two\n']
+    put_bytes(tmp_path / 'a.txt.zst', zstandard.compress(b''))
+    assert list(text_pieces(tmp_path / 'a.txt.zst', Corpus(), LeftOut())) == []

@@ -25,7 +25,7 @@ from .files import UserError, composed, files_under, make_folder, printable, wri
 from .layouts import Captions, look_at
 from .recipes import hashed
 from .stills import Camera, NoPicture, StillReader
-from .subtitles import ending_of, plain_stem
+from .subtitles import TORN, ending_of, plain_stem
 from .tables import Reading, column_names, hub_splits, is_hub_name, plain_id, saved_splits
 from .video import Clip, set_aside, videos_first
 
@@ -158,7 +158,7 @@ def _table_rows(
         raise
     except UnicodeDecodeError as e:
         raise UserError(f"{table} is no UTF-8 text near byte {e.start:,}: save it as UTF-8.") from None
-    except (ValueError, OSError, csv.Error) as e:
+    except (*TORN, ValueError, OSError, csv.Error) as e:
         raise UserError(f"{table} cannot be read as a table ({e}).") from None
     listed = ', '.join(map(str, columns)) or 'none'
     if 'file_name' not in columns:

@@ -16,7 +16,7 @@ import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
 import srt
 import webvtt
@@ -28,15 +28,45 @@ from .files import UserError
 # %% ../nbs/02ca_subtitles.ipynb #la000011
 ZIPPED = ('.gz', '.bz2', '.xz', '.zst')
 
+class _ZstdFile(io.RawIOBase):
+    "A file of zstd frames, unpacked; raises EOFError where it ends inside of a frame, which `stream_reader` takes for its end."
+    def __init__(self, file: str | Path):
+        self.file = open(file, 'rb')
+        self.frame = None            # that is being unpacked; None: between two
+        self.packed = b''            # read, and not yet unpacked
+        self.plain = memoryview(b'')   # unpacked, and not yet handed on
+
+    def readable(self) -> bool: return True
+
+    def readinto(self, buffer) -> int:
+        "Fill a buffer; 0 at the end."
+        while not self.plain:
+            packed = self.packed or self.file.read(1 << 12)   # little: a byte may unpack to a thousand
+            if not packed:
+                if self.frame is not None: raise EOFError('it ends inside of a frame')
+                return 0
+            frame = self.frame or zstandard.ZstdDecompressor().decompressobj()
+            self.plain = memoryview(frame.decompress(packed))
+            self.packed = frame.unused_data
+            self.frame = None if frame.eof else frame
+        n = min(len(buffer), len(self.plain))
+        buffer[:n] = self.plain[:n]
+        self.plain = self.plain[n:]
+        return n
+
+    def close(self) -> None:
+        "Close the file, too."
+        self.file.close()
+        super().close()
+
 def open_bytes(
     file: str | Path,
 ) -> BinaryIO:
-    "A file opened for reading, unpacked where its name says that it is packed."
+    "A file opened for reading, unpacked where its name says that it is packed; a damaged one raises one of `TORN`, sooner or later."
     ending = Path(file).suffix.lower()
+    if ending in ZIPPED and not Path(file).stat().st_size: raise EOFError('it is empty, 0 bytes')
     if ending == '.zst':
-        unpacker = zstandard.ZstdDecompressor()
-        reader = unpacker.stream_reader(open(file, 'rb'), read_across_frames=True)
-        return cast(BinaryIO, io.BufferedReader(cast(Any, reader)))
+        return io.BufferedReader(_ZstdFile(file), 1 << 17)
     openers = {'.gz': gzip.open, '.bz2': bz2.open, '.xz': lzma.open}
     return cast(BinaryIO, openers.get(ending, open)(file, 'rb'))
 

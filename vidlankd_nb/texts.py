@@ -150,9 +150,16 @@ def kind_of(
 
 def _first_sign(path: Path) -> str:
     "The sign that a file begins with: { as JSON lines do, [ as a list does."
-    with open_bytes(path) as f:
-        first = f.read(64).removeprefix(b'\xef\xbb\xbf').lstrip()[:1]
+    try:
+        with open_bytes(path) as f:
+            first = f.read(64).removeprefix(b'\xef\xbb\xbf').lstrip()[:1]
+    except TORN as e:
+        raise _damaged(path, e) from None
     return first.decode('ascii', 'replace')
+
+def _damaged(source: str | Path, e: Exception) -> UserError:
+    "The sentence about a file that breaks while it is read."
+    return UserError(f"{source} cannot be read ({e}): it is damaged, or not what its name says.")
 
 def is_saved(folder: Path) -> bool:
     "Is it a folder that `datasets` has saved?"
@@ -353,7 +360,7 @@ def text_pieces(
             if text is not None:
                 yield from _lines_of_text(text, left)
     except (*TORN, pa.ArrowInvalid) as e:
-        raise UserError(f"{source} cannot be read ({e}): it is damaged, or not what its name says.") from None
+        raise _damaged(source, e) from None
 
 def _lines_of_text(text: str, left: LeftOut) -> Iterator[str]:
     "The lines of a record, long ones in pieces."
@@ -390,7 +397,7 @@ def _group_parts(file: Path, part_bytes: int) -> list[tuple[int, int | None]]:
     try:
         about = pq.read_metadata(file)
     except (pa.ArrowInvalid, OSError) as e:
-        raise UserError(f"{file} cannot be read ({e}): it is damaged, or not what its name says.") from None
+        raise _damaged(file, e) from None
     parts = []
     first = size = 0
     for group in range(about.num_row_groups):
