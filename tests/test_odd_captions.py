@@ -139,3 +139,53 @@ def test_zstd_of_any_make(tmp_path):
     assert found == ['one\n'] * 200000 + ['two\n']
     put_bytes(tmp_path / 'a.txt.zst', zstandard.compress(b''))
     assert list(text_pieces(tmp_path / 'a.txt.zst', Corpus(), LeftOut())) == []
+
+
+# -- records that differ --
+
+
+@pytest.mark.parametrize('kind', ['jsonl', 'json'])
+def test_each_record_is_read_by_its_own_columns(tmp_path, kind):
+    def file(records):
+        return put(tmp_path / f'r.{kind}', records if kind == 'json' else lines(records))
+
+    records = [
+        {'video_id': 'a', 'start': 1.0, 'end': 2.0, 'text': 'cut'},
+        {'video_id': 'a', 'start': 2.0, 'duration': 1.5, 'caption': 'stir', 'speaker': 'x'},
+        {'video_id': 'a', 'timestamp': [4.0, 5.0], 'text': 'mix'},
+        {'video': 'b.mp4', 'start': 6.0, 'end': 7.0, 'text': 'serve'},
+        {'video_id': 'a', 'text': 'when?'},
+        {'start': 8.0, 'end': 9.0, 'text': 'whose?'},
+        {'video_id': 'a', 'start': 8.0, 'end': 9.0},
+    ]
+    sieve = Sieve(file(records))
+    assert dict(sieve) == {
+        'a': [(1.0, 2.0, 'cut'), (2.0, 3.5, 'stir'), (4.0, 5.0, 'mix')],
+        'b': [(6.0, 7.0, 'serve')],
+    }
+    assert dict(sieve.source.faults) == {'times that are no numbers': 1, 'no video id': 1, 'empty text': 1}
+    sieve = Sieve(file([{'video_id': 'a', 'split': 'train'}, *records[:1]]))
+    assert dict(sieve) == {'a': [(1.0, 2.0, 'cut')]} and sieve.source.faults == {'empty text': 1}
+
+    odd = [{'id': 'a', 'von': 1, 'bis': 2, 'text': 'cut'}, {'id': 'a', 'text': 'cut', 'start': 3, 'end': 4}]
+    sieve = Sieve(Captions(file(odd[::-1]), Reading(start='von', end='bis')))
+    assert dict(sieve) == {'a': [(1.0, 2.0, 'cut')]}
+    assert sieve.source.faults == {'times that are no numbers': 1}
+
+
+def test_columns_that_look_like_times_are_said(tmp_path):
+    "A table whose times have other names holds captions of whole videos; that is not done in silence."
+    import datasets
+
+    put(tmp_path / 'c.csv', 'video_id,from_sec,to_sec,customer,text\na,1,2,z,cut\n')
+    put(tmp_path / 'c.jsonl', lines([{'id': 'a', 'text': 'cut'}, {'id': 'a', 'text': 'x', 'startTime': 1}]))
+    datasets.Dataset.from_list([{'id': 'a', 't0': 1.0, 'text': 'cut'}]).save_to_disk(str(tmp_path / 'd'))
+    for name, columns in (('c.csv', 'from_sec, to_sec'), ('c.jsonl', 'startTime'), ('d', 't0')):
+        sieve = Sieve(tmp_path / name)
+        assert [caption[:2] for caption in dict(sieve)['a']][0] == (0.0, 'end')
+        assert f'; columns that look like times and are not read: {columns} (--start' in sieve.said()
+    named = Sieve(Captions(tmp_path / 'c.csv', Reading(start='from_sec', end='to_sec')))
+    assert dict(named) == {'a': [(1.0, 2.0, 'cut')]} and 'look like' not in named.said()
+    put(tmp_path / 'c.csv', 'video_id,start,end,upload_time,text\na,1,2,2020,cut\n')
+    sieve = Sieve(tmp_path / 'c.csv')
+    assert list(sieve) and 'look like' not in sieve.said()

@@ -173,6 +173,7 @@ class CaptionCounts:
         self.pages = defaultdict(list)        # code page that was guessed -> files
         self.tags = Counter()        # language -> files
         self.aside = Counter()       # ending of files in the folder that are no captions -> how many
+        self.unread = {}             # columns that look like times and are not read
         self.again = 0               # cues that only repeated others
         self.faults = Counter()      # reason -> how often
         self.cases = []              # the first thousand: {'video', 'caption', 'reason'}
@@ -211,6 +212,9 @@ def found_in(
     tags = {tag: n for tag, n in source.tags.items() if tag != 'none'}
     if tags:
         line += f"; languages in names: {', '.join(f'{tag} ({n:,})' for tag, n in sorted(tags.items()))}"
+    if source.unread:
+        columns = ', '.join(source.unread)
+        line += f'; columns that look like times and are not read: {columns} (--start and --end name them)'
     if source.aside:
         line += f"; other files: {', '.join(f'{n:,} {kind}' for kind, n in sorted(source.aside.items()))}"
     return line

@@ -80,16 +80,22 @@ def _holds_videos(value: dict) -> bool:
         return False
     return {'start', 'end', 'text'} <= inner.keys() or {'timestamps', 'sentences'} <= inner.keys()
 
+def _records_look(ending: str, values: list, lines: bool = False) -> FileLook:
+    "A look at records, which need not have the same keys."
+    each = [list(value) for value in values if _is_record(value)]
+    keys = dict.fromkeys(key for record in each for key in record)
+    return FileLook(ending, 'records', list(keys), lines, each)
+
 def _look_at_lines(file: Path, reading: Reading) -> FileLook:
     "A look at JSON lines."
     with open_text(file, reading.encoding) as f:
-        for value in islice(json_lines(f), 100):
-            if _is_record(value) and _holds_videos(value):
-                inner = next(v for v in value.values() if _is_record(v))
-                return FileLook(ending_of(file), 'videos', list(inner), True)
-            if _is_record(value):
-                return FileLook(ending_of(file), 'records', list(value), True)
-    return FileLook(ending_of(file), 'nothing', [], True)
+        values = [value for value in islice(json_lines(f), 100) if _is_record(value)]
+    if not values:
+        return FileLook(ending_of(file), 'nothing', [], True)
+    if _holds_videos(values[0]):
+        inner = next(v for v in values[0].values() if _is_record(v))
+        return FileLook(ending_of(file), 'videos', list(inner), True)
+    return _records_look(ending_of(file), values, True)
 
 # %% ../nbs/02cb_layouts.ipynb #la0000c2
 WHOLE = {'database', 'sentences', 'segments', 'annotations', 'info', 'videos', 'images', 'version',
@@ -114,9 +120,9 @@ def _look_at_json(file: Path, reading: Reading, piece: int) -> FileLook:
         text = JsonPieces(f, piece)
         if text.peek() == '[':
             first = list(islice(json_items(text), 100))
-            records = [x for x in first if _is_record(x)]
-            if first and not records: raise TornJson('a list, and not of records')
-            return FileLook(ending, 'records', list(records[0]) if records else [])
+            look = _records_look(ending, first)
+            if first and not look.each: raise TornJson('a list, and not of records')
+            return look
         keys = []
         for key, value in islice(json_members(text), 100):
             if _is_record(value) and _holds_videos({key: value}):
