@@ -6,8 +6,10 @@ import json
 import lzma
 
 import numpy as np
+import pandas as pd
 import pytest
 import zstandard
+from PIL import Image
 from test_captions import MSRVTT, lines, put
 
 from vidlankd_nb.config import Corpus
@@ -189,3 +191,78 @@ def test_columns_that_look_like_times_are_said(tmp_path):
     put(tmp_path / 'c.csv', 'video_id,start,end,upload_time,text\na,1,2,2020,cut\n')
     sieve = Sieve(tmp_path / 'c.csv')
     assert list(sieve) and 'look like' not in sieve.said()
+
+
+# -- quotation marks --
+
+HEAD = 'video_id,start,end,text'
+
+
+@pytest.mark.parametrize(
+    'table,line',
+    [
+        (f'{HEAD}\na,1,2,cut\na,2,3,"Stop he said\na,3,4,stir\na,4,5,mix\n', 3),  # never closed
+        (f'{HEAD}\na,1,2,cut\na,2,3,"Stop he said\na,3,4,stir\na,4,5,"Go" he said\n', 3),
+        (f'{HEAD}\na,1,2,"Stop" he said\na,2,3,stir\n', 2),  # text behind the closing mark
+        (f'{HEAD}\na,1,2,cut\na,2,3,"Stop he said\na,3,4,stir\na,4,5,Go"\n', 3),  # closed by another row's
+        (f'{HEAD}\na,0:01,0:02,"Stop\na,0:02,0:03,Go"\n', 2),
+        ('text,video_id,start,end\n"Stop,a,1,2\nstir,a,2,3\nGo",a,3,4\n', 2),
+        ('text;video_id;start;end\ncut;a;1,0;2,5\n"Stop;a;1;2\nGo";a;3;4\n', 3),
+    ],
+)
+def test_a_stray_quotation_mark_swallows_no_row(tmp_path, table, line):
+    put(tmp_path / 't.csv', table)
+    with pytest.raises(UserError, match=f't.csv: line {line}: .*quotation mark'):
+        list(Captions(tmp_path / 't.csv'))
+
+
+def test_quoted_fields_are_read(tmp_path):
+    "As Excel and pandas write them: line breaks, commas and doubled marks inside; a mark within a word is a mark."
+    texts = [
+        'two\nlines',
+        'eggs, milk, flour, and\nsugar, salt, oil, rice',
+        'he said "go"',
+        '"',
+        '5" nails',
+        '',
+    ]
+    videos = ['a'] * len(texts)
+    frame = pd.DataFrame(dict(video_id=videos, start=[1.0] * 6, end=[2.0] * 6, text=texts))
+    for name, mark in (('t.csv', ','), ('s.csv', ';'), ('t.tsv', '\t')):
+        frame.to_csv(tmp_path / name, sep=mark, index=False)
+        assert dict(Captions(tmp_path / name))['a']['text'] == texts
+    put(tmp_path / 'p.csv', f'{HEAD}\na,1,2,5" nails\n')
+    assert dict(Captions(tmp_path / 'p.csv'))['a']['text'] == ['5" nails']
+
+
+def test_a_quotation_mark_between_tabs_is_text(tmp_path):
+    rows = [
+        ('1', '"Stop he said'),
+        ('2', 'stir'),
+        ('3', '"Go" he said'),
+        ('4', 'mix"'),
+        ('5', '"whole"'),
+        ('6', '"x'),
+    ]
+    want = ['"Stop he said', 'stir', '"Go" he said', 'mix"', 'whole', '"x']
+    table = ''.join(f'a\t{t}\t9\t{text}\n' for t, text in rows)
+    put(tmp_path / 't.tsv', f'video_id\tstart\tend\ttext\n{table}')
+    put(tmp_path / 'tabs.csv', f'video_id\tstart\tend\ttext\n{table}')
+    for name in ('t.tsv', 'tabs.csv'):
+        sieve = Sieve(tmp_path / name)
+        assert [text for _, _, text in dict(sieve)['a']] == want and not sieve.source.faults
+    put(
+        tmp_path / 't.tsv',
+        'video_id\tstart\tend\ttext\na\t1\t2\nb\t1\t2\t"two\nlines"\na\t1\t2\t"open\nline\n',
+    )
+    sieve = Sieve(tmp_path / 't.tsv')
+    assert dict(sieve) == {'b': [(1.0, 2.0, 'two lines')], 'a': [(1.0, 2.0, '"open')]}
+    assert sieve.source.faults == {'a row that does not fit its header': 2}
+
+
+def test_a_stray_quotation_mark_in_a_table_of_names(tmp_path):
+    for k in range(3):
+        Image.new('RGB', (8, 8)).save(tmp_path / f'{k}.png')
+    put(tmp_path / 'metadata.csv', 'file_name,text\n0.png,"ball\n1.png,cup\n2.png,car\n')
+    with pytest.raises(UserError, match='metadata.csv: line 2: .*quotation mark'):
+        PictureFolder(tmp_path)

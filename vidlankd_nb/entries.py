@@ -4,15 +4,19 @@
 
 # %% auto #0
 __all__ = ['TO_END', 'NO_CAPTIONS', 'THREE_LISTS', 'fault', 'is_unicode', 'has_three_lists', 'TornJson', 'JsonPieces',
-           'json_members', 'json_items', 'json_lines', 'CaptionCounts', 'found_in', 'broken_in']
+           'json_members', 'json_items', 'json_lines', 'TornTable', 'table_cells', 'CaptionCounts', 'found_in',
+           'broken_in']
 
 # %% ../nbs/02ca_entries.ipynb #en000004
+import csv
 import json
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import Any
+
 
 # %% ../nbs/02ca_entries.ipynb #la000007
 TO_END = 'end'      # the end of a caption that is about a whole video of unknown length
@@ -159,6 +163,103 @@ def json_lines(file) -> Iterator:
                 yield json.loads(line)
             except (ValueError, RecursionError):   # no JSON, or nested too deeply
                 yield None
+
+# %% ../nbs/02ca_entries.ipynb #en0000q2
+def _cell_kind(cell: str) -> str:
+    "What a cell looks like: 'number' (or a time), the ending of a file's name, '' for words."
+    if re.fullmatch(r'\s*-?[\d.,:]*\d[\d.,:]*\s*', cell):
+        return 'number'
+    ending = re.search(r'\.[a-z]\w{1,4}$', cell.strip().lower())
+    return ending[0] if ending else ''
+
+def _holds_rows(
+    row: list[str],
+    place: int,       # of the cell that is looked at
+    mark: str,        # between cells
+) -> bool:
+    "Are the lines of a cell rows of the table that a quotation mark has swallowed? Then each looks like this row, column by column."
+    lines = re.split(r'\r\n|\r|\n', row[place])
+    alike = 0
+    for k, line in enumerate(lines):
+        first = place if k == 0 else 0
+        last = place if k == len(lines) - 1 else len(row) - 1
+        cells = line.rsplit(mark, last - first) if k == 0 else line.split(mark, last - first)
+        if len(cells) != last - first + 1:
+            return False
+        for column, cell in enumerate(cells, first):
+            kind = _cell_kind(row[column]) if column != place else ''
+            if kind and _cell_kind(cell) != kind:
+                return False
+            alike += kind != ''
+    return alike > 0 and len(lines) > 1
+
+# %% ../nbs/02ca_entries.ipynb #en0000q3
+class TornTable(ValueError): pass
+
+def _marked_rows(lines: Iterable[str], mark: str) -> Iterator[list[str]]:
+    "Rows of a .csv; raises `TornTable` on a stray quotation mark, with its line."
+    reader = csv.reader(lines, delimiter=mark, strict=True)
+    while True:
+        at = reader.line_num + 1
+        try:
+            row = next(reader, None)
+        except csv.Error as e:
+            what = 'that never ends' if 'end of data' in str(e) else f'that goes on behind its end ({e})'
+            raise _stray_mark(at, what) from None
+        if row is None:
+            return
+        if reader.line_num > at and any(_holds_rows(row, k, mark) for k in range(len(row))):
+            what = f'that goes on to line {reader.line_num:,}, over what looks like other rows'
+            raise _stray_mark(at, what)
+        yield row
+
+def _stray_mark(line: int, what: str) -> TornTable:
+    return TornTable(f'line {line:,}: a quotation mark begins a field {what}. Where marks belong to the '
+                     'text, write "he said ""go""", or save the table with tabs (.tsv), where they are letters.')
+
+def _tabbed_rows(lines: Iterable[str]) -> Iterator[list[str]]:
+    "Rows with tabs between their cells: quotation marks enclose a field where that fits, else they are letters."
+    columns = 0
+    waiting = []     # lines of a row with a field that is open
+    for line in lines:
+        if waiting and len(waiting) < 100 and line.count('\t') + 1 >= columns:   # the next row: the mark was a letter
+            yield from map(_between_tabs, waiting)
+            waiting = []
+        waiting.append(line)
+        text = ''.join(waiting)
+        row = _in_marks(text) if '"' in text else None
+        columns = columns or len(row or _between_tabs(line))
+        if row is not None and len(row) == columns:
+            yield row
+            waiting = []
+        elif text.count('"') % 2 == 0 or len(waiting) >= 100:
+            yield from map(_between_tabs, waiting)
+            waiting = []
+    yield from map(_between_tabs, waiting)
+
+def _between_tabs(line: str) -> list[str]:
+    line = line.rstrip('\r\n')
+    return line.split('\t') if line else []
+
+def _in_marks(text: str) -> list[str] | None:
+    "A row by its quotation marks; None where they do not fit."
+    try:
+        return next(csv.reader([text], delimiter='\t', strict=True), None)
+    except csv.Error:
+        return None
+
+# %% ../nbs/02ca_entries.ipynb #en0000q4
+def table_cells(
+    f,             # opened as text
+    ending: str,   # of its name
+) -> Iterator[list[str]]:
+    "The rows of a table of text, the header first; raises `TornTable` on a stray quotation mark between commas."
+    csv.field_size_limit(1 << 30)
+    header = f.readline().lstrip('\ufeff')
+    counts = {mark: header.count(mark) for mark in ',;\t|'}
+    mark = '\t' if ending == '.tsv' else max(counts, key=lambda m: counts[m])
+    lines = chain([header], f)
+    yield from _tabbed_rows(lines) if mark == '\t' else _marked_rows(lines, mark)
 
 # %% ../nbs/02ca_entries.ipynb #en000011
 class CaptionCounts:

@@ -27,6 +27,7 @@ from vidlankd_nb.entries import (
     CaptionCounts,
     JsonPieces,
     TornJson,
+    TornTable,
     broken_in,
     fault,
     found_in,
@@ -35,6 +36,7 @@ from vidlankd_nb.entries import (
     json_items,
     json_lines,
     json_members,
+    table_cells,
 )
 from .files import UserError
 from vidlankd_nb.subtitles import (
@@ -58,7 +60,6 @@ from vidlankd_nb.tables import (
     msrvtt_entries,
     record_entries,
     saved_rows,
-    table_cells,
     transcript_entries,
     youcook2_entries,
 )
@@ -319,6 +320,8 @@ def _guarded(file: Path, captions: Captions, work: Callable):
     except RecursionError:
         raise UserError(f"{file} is not a JSON object of videos, nor records: "
                         "it is nested too deeply.") from None
+    except TornTable as e:
+        raise UserError(f"{file}: {e}") from None
     except (json.JSONDecodeError, TornJson) as e:
         raise UserError(f"{file} is not a JSON object of videos, nor records ({e}).") from None
     except (*TORN, OSError, csv.Error, pa.ArrowInvalid) as e:

@@ -4,13 +4,11 @@
 
 # %% auto #0
 __all__ = ['CAPTION_COLUMNS', 'FILM_COLUMNS', 'TIME_WORDS', 'VIDEO_NAME', 'Reading', 'column_names', 'time_in_seconds',
-           'plain_id', 'unread_times', 'entry_of', 'by_video', 'FileLook', 'table_cells', 'row_entries',
-           'record_entries', 'member_entries', 'activitynet_entries', 'youcook2_entries', 'msrvtt_entries',
-           'transcript_entries', 'dataset_rows', 'saved_splits', 'saved_rows', 'is_hub_name', 'hub_splits', 'load_hub',
-           'hub_rows']
+           'plain_id', 'unread_times', 'entry_of', 'by_video', 'FileLook', 'row_entries', 'record_entries',
+           'member_entries', 'activitynet_entries', 'youcook2_entries', 'msrvtt_entries', 'transcript_entries',
+           'dataset_rows', 'saved_splits', 'saved_rows', 'is_hub_name', 'hub_splits', 'load_hub', 'hub_rows']
 
 # %% ../nbs/02ca_tables.ipynb #tb000004
-import csv
 import json
 import math
 import re
@@ -33,6 +31,7 @@ from vidlankd_nb.entries import (
     json_items,
     json_lines,
     json_members,
+    table_cells,
 )
 from .files import UserError
 
@@ -236,20 +235,7 @@ class FileLook:
     lines: bool = False      # JSON lines
     each: list = field(default_factory=list)    # keys of each of those records
 
-# %% ../nbs/02ca_tables.ipynb #tb0000c1
-def table_cells(f, ending: str) -> Iterator[list[str]]:
-    "The rows of a table of text, the header first."
-    csv.field_size_limit(1 << 30)
-    header = f.readline().lstrip('\ufeff')
-    counts = {mark: header.count(mark) for mark in ',;\t|'}
-    mark = '\t' if ending == '.tsv' else max(counts, key=lambda m: counts[m])
-    yield from csv.reader(_with(header, f), delimiter=mark)
-
 # %% ../nbs/02ca_tables.ipynb #tb0000c2
-def _with(first: str, rest: Iterable[str]) -> Iterator[str]:
-    yield first
-    yield from rest
-
 def row_entries(record: dict, names: dict, where: str, captions) -> Iterator[tuple[str, dict]]:
     "The entry of one row under its video's id."
     video = plain_id(record.get(names['video']))
