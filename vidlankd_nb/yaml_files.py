@@ -16,15 +16,10 @@ from .files import UserError
 
 # %% ../nbs/00a_yaml.ipynb #psyaml0r
 _TAG = 'tag:yaml.org,2002:'
-_FLOAT = re.compile(r"""[-+]?[0-9][0-9_]*\.[0-9_]*([eE][-+]?[0-9]+)?$
-                        |[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$
-                        |\.[0-9_]+([eE][-+][0-9]+)?$
-                        |[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+\.[0-9_]*$
-                        |[-+]?\.(inf|Inf|INF)$
-                        |\.(nan|NaN|NAN)$""", re.VERBOSE)
+_FLOAT = re.compile(r'([-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$')   # YAML 1.2, core schema
 
 class YamlReader(yaml.SafeLoader):
-    "YAML as `jsonargparse` reads it: 1e-4 is a number, and a date is text."
+    "YAML as `jsonargparse` reads it, but for rare forms of YAML 1.1 (1:30.5): 1e-4 is a number, and a date is text."
     yaml_implicit_resolvers = {
         first: [rule for rule in rules if rule[0] not in (f'{_TAG}float', f'{_TAG}timestamp')]
         for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()}
