@@ -272,6 +272,31 @@ def test_swag(tmp_path):
         load('swag', tmp_path)
 
 
+def test_the_beginning_of_swags_endings_is_checked_as_other_texts_are(tmp_path):
+    broken = swag(1).encode().replace(b'Then she', b'Then \xff')
+    empty = swag(2).encode().replace(b'Then she', b'')
+    put(tmp_path, 'swag/val.csv', SWAG.encode() + swag(0).encode() + broken + empty)
+    rows = load('swag', tmp_path, 'dev')
+    assert [r['id'] for r in rows] == ['0', '2'] and rows[1]['choices'][0] == 'a'
+    assert [s['reason'] for s in rows.skipped] == ["'sent2' is not UTF-8 text"]
+
+
+def test_an_id_that_cannot_be_written_is_named(tmp_path):
+    row = swag(1).encode()
+    put(tmp_path, 'swag/val.csv', SWAG.encode() + swag(0).encode() + b'\xff' + row)
+    rows = load('swag', tmp_path, 'dev')
+    assert len(rows) == 1 and [s['reason'] for s in rows.skipped] == ["'id' is not UTF-8 text"]
+
+
+@pytest.mark.parametrize('label', [1, 0, True, 1.5, ['a']])
+def test_labels_of_tracie_that_are_no_text_are_named(tmp_path, label):
+    line = {'query': 'event: a starts before b', 'story': 'Ann ran.'}
+    lines = [line | {'label': 'entailment'}, line | {'label': label}]
+    put(tmp_path, 'tracie/test.jsonl', '\n'.join(map(json.dumps, lines)))
+    rows = load('tracie', tmp_path, 'dev')
+    assert len(rows) == 1 and f'the label is {str(label)!r}' in rows.skipped[0]['reason']
+
+
 def test_piqa(tmp_path):
     line = lambda i: json.dumps({'goal': f'goal {i}', 'sol1': 'a', 'sol2': 'b'}).encode()
     path = put(

@@ -854,6 +854,12 @@ def test_words_of_a_file_as_folders_of_pictures_write_them(tmp_path):
     }
 
 
+def test_words_of_a_file_meet_in_one_composition_and_with_single_spaces(tmp_path):
+    (tmp_path / 'words.txt').write_text('cafe\u0301\nice  cream\n', encoding='utf-8')
+    found = word_groups(tmp_path / 'words.txt', ['caf\u00e9', 'ice cream', 'sea'])
+    assert found == {'words of the file': {'caf\u00e9', 'ice cream'}, 'other words': {'sea'}}
+
+
 def test_words_split_prompts_as_well(folder, data, tmp_path):
     words = write(tmp_path / 'pictured.txt', NOUNS[:5])
     table = probe_files({'bert': str(folder / 'bert')}, 'memory_colors_prompts', data, words=str(words))

@@ -419,6 +419,15 @@ def test_positions_by_hand():
     )
 
 
+@pytest.mark.parametrize('space', [' ', '\u00a0 ', '\u200b'])
+def test_white_space_at_a_paragraphs_edge_takes_no_answer_away(space):
+    "The tokens are those of the answer, as they are with text behind it."
+    offsets = np.array([[-1, -1], [len(space), len(space) + 3], [len(space) + 4, len(space) + 9]])
+    for start, text, want in ((0, f'{space}Bob', (1, 1)), (len(space) + 4, f'lives{space}', (2, 2))):
+        assert positions(offsets, {'start': start, 'text': text}, 0) == want
+    assert positions(offsets, {'start': len(space) + 4, 'text': f'lives{space}on'}, 0) == (0, 0)
+
+
 def test_windows_refuse(tokenizer):
     rows = some_rows(random.Random(0), 2)
     with pytest.raises(UserError, match='no room'):

@@ -9,6 +9,7 @@ __all__ = ['NEUTRAL_SENTENCES', 'ALPHAS', 'WordStates', 'layers_of', 'folds', 'f
 
 # %% ../../nbs/12g_readouts.ipynb #ro000004
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -303,6 +304,10 @@ def gap_between(a: Outcome, b: Outcome, draws: int = 1000) -> dict:
         return a.values(drawn[:, :, 0]) - b.values(drawn[:, :, 1])
     return bootstrap_interval(items, apart, draws, batched=True)
 
+def _one_spelling(word: str) -> str:
+    "A word in one composition, without case, its parts a space apart: folders of pictures have dashes below."
+    return ' '.join(unicodedata.normalize('NFC', word).replace('_', ' ').split()).lower()
+
 def word_groups(
     file: str | Path,     # a word in each line
     words: Iterable,      # every item: words, or pairs of words
@@ -313,11 +318,11 @@ def word_groups(
     except (OSError, UnicodeDecodeError) as e:
         raise UserError(f"The words in {file} cannot be read ({e}): a text file with a word in each line is "
                         "expected.") from None
-    listed = {line.strip().lower().replace('_', ' ') for line in lines}   # folders of pictures have dashes below
+    listed = set(map(_one_spelling, lines))
     inside = set()
     outside = set()
     for item in words:
-        known = [word in listed for word in (item if isinstance(item, tuple) else (item,))]
+        known = [_one_spelling(word) in listed for word in (item if isinstance(item, tuple) else (item,))]
         if all(known):
             inside.add(item)
         elif not any(known):

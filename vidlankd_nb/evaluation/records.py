@@ -224,6 +224,7 @@ def full(record: dict, *names: str) -> list[str]:
         if not isinstance(text, str): raise ValueError(f"'{name}' is no text")
         if not text.strip(): raise ValueError(f"'{name}' is empty")
         if _SURROGATE.search(text): raise ValueError(f"'{name}' is not UTF-8 text")
+    if _SURROGATE.search(str(record.get('id', ''))): raise ValueError("'id' is not UTF-8 text")
     return [record[name] for name in names]
 
 # %% ../../nbs/09b_records.ipynb #037ff88b
@@ -302,7 +303,8 @@ def read_swag(task: Task, path: Path, split: str, rows: Rows) -> Iterator[tuple[
 def swag_row(task: Task, record: dict, split: str) -> dict:
     "A row of SWAG: 'context', four 'choices', 'label'; raises `ValueError` where there is none."
     context, *ends = full(record, 'sent1', *task.labels)
-    begins = record.get('sent2') or ''
+    begins = record.get('sent2')
+    begins = full(record, 'sent2')[0] if begins not in (None, '') else ''   # it may be empty, and no more
     choices = [f'{begins} {end}'.strip() for end in ends]
     return {'id': str(record['id']), 'context': context, 'choices': choices,
             'label': label_of(task, record.get('label'), split)}
@@ -389,9 +391,10 @@ def tracie_row(task: Task, record: dict, split: str) -> dict:
     said = {'story': _first_of(record, 'story', 'sentence2', 'a'),
             'query': _first_of(record, 'query', 'sentence1', 'b')}
     story, query = full(said, 'story', 'query')
+    label = _first_of(record, 'label', 'gold_label')
     asked = QUERY.search(query)
     return {'id': str(record['id']), 'a': story, 'b': query.removeprefix('event: '),
-            'label': label_of(task, _first_of(record, 'label', 'gold_label'), split),
+            'label': label_of(task, None if label is None else str(label), split),
             'query': asked and asked[1]}
 
 # %% ../../nbs/09b_records.ipynb #rc09oth1

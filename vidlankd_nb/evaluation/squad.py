@@ -12,6 +12,7 @@ __all__ = ['NO_PUNCTUATION', 'METRICS', 'read_squad', 'good_answers', 'span_row'
 import json
 import re
 import string
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -273,6 +274,11 @@ def one_window(tokenizer, encoded, w: int, number: int, row: dict) -> dict:
     return window
 
 # %% ../../nbs/09c_squad.ipynb #1f790b86
+def _unseen_edges(text: str) -> tuple[int, int]:   # characters at its beginning; at its end
+    "White space and control characters around a text, such as tokenizers drop."
+    seen = [i for i, letter in enumerate(text) if unicodedata.category(letter)[0] not in 'ZC']
+    return (seen[0], len(text) - 1 - seen[-1]) if seen else (0, 0)
+
 def positions(
     offsets: np.ndarray,     # (L, 2), -1 outside of the paragraph
     answer: dict | None,     # {'text', 'start'}
@@ -285,7 +291,8 @@ def positions(
     end = begin + len(answer['text'])
     seen = offsets[offsets[:, 0] >= 0]
     inside = np.flatnonzero((offsets[:, 1] > begin) & (offsets[:, 0] >= 0) & (offsets[:, 0] < end))
-    if not len(inside) or seen[0, 0] > begin or seen[:, 1].max() < end:
+    before, behind = _unseen_edges(answer['text'])   # at a paragraph's end no token need reach over them
+    if not len(inside) or seen[0, 0] > begin + before or seen[:, 1].max() < end - behind:
         return cls, cls
     return int(inside[0]), int(inside[-1])
 
