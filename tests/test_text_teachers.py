@@ -14,7 +14,9 @@ import transformers as hf
 from safetensors.torch import save_file
 from support.text_teachers import models_of, save_teacher
 from support.trainings import CLI, SMALL, call, copy_of, here, refused
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from vidlankd_nb import alignment
 from vidlankd_nb.alignment import align, check_pieces, false_pieces, read_pieces
 from vidlankd_nb.bench.alignment import PAIRS, ten_tokenizers
 from vidlankd_nb.config import Corpus, Distillation, Encoder, samples
@@ -128,7 +130,7 @@ def test_states_are_those_of_the_model_itself(kind, tmp_path):
         if hasattr(stock, 'get_text_features'):
             out = stock.get_text_features(**asked)
             sentence, states = out.pooler_output, out.last_hidden_state
-        elif kind == 't5':
+        elif kind.startswith('t5'):
             states = stock.get_encoder()(**asked).last_hidden_state
         elif 'clip' in kind:
             out = stock(**asked)
@@ -190,6 +192,74 @@ def test_a_sentence_encoder_with_dense_layers_has_them_behind_its_pooling(tmp_pa
     (tmp_path / 'modules.json').write_text(json.dumps(modules), encoding='utf-8')
     with pytest.raises(UserError, match="with a layer 'LSTM'"):
         load_text_teacher(tmp_path)
+
+
+OLD = {f'pooling_mode_{k}': False for k in ('cls_token', 'mean_tokens', 'max_tokens', 'lasttoken')}
+
+
+@pytest.mark.parametrize(
+    'said, way',
+    [
+        ({'pooling_mode': 'mean'}, 'mean'),
+        ({'pooling_mode': 'cls'}, 'first'),
+        ({'pooling_mode': ['cls']}, 'first'),
+        (OLD | {'pooling_mode_mean_tokens': True, 'include_prompt': True}, 'mean'),
+        (OLD | {'pooling_mode_cls_token': True}, 'first'),
+        ({'pooling_mode': 'lasttoken'}, 'by lasttoken, which'),
+        ({'pooling_mode': ['mean', 'max']}, 'by mean and max, which'),
+        (
+            OLD | {'pooling_mode_mean_tokens': True, 'pooling_mode_max_tokens': True},
+            'mean_tokens and max_tokens',
+        ),
+        (OLD | {'include_prompt': True}, 'no known way'),
+    ],
+)
+def test_poolings_of_sentence_transformers(tmp_path, said, way):
+    "Of two at once the library makes one long vector; the second was passed over."
+    save_teacher(tmp_path, 'bert', LINES)
+    (tmp_path / '1_Pooling').mkdir()
+    whole = {'embedding_dimension': 16, 'include_prompt': True} | said
+    (tmp_path / '1_Pooling' / 'config.json').write_text(json.dumps(whole), encoding='utf-8')
+    if way in ('mean', 'first'):
+        assert load_text_teacher(tmp_path).pooling == way
+        return
+    with pytest.raises(UserError, match=way):
+        load_text_teacher(tmp_path)
+
+
+def test_syllables_that_are_cut_into_letters_are_whole_words():
+    "An uncased BERT takes Korean apart: its pieces begin and end inside of a character."
+    korean = ['오늘은 밥을 짓겠습니다', '먼저 쌀을 씻어요', '값을 깎다'] * 3
+    inner = Tokenizer(models.WordPiece(unk_token='[UNK]'))
+    inner.normalizer = normalizers.BertNormalizer(lowercase=True)
+    inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    inner.decoder = decoders.WordPiece()
+    inner.train_from_iterator(
+        korean, trainers.WordPieceTrainer(vocab_size=60, special_tokens=['[UNK]'], show_progress=False)
+    )
+    tokenizer = hf.PreTrainedTokenizerFast(tokenizer_object=inner, unk_token='[UNK]')
+    pieces = inner.encode(korean[0])
+    assert len(pieces.tokens) > len(korean[0])  # more than a piece for a character
+    wrong, seen = false_pieces(tokenizer, korean)
+    assert not wrong and seen >= len(pieces.tokens)
+
+
+@pytest.mark.parametrize(
+    'letters, text, is_so',
+    [
+        ('ab', 'AB', True),
+        ('ab', 'abc', False),
+        ('bc', 'abc', False),
+        ('b', 'abc', False),
+        ('abc', 'a-b c', True),
+        ('\u1161', '\uac00', True),  # the second letter of ga
+        ('\u1100', '\uac00\uac00', False),  # the first of the first, and nothing of the second
+        ('\u1161\u1100', '\uac00\uac00', True),
+        ('a', '', False),
+    ],
+)
+def test_which_letters_are_cut_from_a_text(letters, text, is_so):
+    assert alignment._are_cut_from(letters, text) == is_so
 
 
 @pytest.fixture(scope='module')

@@ -35,6 +35,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'vidlankd_nb.alignment.Alignment.words': ( 'alignment.html#alignment.words',
                                                                                   'vidlankd_nb/alignment.py'),
                                        'vidlankd_nb.alignment.Pieces': ('alignment.html#pieces', 'vidlankd_nb/alignment.py'),
+                                       'vidlankd_nb.alignment._are_cut_from': ('alignment.html#_are_cut_from', 'vidlankd_nb/alignment.py'),
                                        'vidlankd_nb.alignment._box': ('alignment.html#_box', 'vidlankd_nb/alignment.py'),
                                        'vidlankd_nb.alignment._covered': ('alignment.html#_covered', 'vidlankd_nb/alignment.py'),
                                        'vidlankd_nb.alignment._kinds': ('alignment.html#_kinds', 'vidlankd_nb/alignment.py'),

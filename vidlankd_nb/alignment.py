@@ -54,6 +54,16 @@ def _plain_letters(text: str) -> str:
     apart = unicodedata.normalize('NFKD', text.casefold())
     return ''.join(letter for letter in apart if letter.isalnum())
 
+def _are_cut_from(letters: str, text: str) -> bool:
+    "Are these the letters of a text, or all but some of its first and of its last character? (A syllable of Korean is several.)"
+    parts = [part for part in map(_plain_letters, text) if part]
+    whole = ''.join(parts)
+    if not parts or letters not in whole:
+        return False
+    before = whole.index(letters)
+    behind = len(whole) - before - len(letters)
+    return before < len(parts[0]) and behind < len(parts[-1])
+
 def false_pieces(
     tokenizer: PreTrainedTokenizerBase,
     lines: list[str],
@@ -78,7 +88,7 @@ def false_pieces(
             if not letters:   # a space, or punctuation: it belongs to no word's middle
                 continue
             seen += 1
-            if letters != _plain_letters(line[start:stop]):
+            if not _are_cut_from(letters, line[start:stop]):
                 wrong.append((said, line[start:stop]))
     return wrong, seen
 

@@ -58,7 +58,8 @@ def _class_of(name: str | Path, config: PretrainedConfig) -> type[PreTrainedMode
     "The class that reads a text encoder and as little else as there is; raises `UserError` where none does."
     said = (config.architectures or [''])[0]
     own = getattr(transformers, said, None)
-    if config.model_type in MODEL_MAPPING_NAMES and 'WithProjection' not in said:
+    is_part = 'WithProjection' in said or said.endswith('EncoderModel')   # T5EncoderModel: half of a T5Model
+    if config.model_type in MODEL_MAPPING_NAMES and not is_part:
         own = AutoModel._model_mapping[type(config)]
         own = own[0] if isinstance(own, tuple) else own
     if own is None:
@@ -127,7 +128,8 @@ def text_limit(
     if rows is None:
         rows = getattr(config.get_text_config(), 'max_position_embeddings', None)
     limits = [rows, tokenizer.model_max_length]
-    known = [limit for limit in limits if limit is not None and limit < 10**9]   # a tokenizer without one says 10³⁰
+    without = (None, -1)   # so says XLNet; a tokenizer without a limit says 10³⁰
+    known = [limit for limit in limits if limit not in without and limit < 10**9]
     before, after = frame_of(tokenizer)
     if known and min(known) <= len(before) + len(after):
         raise UserError(f"The teacher '{name}' reads at most {min(known)} tokens, "
@@ -219,16 +221,21 @@ def pooling_of(
     towers = model.config.model_type.endswith('_text_model') or hasattr(model, 'get_text_features')
     return 'model' if towers else 'mean'
 
+_POOLED = {'mean': 'mean', 'mean_tokens': 'mean', 'cls': 'first', 'cls_token': 'first'}
+
 def _sentence_pooling(name: str | Path, file: Path) -> str:
-    "What a folder of sentence-transformers says."
+    "What a folder of sentence-transformers says: one name or several, or, before release 6, a switch for each."
     said = json.loads(file.read_text(encoding='utf-8'))
-    if said.get('pooling_mode_mean_tokens'):
-        return 'mean'
-    if said.get('pooling_mode_cls_token'):
-        return 'first'
-    asked = [key for key, value in said.items() if value is True]
-    raise UserError(f"'{name}' pools its tokens by {', '.join(asked) or 'no known way'}, which is not "
-                    "known here: take pooling_mode_mean_tokens or pooling_mode_cls_token.")
+    asked = said.get('pooling_mode')
+    if asked is None:
+        switch = 'pooling_mode_'
+        asked = [key.removeprefix(switch) for key, on in said.items() if key.startswith(switch) and on]
+    if isinstance(asked, str):
+        asked = [asked]
+    if len(asked) == 1 and asked[0] in _POOLED:
+        return _POOLED[asked[0]]
+    raise UserError(f"'{name}' pools its tokens by {' and '.join(asked) or 'no known way'}, which is not "
+                    "known here: choose a teacher that pools by mean or by cls alone.")
 
 # %% ../nbs/06c_text_teachers.ipynb #tt0000yc2
 _ACTIVATIONS = (nn.Identity, nn.Tanh, nn.ReLU, nn.GELU, nn.SiLU, nn.Sigmoid)

@@ -78,6 +78,12 @@ def models_of(kind, size, limit=24):
         't5': lambda: hf.T5ForConditionalGeneration(
             hf.T5Config(d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, vocab_size=size)
         ),
+        't5 encoder': lambda: hf.T5EncoderModel(
+            hf.T5Config(d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, vocab_size=size)
+        ),
+        'xlnet': lambda: hf.XLNetModel(
+            hf.XLNetConfig(d_model=16, n_layer=2, n_head=2, d_inner=32, vocab_size=size)
+        ),
         'vit': lambda: hf.ViTModel(hf.ViTConfig(**SIGHT)),
     }
     return kinds[kind]() if kind else list(kinds)
