@@ -16,7 +16,7 @@ from vidlankd_nb.config import Corpus
 from vidlankd_nb.files import UserError
 from vidlankd_nb.layouts import Captions, Sieve
 from vidlankd_nb.named_pictures import PictureFolder
-from vidlankd_nb.tables import Reading
+from vidlankd_nb.tables import Reading, time_in_seconds
 from vidlankd_nb.texts import LeftOut, text_pieces
 
 # -- whose clock? --
@@ -266,3 +266,38 @@ def test_a_stray_quotation_mark_in_a_table_of_names(tmp_path):
     put(tmp_path / 'metadata.csv', 'file_name,text\n0.png,"ball\n1.png,cup\n2.png,car\n')
     with pytest.raises(UserError, match='metadata.csv: line 2: .*quotation mark'):
         PictureFolder(tmp_path)
+
+
+# -- times --
+
+
+@pytest.mark.parametrize(
+    'time,seconds',
+    [
+        ('-0:05', -5.0),
+        ('-1:02:03.5', -3723.5),
+        ('90:15', 5415.0),
+        ('1:02:03', 3723.0),
+        ('1e1', 10.0),
+        ('.5', 0.5),
+        ('PT1.5S', 1.5),
+        *(
+            (x, x)
+            for x in ('00:00:05:12', '00:00:05;12', '1:75', '75:75:01', '1:-5', '1.5:30', '1:1e1', '1_0')
+        ),
+        *((x, x) for x in ('1:', ':5', '1::5', '--5', 'PT1.2.3S', 'PT', 'P1DT', '1,234.5', '0:0:0:0')),
+    ],
+)
+def test_a_time_is_read_rightly_or_not_at_all(time, seconds):
+    assert time_in_seconds(time) == seconds
+
+
+def test_times_that_count_frames_are_named(tmp_path):
+    put(
+        tmp_path / 'c.csv', f'{HEAD}\na,00:00:05:12,00:00:06:00,cut\na,-0:05,0:05,stir\na,1,00:00:06;10,mix\n'
+    )
+    sieve = Sieve(tmp_path / 'c.csv')
+    assert dict(sieve) == {'a': []}
+    frames = 'times that count frames (hh:mm:ss:ff), of which nobody says how many make a second'
+    assert dict(sieve.source.faults) == {frames: 2, 'starts before the video': 1}
+    assert frames in sieve.said()

@@ -957,6 +957,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'vidlankd_nb.entries.TornTable': ('entries.html#torntable', 'vidlankd_nb/entries.py'),
                                      'vidlankd_nb.entries._between_tabs': ('entries.html#_between_tabs', 'vidlankd_nb/entries.py'),
                                      'vidlankd_nb.entries._cell_kind': ('entries.html#_cell_kind', 'vidlankd_nb/entries.py'),
+                                     'vidlankd_nb.entries._counts_frames': ('entries.html#_counts_frames', 'vidlankd_nb/entries.py'),
                                      'vidlankd_nb.entries._holds_rows': ('entries.html#_holds_rows', 'vidlankd_nb/entries.py'),
                                      'vidlankd_nb.entries._in_marks': ('entries.html#_in_marks', 'vidlankd_nb/entries.py'),
                                      'vidlankd_nb.entries._marked_rows': ('entries.html#_marked_rows', 'vidlankd_nb/entries.py'),

@@ -96,6 +96,9 @@ def column_names(
     return found
 
 # %% ../nbs/02ca_tables.ipynb #la000028
+_CLOCK = re.compile(r'(-?)(?:(\d+):)?(\d+):(\d{1,2}(?:\.\d*)?)')   # hours:minutes:seconds, minutes:seconds
+_ISO = re.compile(r'P(?:(\d+)D)?T(?=\d)(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d*)?)S)?')
+
 def time_in_seconds(
     value,      # 62.5, '62.5', '00:01:02.5', '1:02,5' or 'PT1M2.5S'
 ) -> Any:     # a float, where it can be read as one
@@ -103,17 +106,21 @@ def time_in_seconds(
     if not isinstance(value, str):
         return value
     text = value.strip().replace(',', '.')
-    iso = re.fullmatch(r'P(?:(\d+)D)?T(?:(\d+)H)?(?:(\d+)M)?(?:([\d.]+)S)?', text)
+    iso = _ISO.fullmatch(text)
     if iso:
         days, hours, minutes, rest = (float(x or 0) for x in iso.groups())
         return ((days*24 + hours)*60 + minutes)*60 + rest
+    clock = _CLOCK.fullmatch(text)
+    if clock:
+        hours, minutes, rest = (float(x or 0) for x in clock.groups()[1:])
+        if rest >= 60 or (clock[2] and minutes >= 60):
+            return value
+        total = (hours*60 + minutes)*60 + rest
+        return -total if clock[1] else total
     try:
-        total = 0.
-        for part in text.split(':'):
-            total = total*60 + float(part)
+        return value if '_' in text else float(text)   # Python would read 1_0 as ten
     except ValueError:
         return value
-    return total
 
 VIDEO_NAME = re.compile(r'\.(3gp|avi|flv|m4v|mkv|mov|mp4|mpe?g|ogv|webm|wmv)$', re.I)
 
