@@ -18,6 +18,7 @@ from vidlankd_nb.layouts import Captions, Sieve
 from vidlankd_nb.named_pictures import PictureFolder
 from vidlankd_nb.tables import Reading, time_in_seconds
 from vidlankd_nb.texts import LeftOut, text_pieces
+from vidlankd_nb.video import VIDEO_ENDINGS
 
 # -- whose clock? --
 
@@ -301,3 +302,9 @@ def test_times_that_count_frames_are_named(tmp_path):
     frames = 'times that count frames (hh:mm:ss:ff), of which nobody says how many make a second'
     assert dict(sieve.source.faults) == {frames: 2, 'starts before the video': 1}
     assert frames in sieve.said()
+
+
+@pytest.mark.parametrize('ending', sorted(VIDEO_ENDINGS))
+def test_every_ending_of_a_video_is_none_of_its_id(tmp_path, ending):
+    put(tmp_path / 'c.csv', f'video_id,text\nfilms/a{ending},x\nb{ending.upper()},y\n')
+    assert set(dict(Captions(tmp_path / 'c.csv'))) == {'a', 'b'}

@@ -2075,6 +2075,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'vidlankd_nb.files.unknown_key': ('files.html#unknown_key', 'vidlankd_nb/files.py'),
                                    'vidlankd_nb.files.unknown_option': ('files.html#unknown_option', 'vidlankd_nb/files.py'),
                                    'vidlankd_nb.files.whole_file': ('files.html#whole_file', 'vidlankd_nb/files.py'),
+                                   'vidlankd_nb.files.without_ending': ('files.html#without_ending', 'vidlankd_nb/files.py'),
                                    'vidlankd_nb.files.write_aside': ('files.html#write_aside', 'vidlankd_nb/files.py'),
                                    'vidlankd_nb.files.write_json': ('files.html#write_json', 'vidlankd_nb/files.py')},
             'vidlankd_nb.filming': { 'vidlankd_nb.filming._Members': ('filming.html#_members', 'vidlankd_nb/filming.py'),

@@ -23,7 +23,16 @@ from .config import Features
 from .decoding import Decoder, Engine, decoded_here
 from .entries import NO_CAPTIONS
 from .features import as_rows, reader
-from .files import Progress, UserError, composed, files_under, make_folder, printable, write_json
+from vidlankd_nb.files import (
+    VIDEO_ENDINGS,
+    Progress,
+    UserError,
+    composed,
+    files_under,
+    make_folder,
+    printable,
+    write_json,
+)
 from .layouts import Sieve
 from .locks import FolderLock, lock_folder
 from .named_pictures import NamedPictures
@@ -37,7 +46,6 @@ from vidlankd_nb.store import (
     stored_files,
 )
 from vidlankd_nb.video import (
-    VIDEO_ENDINGS,
     set_aside,
     video_id,
     videos_first,

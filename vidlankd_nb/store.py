@@ -20,9 +20,9 @@ import numpy as np
 import pyarrow as pa
 
 from .features import FeatureRows, fits_float16, is_finite, with_clips
-from .files import UserError, composed, flush, make_folder, whole_file, write_json
+from .files import VIDEO_ENDINGS, UserError, composed, flush, make_folder, whole_file, write_json
 from .recipes import same_settings
-from .video import VIDEO_ENDINGS, even
+from .video import even
 
 # %% ../nbs/02c_store.ipynb #172ea60a
 SCHEMA = pa.schema([
