@@ -308,3 +308,39 @@ def test_times_that_count_frames_are_named(tmp_path):
 def test_every_ending_of_a_video_is_none_of_its_id(tmp_path, ending):
     put(tmp_path / 'c.csv', f'video_id,text\nfilms/a{ending},x\nb{ending.upper()},y\n')
     assert set(dict(Captions(tmp_path / 'c.csv'))) == {'a', 'b'}
+
+
+# -- names of files, and Whisper's tables --
+
+
+def test_a_whisper_table_is_in_milliseconds(tmp_path):
+    "Times worked out by hand: 1500 is a second and a half."
+    want = {'talk': {'start': [0.0, 1.5, 61.25], 'end': [1.5, 61.25, 62.0], 'text': ['so', '"Stop', 'go']}}
+    table = 'start\tend\ttext\n0\t1500\tso\n1500\t61250\t"Stop\n61250\t62000\tgo\n'
+    captions = Captions(put(tmp_path / 'talk.tsv', table))
+    assert dict(captions) == want and list(captions.layouts) == ['Whisper table, in milliseconds']
+    assert dict(Captions(put(tmp_path / 'talk.mp4.tsv', table))) == want
+    sieve = Sieve(put(tmp_path / 'odd.tsv', 'start\tend\ttext\n0\t1500\tso\n\t2000\tno\n3000\t4000\ngo\n'))
+    assert dict(sieve) == {'odd': [(0.0, 1.5, 'so')]} and sum(sieve.source.faults.values()) == 3
+    for seconds in ('0.0\t1.5\tso', '0\t0:05\tso', '0\t2,5\tso'):
+        ((_, entry),) = Captions(put(tmp_path / 's.tsv', f'start\tend\ttext\n{seconds}\n7\t8\tx\n'))
+        assert entry['end'] == [{'1.5': 1.5, '0:05': 5.0, '2,5': 2.5}[seconds.split('\t')[1]], 8.0]
+    named = Reading(start='start', end='end')
+    assert dict(Captions(tmp_path / 'talk.tsv', named))['talk']['end'] == [1500.0, 61250.0, 62000.0]
+
+
+@pytest.mark.parametrize('ending', ['mp4', 'AVI', 'mov', 'mkv', 'webm', 'ts', 'vob', 'm2ts'])
+def test_a_caption_file_that_has_the_name_of_its_video(tmp_path, ending):
+    cue = 'WEBVTT\n\n00:01.000 --> 00:02.000\nhi\n'
+    (tmp_path / 's').mkdir()
+    put(tmp_path / 's' / f'plain.{ending}.vtt', cue)
+    put(tmp_path / 's' / f'told.{ending}.en.vtt.gz', cue)
+    put(tmp_path / 's' / 'v1.2.vtt', cue)
+    sieve = Sieve(tmp_path / 's')
+    assert [video for video, _ in sieve] == ['plain', 'told', 'v1.2']
+    assert 'languages in names: en (1)' in sieve.said()
+    assert set(dict(Captions(tmp_path / 's', Reading(language='none')))) == {
+        'plain',
+        'told.mp4.en'.replace('mp4', ending),
+        'v1.2',
+    }

@@ -2293,6 +2293,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'vidlankd_nb.layouts._records_look': ('layouts.html#_records_look', 'vidlankd_nb/layouts.py'),
                                      'vidlankd_nb.layouts._subtitle_file': ('layouts.html#_subtitle_file', 'vidlankd_nb/layouts.py'),
                                      'vidlankd_nb.layouts._videos_of': ('layouts.html#_videos_of', 'vidlankd_nb/layouts.py'),
+                                     'vidlankd_nb.layouts._whisper_table': ('layouts.html#_whisper_table', 'vidlankd_nb/layouts.py'),
                                      'vidlankd_nb.layouts._whole_of': ('layouts.html#_whole_of', 'vidlankd_nb/layouts.py'),
                                      'vidlankd_nb.layouts.language_of': ('layouts.html#language_of', 'vidlankd_nb/layouts.py'),
                                      'vidlankd_nb.layouts.look_at': ('layouts.html#look_at', 'vidlankd_nb/layouts.py'),

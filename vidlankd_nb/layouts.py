@@ -38,7 +38,7 @@ from vidlankd_nb.entries import (
     json_members,
     table_cells,
 )
-from .files import UserError
+from .files import VIDEO_ENDINGS, UserError, without_ending
 from vidlankd_nb.subtitles import (
     TORN,
     decoded,
@@ -151,7 +151,11 @@ def look_at(
         return FileLook(ending, 'table', pq.read_schema(file).names)
     if ending in ('.csv', '.tsv'):
         with open_text(file, reading.encoding) as f:
-            return FileLook(ending, 'table', next(table_cells(f, ending), []))
+            cells = table_cells(f, ending)
+            header = next(cells, [])
+            is_whisper = ending == '.tsv' and header == ['start', 'end', 'text']
+            whole = is_whisper and not any(re.search('[.,:]', cell) for row in cells for cell in row[:2])
+            return FileLook(ending, 'table', header, milliseconds=whole)
     if ending not in JSONS:
         return FileLook(ending, 'nothing', [])
     if _is_json_lines(file, reading):
@@ -172,6 +176,13 @@ def _keys_are(*wanted: str) -> Callable[[FileLook], bool]:
     def fits(look: FileLook) -> bool:
         return look.shape in ('records', 'table') and set(wanted) <= {str(k).lower() for k in look.keys}
     return fits
+
+def _whisper_table(file: Path, look: FileLook, captions) -> Iterator[tuple[str, Any]]:
+    "Whisper's table of one video, in milliseconds."
+    for video, entry in record_entries(file, look, captions):
+        for name in ('start', 'end'):
+            entry[name] = [t/1000 if isinstance(t, float) else t for t in entry[name]]
+        yield video, entry
 
 def _subtitle_file(file: Path, look: FileLook, captions) -> Iterator[tuple[str, Any]]:
     "The one video of a subtitle file."
@@ -225,6 +236,7 @@ LAYOUTS = [
     Layout('MSR-VTT table', _keys_are('video_id', 'sentence'), record_entries, rows=True),
     Layout('ActivityNet records', _keys_are('video_id', 'captions_starts', 'captions_ends'), record_entries,
            rows=True),
+    Layout('Whisper table, in milliseconds', lambda look: look.milliseconds, _whisper_table, rows=True),
     Layout('records with named columns', _has_columns, record_entries, rows=True)]
 
 # %% ../nbs/02cb_layouts.ipynb #la000043
@@ -270,20 +282,27 @@ class Captions(CaptionCounts):
     def id_of(self, file: Path) -> str:
         "The id that a subtitle file's name says."
         stem, tag = plain_stem(file), language_of(file)
-        return stem.removesuffix(f'.{tag}') if tag and self.reading.language != 'none' else stem
+        if tag and self.reading.language != 'none':
+            stem = stem.removesuffix(f'.{tag}')
+        return without_ending(stem)    # id.mp4.vtt
 
 def language_of(
     file: Path,     # a subtitle file
 ) -> str | None:
     "The language in a name such as `id.en.vtt` or `id.en-US.srt.gz`."
     tag = Path(plain_stem(file)).suffix[1:]
+    if f'.{tag}' in VIDEO_ENDINGS:     # id.mov.vtt; `ts` would be Tsonga
+        return None
     return tag if re.fullmatch(r'[a-z]{2,3}([-_][A-Za-z0-9]{2,8})*', tag) else None
 
 # %% ../nbs/02cb_layouts.ipynb #la000044
 def _layout(file: Path, captions: Captions) -> tuple[Layout, FileLook]:
     "The layout of a file; raises `UserError` on one that is not known, with the keys that were seen."
     look = look_at(file, captions.reading, captions.piece)
-    named = captions.reading.text is not None and look.shape in ('records', 'table')
+    reading = captions.reading
+    named = reading.text is not None and look.shape in ('records', 'table')
+    if look.milliseconds and (reading.start or reading.end):
+        named = True
     found = LAYOUTS[-1] if named else next((layout for layout in LAYOUTS if layout.fits(look)), None)
     if found is not None and (look.keys or look.shape != 'records'):
         return found, look

@@ -238,6 +238,7 @@ class FileLook:
     keys: list[str]          # of all records that were looked at, or of the whole
     lines: bool = False      # JSON lines
     each: list = field(default_factory=list)    # keys of each of those records
+    milliseconds: bool = False     # does it look like Whisper's .tsv?
 
 # %% ../nbs/02ca_tables.ipynb #tb0000c2
 def row_entries(record: dict, names: dict, where: str, captions) -> Iterator[tuple[str, dict]]:
