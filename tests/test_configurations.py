@@ -1,8 +1,10 @@
 "Keys that are given twice, and old names wherever a configuration may hold them."
 
 import json
+from pathlib import Path
 
 import pytest
+from support.trainings import CLI, refused
 
 from vidlankd_nb.evaluation.results import read_published
 from vidlankd_nb.files import UserError
@@ -121,3 +123,69 @@ def test_an_old_option_of_a_fine_tuning_beside_its_new_one_is_refused():
     words = ['MODEL', '--tasks', 'rte', '--out', 'results', '--clip', '2', '--max_grad_norm=3']
     with pytest.raises(UserError, match="'clip' is the old name of 'max_grad_norm'"):
         file_words(words, command_parser('evaluate', '', FILES['evaluate']), FILES['evaluate'])
+
+
+PAST_THE_LAST = 2**64  # PyTorch's seeds are numbers of 64 bits
+
+OUT_OF_RANGE = [
+    ('seed', PAST_THE_LAST),
+    ('seed', -1),
+    ('threads', 10**11),
+    ('teacher.adam_eps', -1.0),
+    ('student.adam_eps', float('nan')),
+    ('teacher.margin', float('nan')),
+    ('teacher.margin', -1.0),
+    ('teacher.temperature', float('inf')),
+    ('teacher.epochs', float('inf')),
+    ('teacher.word_temperature', float('inf')),
+    ('world.fps', float('inf')),
+    ('features.fps', float('inf')),
+    ('features.seconds', float('inf')),
+    ('corpus.block', 3),
+    ('corpus.block', -5),
+]
+
+
+@pytest.mark.parametrize('key, value', OUT_OF_RANGE)
+def test_a_number_out_of_range_is_refused_when_it_is_read(key, value):
+    with pytest.raises(UserError) as e:
+        load_run(
+            'quick', **{key.replace('.', '__'): str(value).replace('inf', '.inf').replace('nan', '.nan')}
+        )
+    assert str(e.value).startswith(f'{key} is {value}; it must be ')
+
+
+def test_a_decay_without_end_is_refused():
+    with pytest.raises(UserError, match='student.decay_epochs is inf; it must be'):
+        load_run('quick', student__epochs=1, student__decay_epochs='.inf')
+
+
+def test_the_largest_numbers_that_mean_something_are_read():
+    run = load_run('quick', seed=2**64 - 1, student__max_grad_norm='.inf', student__stop_norm='.inf')
+    assert (run.seed, run.student.max_grad_norm) == (2**64 - 1, float('inf'))
+
+
+def test_a_seed_out_of_range_is_refused_by_every_command(tmp_path):
+    "Before anything is read or made: the files that are named here are nowhere."
+    out = str(tmp_path / 'out')
+    asked = ['evaluate', 'no/model', '--tasks', 'toy', '--out', out]
+    for words in (
+        ['run', '--config', 'quick', '--out', out, '--seed', PAST_THE_LAST],
+        ['ablate', '--config', 'quick', '--grid', 'nst', '--out', out, '--first-seed', PAST_THE_LAST - 2],
+        ['demo', '--out', out, '--first-seed', PAST_THE_LAST - 1],
+        ['vocabulary', 'no.json', 'no.txt', '--out', out, '--seed', -1],
+        ['vocabulary', 'no.json', 'no.txt', '--out', out, '--seed', PAST_THE_LAST],
+        ['probe', 'no/model', '--tasks', 'norms', '--data', 'nowhere', '--seed', -1],
+        [*asked, '--first_seed', PAST_THE_LAST - 4],
+        [*asked, '--held_out_seed', -1],
+    ):
+        said = refused(*CLI, *words)
+        assert 'a seed is from 0 to' in said or 'it must be from 0 to' in said, (words, said)
+        assert not Path(out).exists(), words
+
+
+def test_a_number_of_processes_below_one_builds_no_corpus(tmp_path):
+    (tmp_path / 't.txt').write_text('a ball\n' * 200, encoding='utf-8')
+    words = ['corpus', tmp_path / 't.txt', '--out', tmp_path / 'c', '--processes', -1]
+    assert 'processes is -1; it must be 1 or more' in refused(*CLI, *words)
+    assert not (tmp_path / 'c').exists()

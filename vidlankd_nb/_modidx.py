@@ -731,6 +731,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'vidlankd_nb.config.World': ('config.html#world', 'vidlankd_nb/config.py'),
                                     'vidlankd_nb.config.World.__post_init__': ('config.html#world.__post_init__', 'vidlankd_nb/config.py'),
                                     'vidlankd_nb.config.at_least': ('config.html#at_least', 'vidlankd_nb/config.py'),
+                                    'vidlankd_nb.config.check_seeds': ('config.html#check_seeds', 'vidlankd_nb/config.py'),
                                     'vidlankd_nb.config.choices': ('config.html#choices', 'vidlankd_nb/config.py'),
                                     'vidlankd_nb.config.marked': ('config.html#marked', 'vidlankd_nb/config.py'),
                                     'vidlankd_nb.config.samples': ('config.html#samples', 'vidlankd_nb/config.py'),

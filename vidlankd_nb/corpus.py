@@ -374,13 +374,11 @@ def build_corpus(
     part_bytes: int = 2**23,   # bytes of text a part covers
 ) -> dict:                     # the manifest: counts, fingerprint, configuration
     "Turn plain text into examples on disk; raises `UserError` on missing, empty or unreadable text, and when `out` holds another corpus."
+    if processes < 1: raise UserError(f"processes is {processes}; it must be 1 or more.")
     out = Path(out)
     unread = LeftOut()
     files = text_files(files, cfg.errors, unread)
     extra_text = text_files(extra_text)
-    if cfg.block < 4:
-        raise UserError(f"corpus.block is {cfg.block}: "
-                        "a block needs at least two tokens beside its two special ones.")
     given = None if tokenizer is None else tokenizer_fingerprint(tokenizer)
     settings = asdict(cfg) | {'part_bytes': part_bytes, 'given': given}
     own_words = tokenizer is None and cfg.tokenizer == 'train'

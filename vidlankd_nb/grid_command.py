@@ -21,7 +21,7 @@ from vidlankd_nb.arguments import (
     show_help,
     split_words,
 )
-from .config import Run
+from .config import Run, check_seeds
 from .files import UserError
 from .grids import grids, read_grid
 from .presets import check_code, check_least, parse_run, presets, run_parser
@@ -116,6 +116,7 @@ def ablate(
     run, space = parse_run(args, parser)
     if not space.grid: raise UserError(f"'vidlankd ablate' needs --grid: {known}, or a YAML file.")
     check_least(space, seeds=1, processes=1, first_seed=0)
+    check_seeds('--first-seed', space.first_seed, space.seeds)
     cells = read_grid(space.grid)
     if space.grid not in grids():
         check_code({c.name: c.student for c in cells}, f'The grid {space.grid}', ['--allow-code'] in options)

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from torch.nn import functional as F
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-from .config import Corpus
+from .config import Corpus, check_seeds
 from .corpus import is_held_out, read_lines
 from .encoders import most_tokens, vocabulary_logits
 from .entries import broken_in
@@ -171,6 +171,7 @@ def vocabulary_files(
 ) -> dict:
     "`vocabulary.json` and `vocabulary.png`; raises `UserError` on unreadable files."
     if orders < 1: raise UserError(f"orders is {orders}; at least one random order is needed.")
+    check_seeds('seed', seed)
     out = Path(out)
     if out.is_file(): raise UserError(f"{out} is a file; choose a folder for the results.")
     left = LeftOut()

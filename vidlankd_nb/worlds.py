@@ -14,7 +14,7 @@ from collections.abc import Hashable
 from dataclasses import replace
 from pathlib import Path
 
-from .config import Run
+from .config import Run, check_seeds
 from .files import UserError, make_folder, write_aside
 from .jobs import Job, Runner, program
 from .plan import STAGES
@@ -93,6 +93,8 @@ def run_worlds(
     shares: dict[str, float] | None = None,   # stage -> its share of a world's time; None: nobody is told what is left
 ) -> dict:                    # the report over all worlds
     "Run one configuration with several seeds, as many at once as there are processors; interrupted worlds go on."
+    for seed in seeds:
+        check_seeds('--first-seed', seed)
     out = Path(out)
     began = time.time()
     make_folder(out)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from transformers import AutoModel
 
-from ..config import FineTuning, samples
+from ..config import FineTuning, check_seeds, samples
 from .benchmarks import GROUPS, TASKS, Task, tasks
 from .encoders import Candidate, candidate, pretrained, with_head
 from .finetuning import TaskBatches
@@ -99,6 +99,8 @@ class Given:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UserError(f"--{name} must be {least} or more; it is {value}.")
+        check_seeds('--first_seed', self.first_seed, self.seeds)
+        check_seeds('--held_out_seed', self.held_out_seed)
         check_held_out(self.held_out, '--held_out')
         if not self.models: raise UserError("No model is named: give folders that save_pretrained wrote.")
         self.asked = named_tasks(self.tasks)

@@ -18,6 +18,7 @@ from typing import cast
 
 import numpy as np
 
+from ..config import check_seeds
 from .benchmarks import TASKS
 from .judgements import NORM_SOURCES, read_norm
 from .norms import Norm, RatedPairs
@@ -445,6 +446,7 @@ def probe_files(
 ) -> ProbeTable:
     "What `vidlankd probe` does; raises `UserError`."
     if limit < 0: raise UserError(f"--limit is {limit}; give a number of rows, or 0 for all.")
+    check_seeds('--seed', seed)
     chosen, absent = probes_named(tasks.replace(',', ' ').split(), data)
     groups = word_groups(words, _items(chosen, data)) if words else None
     table = probe_models(sources, chosen, data, layer, limit, seed, strict, groups, device or 'cpu')
