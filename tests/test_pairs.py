@@ -676,3 +676,31 @@ def test_a_split_that_is_none(tmp_path):
 def test_show_pair_names_a_missing_file(tmp_path, pairs):
     with pytest.raises(UserError, match='v000'):
         P.show_pair(pairs[0], tmp_path)
+
+
+def test_captions_of_videos_without_features_are_counted_and_named(tmp_path):
+    "Half a data set may have no features; its captions are captions, too."
+    good = np.ones((30, 4), np.float32)
+    (tmp_path / 'f').mkdir()
+    for name in ('a', 'b'):
+        np.save(tmp_path / 'f' / f'{name}.npy', good)
+    np.save(tmp_path / 'f' / 'flat.npy', np.zeros(30))
+    caps = {
+        'a': caption((1, 3, 'one'), (5, 2, 'back')),
+        'gone': caption((1, 3, 'two'), (3, 5, 'three'), (5, 7, 'four')),
+        'flat': caption((1, 3, 'five')),
+        'torn': dict(start=[1], end=[2, 3], text=['six']),
+        'b': caption((1, 3, 'seven')),
+    }
+    for windows in ('all', 'one'):
+        _, _, r = P.make_pairs(
+            tmp_path / 'f', caps, Pairs(windows=windows, valid_share=0), tmp_path / windows
+        )
+        assert (r['videos'], r['captions'], r['captions_without_features']) == (5, 7, 4)
+        assert r['pairs'] == dict(train=2, valid=0)
+        assert r['skipped_counts']['no features'] == 2 and r['skipped_counts']['unusable features'] == 1
+        assert {'video': 'gone', 'reason': 'no features', 'captions': 3} in r['skipped']
+        assert r['notes'][0].startswith('dict: 5 videos, 7 captions; ')
+        assert "4 of 7 captions are of videos without usable features, such as 'gone'" in r['notes']
+    _, _, r = P.make_pairs(tmp_path / 'f', {'a': caps['a']}, Pairs(valid_share=0), tmp_path / 'p')
+    assert r['captions_without_features'] == 0 and len(r['notes']) == 1

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['rows_between', 'FeatureRows', 'Pixels', 'Colours', 'picture_rows', 'reader', 'extract', 'is_finite', 'fits_float16',
-           'as_rows', 'overlap', 'with_clips']
+           'as_rows', 'unit_rows', 'overlap', 'with_clips']
 
 # %% ../nbs/02a_features.ipynb #fe000004
 import math
@@ -222,6 +222,21 @@ def as_rows(
     if not is_finite(values):
         raise UserError(f"{Path(path).name}: the backbone gave numbers that are not finite.")
     return values
+
+# %% ../nbs/02a_features.ipynb #fe00unit
+def unit_rows(
+    values: np.ndarray,  # (F, D)
+    parts: list[int],    # widths of the 2D and the 3D part, each of unit length by itself
+) -> np.ndarray:         # (F, D)
+    "L2-normalise rows, part by part; rows that are normalised already stay as they are."
+    scaled = []
+    for x in np.split(values.astype(np.float32), np.cumsum(parts)[:-1], axis=1):
+        with np.errstate(over='ignore'):
+            length = np.linalg.norm(x, axis=1, keepdims=True)
+        if np.isinf(length).any():   # numbers whose squares are beyond float32
+            length = np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True)
+        scaled.append(x/np.maximum(length, 1e-12))
+    return np.concatenate(scaled, 1).astype(values.dtype)
 
 # %% ../nbs/02a_features.ipynb #683a8f75
 def overlap(

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from .config import Pairs, Vokens
 from .corpus import Examples
+from .features import unit_rows
 from vidlankd_nb.files import (
     Progress,
     UserError,
@@ -33,7 +34,7 @@ from vidlankd_nb.files import (
     write_json,
 )
 from .objectives import reads_vokens
-from .pairs import PairSet, unit_rows
+from .pairs import PairSet
 from .pictures import INK
 from .recipes import check_free, hashed
 from .retrieval import nearest_neighbours
