@@ -344,3 +344,19 @@ def test_a_caption_file_that_has_the_name_of_its_video(tmp_path, ending):
         'told.mp4.en'.replace('mp4', ending),
         'v1.2',
     }
+
+
+def test_folders_of_captions_follow_links(tmp_path):
+    cue = 'WEBVTT\n\n00:01.000 --> 00:02.000\nhi\n'
+    (tmp_path / 'disk' / 'deep').mkdir(parents=True)
+    put(tmp_path / 'disk' / 'deep' / 'far.vtt', cue)
+    (tmp_path / 's' / '.hidden').mkdir(parents=True)
+    put(tmp_path / 's' / 'near.vtt', cue)
+    put(tmp_path / 's' / '.hidden' / 'x.vtt', cue)
+    (tmp_path / 's' / 'more').symlink_to(tmp_path / 'disk')
+    (tmp_path / 's' / 'again').symlink_to(tmp_path / 's')
+    (tmp_path / 's' / 'gone.vtt').symlink_to(tmp_path / 'nowhere.vtt')
+    sieve = Sieve(tmp_path / 's')
+    assert [video for video, _ in sieve] == ['far', 'near']
+    assert dict(sieve.source.faults) == {'a link that leads nowhere, or a folder that may not be read': 1}
+    assert 'gone.vtt' in sieve.said()

@@ -38,7 +38,7 @@ from vidlankd_nb.entries import (
     json_members,
     table_cells,
 )
-from .files import VIDEO_ENDINGS, UserError, without_ending
+from .files import VIDEO_ENDINGS, UserError, files_under, without_ending
 from vidlankd_nb.subtitles import (
     TORN,
     decoded,
@@ -369,16 +369,24 @@ def _chained(several: list[Iterator]) -> Iterator:
         yield from each
 
 # %% ../nbs/02cb_layouts.ipynb #130497c0
-def _files_below(folder: Path) -> list[Path]:
-    "All files of a folder that are not hidden, in a fixed order."
-    return sorted(f for f in folder.rglob('*') if f.is_file() and not f.name.startswith('.'))
+def _files_below(folder: Path, captions: Captions) -> list[Path]:
+    "All files of a folder, linked ones too, that are not hidden, in a fixed order; what cannot be read is counted."
+    found = []
+    for file in files_under(folder):
+        if any(part.startswith('.') for part in file.relative_to(folder).parts):
+            continue
+        if file.is_file():
+            found.append(file)
+        else:
+            captions.leave(file.name, None, 'a link that leads nowhere, or a folder that may not be read')
+    return found
 
 def _folder(folder: Path, captions: Captions) -> Iterator[tuple[str, Any]]:
     "A folder of subtitles, of tables, or a data set that `datasets` has saved."
     if (folder/'dataset_dict.json').is_file() or (folder/'state.json').is_file():
         yield from by_video(saved_rows(folder, captions))
         return
-    files = _files_below(folder)
+    files = _files_below(folder, captions)
     subtitles = [f for f in files if ending_of(f) in SUBTITLES]
     others = [f for f in files if ending_of(f) in (*TABLES, *JSONS)]
     chosen = _one_of_each(subtitles, captions) if subtitles else others
