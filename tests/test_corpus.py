@@ -118,6 +118,16 @@ def test_errors_name_file_and_cure(text, tmp_path):
         build_corpus([text], tmp_path / 'c', Corpus(block=3))
 
 
+def test_a_vocabulary_without_room_for_its_letters_is_refused(tmp_path):
+    "Five special tokens, and two letters that begin a word or go on with one: nine."
+    (tmp_path / 'ab.txt').write_text('ab ba\n' * 40, encoding='utf-8')
+    cfg = Corpus(block=6, vocab_size=8)
+    with pytest.raises(UserError, match='vocab_size is 8, and .* are 9'):
+        build_corpus([tmp_path / 'ab.txt'], tmp_path / 'c', cfg)
+    build_corpus([tmp_path / 'ab.txt'], tmp_path / 'd', replace(cfg, vocab_size=9))
+    assert len(load_tokenizer(tmp_path / 'd' / 'tokenizer')) == 9
+
+
 def test_a_folder_belongs_to_one_text_and_its_settings(text, tmp_path):
     cfg = Corpus(block=16)
     build_corpus([text], tmp_path / 'c', cfg)

@@ -1,15 +1,28 @@
 "Scores of pointing on rows that are right, wrong and random, against a timetable written by hand or by the toy world."
 
 import json
+import re
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from support.trainings import CLI, call
+from transformers import BertTokenizerFast
 
 from vidlankd_nb.config import Pairs, World
 from vidlankd_nb.files import UserError
 from vidlankd_nb.filming import generate
-from vidlankd_nb.pointing import aims, auc, bootstrap, hit_rates, pointing_scores, show_scores, word_rows
+from vidlankd_nb.pointing import (
+    Aim,
+    aims,
+    auc,
+    bootstrap,
+    hit_rates,
+    pointing_scores,
+    read_whole,
+    show_scores,
+    word_rows,
+)
 
 WORLD = World(noun_clips=192, generic_clips=10, two_event_clips=200, sentences=20, size=16)
 
@@ -143,3 +156,28 @@ def test_rows_are_those_that_the_teacher_is_shown(data, world):
         assert aims(data, world) == []  # a still points nowhere
     finally:
         data.cfg.max_frames = 16
+
+
+def test_words_that_are_cut_off_their_captions_are_not_asked():
+    "Of letters alone, seven tokens hold the first word and a part of the second; two of them are special."
+    letters = [chr(n) for n in range(ord('a'), ord('z') + 1)]
+    special = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]']
+    pieces = [*special, *letters, *(f'##{c}' for c in letters)]
+    tokenizer = BertTokenizerFast(vocab={piece: i for i, piece in enumerate(pieces)})
+    captions = ['the zem glows', 'a zem glows']
+    data = SimpleNamespace(tokenizer=tokenizer, cfg=Pairs(max_tokens=7))
+    data.pairs = SimpleNamespace(meta=lambda i: (None, None, None, captions[i]))
+    right = np.array([True, False])
+    wanted = [Aim(pair, word, 'noun', right) for pair in (0, 1) for word in (0, 1, 2)]
+    assert [(a.pair, a.word) for a in read_whole(data, wanted)] == [(0, 0), (1, 0), (1, 1)]
+
+
+def test_a_run_whose_captions_are_cut_says_so_and_ends(tmp_path):
+    words = ['--config', 'quick', '--students', '{a: {objective: none}}', '--controls', '{}']
+    said = call(*CLI, 'run', *words, '--pairs.max_tokens', 4, '--out', tmp_path).stdout
+    found = re.search(
+        r'pointing: (\d+) of (\d+) words that should point are cut off .*pairs.max_tokens is 4', said
+    )
+    assert found and 0 < int(found[1]) < int(found[2]), said
+    pointed = json.loads((tmp_path / 'evaluation' / 'teachers-video.json').read_text(encoding='utf-8'))
+    assert pointed['pointing'].keys() == {'words', 'tokens'}

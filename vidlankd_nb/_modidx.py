@@ -2748,6 +2748,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'vidlankd_nb.pointing.colour_scores': ('pointing.html#colour_scores', 'vidlankd_nb/pointing.py'),
                                       'vidlankd_nb.pointing.hit_rates': ('pointing.html#hit_rates', 'vidlankd_nb/pointing.py'),
                                       'vidlankd_nb.pointing.pointing_scores': ('pointing.html#pointing_scores', 'vidlankd_nb/pointing.py'),
+                                      'vidlankd_nb.pointing.read_whole': ('pointing.html#read_whole', 'vidlankd_nb/pointing.py'),
                                       'vidlankd_nb.pointing.show_scores': ('pointing.html#show_scores', 'vidlankd_nb/pointing.py'),
                                       'vidlankd_nb.pointing.untrained': ('pointing.html#untrained', 'vidlankd_nb/pointing.py'),
                                       'vidlankd_nb.pointing.word_rows': ('pointing.html#word_rows', 'vidlankd_nb/pointing.py')},

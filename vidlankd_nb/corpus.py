@@ -124,7 +124,7 @@ def train_tokenizer(
     max_length: int = 128,  # longest input, tokens
     cfg: Corpus | None = None,   # how the text is read
 ) -> BertTokenizerFast:
-    "Train a lower-casing WordPiece tokenizer (`tokenizers`); the same text gives the same one. Raises `UserError` without text."
+    "Train a lower-casing WordPiece tokenizer (`tokenizers`); the same text gives the same one. Raises `UserError` without text, or without room for its letters."
     tok = Tokenizer(models.WordPiece(unk_token='[UNK]'))
     tok.normalizer = CLEANED
     tok.pre_tokenizer = CUT
@@ -138,6 +138,9 @@ def train_tokenizer(
     trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=start, show_progress=False)
     tok.train_from_iterator(without_endless(_lines_of(files, cfg)), trainer)
     numbers = tok.get_vocab()
+    if len(numbers) > vocab_size:
+        raise UserError(f"corpus.vocab_size is {vocab_size:,}, and letters of the text and special tokens alone "
+                        f"are {len(numbers):,}: raise it above that, so that there is room for words.")
     pieces = sorted(numbers, key=lambda piece: numbers[piece])
     vocab = {piece: i for i, piece in enumerate(pieces)}
     return BertTokenizerFast(vocab=vocab, do_lower_case=True, model_max_length=max_length)

@@ -20,7 +20,7 @@ from .evaluation.probes import probe
 from .monitoring import read_log
 from .pairs import PairSet
 from .plan import Places
-from .pointing import READERS, aims, pointing_scores
+from .pointing import READERS, aims, pointing_scores, read_whole
 from .retrieval import recall
 from .teacher import VideoTeacher, embed_pairs
 from .tokenizer import load_tokenizer
@@ -85,7 +85,12 @@ def pointing(
     if not (world/'events.json').exists():
         return {}
     data = held_out_pairs(places)
-    if not aims(data, world):
+    wanted = aims(data, world)
+    cut = len(wanted) - len(read_whole(data, wanted))
+    if cut:
+        places.say(f"pointing: {cut:,} of {len(wanted):,} words that should point are cut off their captions, and "
+                   f"are not asked: pairs.max_tokens is {places.run.pairs.max_tokens}")
+    if cut == len(wanted):
         return {}
     teacher = VideoTeacher.from_pretrained(places.path('teachers', 'video'))
     readers = [r for r in READERS if r == 'tokens' or teacher.config.has_words]
