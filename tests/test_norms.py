@@ -397,6 +397,28 @@ def test_a_table_of_ones_own(tmp_path):
             read_norm('own', tmp_path)
 
 
+def test_a_line_that_stands_twice_counts_once_and_is_named(tmp_path):
+    "Two things of one name are another matter: nobody knows which is meant."
+    (tmp_path / 'own.csv').write_text('word,x\nant,1\nbat,2\nant,1\nbat,3\ncar,4\n', encoding='utf-8')
+    norm, rows = read_norm('own', tmp_path)
+    assert (norm.words, norm.table[:, 0].tolist()) == (['ant', 'car'], [1, 4])
+    assert [(s['line'], s['reason']) for s in rows.skipped] == [
+        (3, "'bat' stands 2 times, for different things"),
+        (4, "'ant' stands there before, in a line that says the same"),
+        (5, "'bat' stands 2 times, for different things"),
+    ]
+
+
+def test_a_header_with_blanks_between_its_words_is_no_pair(tmp_path):
+    "Word 1, Word 2: the first number of such a line is no rating."
+    (tmp_path / 'EN-WS-353-ALL.txt').write_text(
+        'Word 1 Word 2 Human (mean)\nlove sex 6.77\ntiger big cat 7.35\n', encoding='utf-8'
+    )
+    pairs, rows = read_norm('wordsim', tmp_path)
+    assert pairs.pairs == [('love', 'sex')] and pairs.ratings.tolist() == [6.77]
+    assert [s['line'] for s in rows.skipped] == [3]
+
+
 OWN_NUMBERS = {
     'word;x\na;3,456\nb;2,125\nc;1,5\n': ([3.456, 2.125, 1.5], []),
     'word,x\na,3.4\nb,NA\nc,NA\nd,2\ne,NA\n': ([3.4, 2.0], ["'NA' is no number"] * 3),

@@ -139,8 +139,8 @@ def train_tokenizer(
     tok.train_from_iterator(without_endless(_lines_of(files, cfg)), trainer)
     numbers = tok.get_vocab()
     if len(numbers) > vocab_size:
-        raise UserError(f"corpus.vocab_size is {vocab_size:,}, and letters of the text and special tokens alone "
-                        f"are {len(numbers):,}: raise it above that, so that there is room for words.")
+        raise UserError(f"corpus.vocab_size is {vocab_size:,}, and the text's letters and the special tokens "
+                        f"alone are {len(numbers):,}: raise it above that, so that there is room for words.")
     pieces = sorted(numbers, key=lambda piece: numbers[piece])
     vocab = {piece: i for i, piece in enumerate(pieces)}
     return BertTokenizerFast(vocab=vocab, do_lower_case=True, model_max_length=max_length)

@@ -88,8 +88,8 @@ def pointing(
     wanted = aims(data, world)
     cut = len(wanted) - len(read_whole(data, wanted))
     if cut:
-        places.say(f"pointing: {cut:,} of {len(wanted):,} words that should point are cut off their captions, and "
-                   f"are not asked: pairs.max_tokens is {places.run.pairs.max_tokens}")
+        places.say(f"pointing: {cut:,} of {len(wanted):,} words that should point are cut off their "
+                   f"captions, and are not asked: pairs.max_tokens is {places.run.pairs.max_tokens}")
     if cut == len(wanted):
         return {}
     teacher = VideoTeacher.from_pretrained(places.path('teachers', 'video'))

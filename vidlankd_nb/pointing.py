@@ -258,8 +258,8 @@ def pointing_scores(
                         "so pointing cannot be scored: raise world.two_event_clips or pairs.valid_share.")
     wanted = read_whole(data, wanted)
     if not wanted:
-        raise UserError(f"pairs.max_tokens is {data.cfg.max_tokens}, and all words that should point are cut off "
-                        "their captions: raise it.")
+        raise UserError(f"pairs.max_tokens is {data.cfg.max_tokens}, and all words that should point are "
+                        "cut off their captions: raise it.")
     found = hit_rates(word_rows(teacher, data, reader), wanted, draws)
     colour = colour_scores(teacher, data, world, reader, max(1, draws // 5))
     return found | {'colour': colour}

@@ -116,18 +116,23 @@ def norm_of(
     entries: Iterable[tuple],   # (line, word, C figures, record of the file)
     rows: Rows,                 # told of words that stand twice
 ) -> Norm:
-    "A norm from entries; words that stand twice are left out; raises `UserError` where nothing is left."
+    "A norm from entries; words that stand twice, for different things, are left out; raises `UserError` where nothing is left."
     entries = [(line, ' '.join(word.replace('_', ' ').split()).lower(), figures, record)
                for line, word, figures, record in entries]
-    times = Counter(word for _, word, _, _ in entries)
-    kept = []
+    said = {}   # word -> what is said of it, line by line
+    for _, word, figures, record in entries:
+        said.setdefault(word, []).append(([*map(float, figures)], record))
+    kept = {}
     for line, word, figures, record in entries:
-        if times[word] == 1:
-            kept.append((word, figures, record))
+        first, *others = said[word]
+        if any(other != first for other in others):
+            rows.skip(line, f"'{word}' stands {len(said[word])} times, for different things")
+        elif word in kept:
+            rows.skip(line, f"'{word}' stands there before, in a line that says the same")
         else:
-            rows.skip(line, f"'{word}' stands {times[word]} times, for different things")
+            kept[word] = word, figures, record
     if not kept: raise UserError(f"{rows.files[-1]} gave no words of {source.name}: {why_none(rows)}")
-    words, table, forms = map(list, zip(*kept, strict=True))
+    words, table, forms = map(list, zip(*kept.values(), strict=True))
     return Norm(source, kind, values, words, np.array(table, float), rows, forms)
 
 def check_fields(
@@ -481,7 +486,8 @@ def read_pairs(source: Source, path: Path, rows: Rows) -> RatedPairs:
         try:
             quoted = text.startswith('"')
             cells = fields_of(text, marks[0], quoted or marks[0] != '\t') if marks else text.split()
-            if len(cells) < 3 or not all(cells[:2]): raise ValueError('two words and a rating are expected')
+            if len(cells) < 3 or not all(cells[:2]) or not marks and len(cells) > 3:
+                raise ValueError('two words and a rating are expected')
             rating = first_number(cells[2:])
         except ValueError as e:
             if line > 1: rows.skip(line, str(e))   # the first line may be a header
