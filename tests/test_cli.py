@@ -139,7 +139,7 @@ def test_stage_before_its_inputs(tmp_path):
         ('run --config quick --out FILE/run', 'choose another folder'),
         ('demo --config quick --out FILE', 'choose another folder'),
         ('ablate --config quick --grid smallest --out FILE/grid', 'choose another folder'),
-        ('run --config quick --seed -1 --out HERE/run', 'seed is -1; it must be 0 or more'),
+        ('run --config quick --seed -1 --out HERE/run', 'seed is -1; it must be from 0 to'),
         ('run --config quick --threads 0 --out HERE/run', 'threads is 0; it must be 1 or more'),
         (
             'ablate --config quick --grid smallest --first-seed -2 --out HERE/run',
