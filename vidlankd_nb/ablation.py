@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MARK', 'unit_of', 'units', 'run_cell', 'compute_cell', 'rests_on', 'clear', 'entry', 'live_table', 'Board',
-           'figures_of', 'grid_jobs', 'run_grid', 'changed_sentence', 'Stopwatch', 'check_grid', 'open_grid',
-           'write_cells', 'work_off']
+           'figures_of', 'grid_jobs', 'run_grid', 'changed_sentence', 'check_grid', 'open_grid', 'write_cells',
+           'work_off']
 
 # %% ../nbs/12b_ablation.ipynb #ab000004
 import json
@@ -26,10 +26,10 @@ from . import __version__
 from vidlankd_nb.cells import (
     Artifact,
     CellRun,
+    Stopwatch,
     artifacts_of,
     cell_file,
     cell_key,
-    elapsed_seconds,
     state_of,
 )
 from .config import Run
@@ -289,19 +289,6 @@ def changed_sentence(
     do = 'cell does' if len(odd) == 1 else 'cells do'
     return (f"{'; '.join(named[:3])}{more}. {len(odd)} finished {do} not belong to what is there now: "
             "choose another --out, or add --again to make them anew. Nothing was run.")
-
-# %% ../nbs/12b_ablation.ipynb #ab00034b
-class Stopwatch:
-    "Writes down again and again how long a grid has taken, so that a kill costs the clock no more than two seconds."
-    def __init__(self, out: Path):
-        self.file = out/'clock.json'
-        self.before = elapsed_seconds(out)
-        self.began = time.time()
-
-    def tick(self) -> None:
-        "Write down the seconds until now."
-        seconds = round(self.before + time.time() - self.began, 1)
-        write_aside(self.file, json.dumps({'seconds': seconds}))
 
 # %% ../nbs/12b_ablation.ipynb #ab000035
 def check_grid(

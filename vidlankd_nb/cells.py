@@ -4,16 +4,18 @@
 
 # %% auto #0
 __all__ = ['CellRun', 'Artifact', 'stage_artifacts', 'teacher_artifacts', 'student_artifacts', 'artifacts_of', 'cell_file',
-           'cell_key', 'state_of', 'why_changed', 'elapsed_seconds']
+           'cell_key', 'state_of', 'why_changed', 'elapsed_seconds', 'Stopwatch']
 
 # %% ../nbs/12a_cells.ipynb #cell0004
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import __version__
 from .config import Run
+from .files import write_aside
 from .grids import Cell
 from .jobs import changed, record_of
 from vidlankd_nb.plan import (
@@ -166,3 +168,16 @@ def elapsed_seconds(
     "How long commands on this grid have worked so far."
     file = out/'clock.json'
     return json.loads(file.read_text(encoding='utf-8'))['seconds'] if file.exists() else 0.0
+
+# %% ../nbs/12a_cells.ipynb #ab00034b
+class Stopwatch:
+    "Writes down again and again how long a grid has taken, so that a kill costs the clock no more than two seconds."
+    def __init__(self, out: Path):
+        self.file = out/'clock.json'
+        self.before = elapsed_seconds(out)
+        self.began = time.time()
+
+    def tick(self) -> None:
+        "Write down the seconds until now."
+        seconds = round(self.before + time.time() - self.began, 1)
+        write_aside(self.file, json.dumps({'seconds': seconds}))

@@ -8,19 +8,19 @@ __all__ = ['DEMO_SHARES', 'world_job', 'stop_if_failed', 'TimeLeft', 'run_worlds
 # %% ../nbs/12e_worlds.ipynb #wd000003
 import math
 import re
-import time
 from collections import defaultdict
 from collections.abc import Hashable
 from dataclasses import replace
 from pathlib import Path
 
+from .cells import Stopwatch, elapsed_seconds
 from .config import Run, check_seeds
 from .files import UserError, make_folder, write_aside
 from .jobs import Job, Runner, program
 from .plan import STAGES
 from .presets import to_yaml
 from .processes import cores
-from .report import make_report
+from .report import make_report, seconds_of
 
 # %% ../nbs/12e_worlds.ipynb #865605ac
 def world_job(
@@ -96,8 +96,8 @@ def run_worlds(
     for seed in seeds:
         check_seeds('--first-seed', seed)
     out = Path(out)
-    began = time.time()
     make_folder(out)
+    timer = Stopwatch(out)
     jobs = [world_job(run, out, seed, redo) for seed in seeds]
     at_once = max(1, cores() // (run.threads or 1))
     left = TimeLeft(shares or {}, len(jobs), at_once)
@@ -106,6 +106,10 @@ def run_worlds(
         print(f'[world {job.key}] {line}', end='', flush=True)
         if rest := left.after(job.key, line):
             print(f'– {rest}', flush=True)
-    Runner(jobs, at_once, said, stop_if_failed).run()
+    try:
+        Runner(jobs, at_once, said, stop_if_failed).run(timer.tick)
+    finally:
+        timer.tick()   # what a command took that was stopped counts, too
     folders = [out/f'seed-{job.key}' for job in jobs]
-    return make_report(folders, out, list(STAGES), time.time() - began)
+    longest = max(sum(seconds_of(folder).values()) for folder in folders)   # no clock was there in earlier versions
+    return make_report(folders, out, list(STAGES), max(elapsed_seconds(out), longest))
