@@ -286,6 +286,13 @@ def test_an_id_that_cannot_be_written_is_named(tmp_path):
     put(tmp_path, 'swag/val.csv', SWAG.encode() + swag(0).encode() + b'\xff' + row)
     rows = load('swag', tmp_path, 'dev')
     assert len(rows) == 1 and [s['reason'] for s in rows.skipped] == ["'id' is not UTF-8 text"]
+    lines = [
+        {'query': 'event: a starts before b', 'story': 'Ann ran.', 'label': 'entailment', 'id': i}
+        for i in (1, '\ud800')
+    ]
+    put(tmp_path, 'tracie/test.jsonl', '\n'.join(map(json.dumps, lines)))
+    rows = load('tracie', tmp_path, 'dev')
+    assert len(rows) == 1 and [s['reason'] for s in rows.skipped] == ["'id' is not UTF-8 text"]
 
 
 @pytest.mark.parametrize('label', [1, 0, True, 1.5, ['a']])

@@ -388,7 +388,8 @@ def _first_of(record: dict, *names: str) -> str | None:
 
 def tracie_row(task: Task, record: dict, split: str) -> dict:
     "A row of TRACIE; 'query' is 'start', 'end' or None; raises `ValueError` where there is none."
-    said = {'story': _first_of(record, 'story', 'sentence2', 'a'),
+    said = {'id': record['id'],
+            'story': _first_of(record, 'story', 'sentence2', 'a'),
             'query': _first_of(record, 'query', 'sentence1', 'b')}
     story, query = full(said, 'story', 'query')
     label = _first_of(record, 'label', 'gold_label')
