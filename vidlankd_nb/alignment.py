@@ -88,8 +88,9 @@ def false_pieces(
             if not letters:   # a space, or punctuation: it belongs to no word's middle
                 continue
             seen += 1
-            if not _are_cut_from(letters, line[start:stop]):
-                wrong.append((said, line[start:stop]))
+            cut = line[start:stop]
+            if letters != _plain_letters(cut) and not _are_cut_from(letters, cut):
+                wrong.append((said, cut))
     return wrong, seen
 
 def check_pieces(

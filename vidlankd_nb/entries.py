@@ -222,6 +222,7 @@ def _stray_mark(line: int, what: str) -> TornTable:
     return TornTable(f'line {line:,}: a quotation mark begins a field {what}. Where marks belong to the '
                      'text, write "he said ""go""", or save the table with tabs (.tsv), where they are letters.')
 
+# %% ../nbs/02ca_entries.ipynb #en0000qs
 def _tabbed_rows(lines: Iterable[str]) -> Iterator[list[str]]:
     "Rows with tabs between their cells: quotation marks enclose a field where that fits, else they are letters."
     columns = 0

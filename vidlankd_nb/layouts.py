@@ -286,6 +286,7 @@ class Captions(CaptionCounts):
             stem = stem.removesuffix(f'.{tag}')
         return without_ending(stem)    # id.mp4.vtt
 
+# %% ../nbs/02cb_layouts.ipynb #la00004s
 def language_of(
     file: Path,     # a subtitle file
 ) -> str | None:
@@ -325,6 +326,7 @@ def _read(file: Path, captions: Captions) -> tuple[Layout, Iterator[tuple[str, A
             yield item
     return found, entries()
 
+# %% ../nbs/02cb_layouts.ipynb #la00004t
 def _guarded(file: Path, captions: Captions, work: Callable):
     "What `work` returns; its errors become sentences."
     try:

@@ -146,6 +146,7 @@ def _renamed(node: yaml.Node, section: str, where: str | Path) -> Edits:
             if now != key.value: found[key.start_mark.index] = (key.end_mark.index, now)
     return found
 
+# %% ../nbs/00aa_presets.ipynb #cfren02s
 def _check_dotted(node: yaml.Node, where: str | Path, path: str, lines: dict[str, int]) -> None:
     "Raise `UserError` where a setting stands in its section and, with a dotted key, outside."
     if not isinstance(node, yaml.MappingNode): return
@@ -203,6 +204,7 @@ def current_section(
     now = current_text(text, where, key)
     return word if now == text else json.dumps(parsed_yaml(now, where))
 
+# %% ../nbs/00aa_presets.ipynb #cfren00s
 def current_config(name: str | Path) -> str:
     "What `--config NAME` is read from: the path of its YAML file, or its text, where a name in it was an old one."
     path = config_file(name)
@@ -237,6 +239,7 @@ def current_words(
             before = key
     return words
 
+# %% ../nbs/00aa_presets.ipynb #cfren00t
 def current_options(
     options: list[list[str]],   # of a training, each with its value
 ) -> list[list[str]]:

@@ -59,6 +59,7 @@ class _ZstdFile(io.RawIOBase):
         self.file.close()
         super().close()
 
+# %% ../nbs/02ca_subtitles.ipynb #la00001s
 def open_bytes(
     file: str | Path,
 ) -> BinaryIO:
@@ -72,6 +73,7 @@ def open_bytes(
 
 TORN = (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError, zstandard.ZstdError)   # of damaged archives
 
+# %% ../nbs/02ca_subtitles.ipynb #la00001t
 def ending_of(
     file: str | Path,
 ) -> str:      # with its dot, in lower case

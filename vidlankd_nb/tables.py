@@ -275,6 +275,7 @@ def _raw_records(file: Path, look: FileLook, captions) -> Iterator[tuple[int, An
             for n, value in enumerate(values, 1):
                 yield n, value if isinstance(value, dict) else None
 
+# %% ../nbs/02ca_tables.ipynb #tb0000cs
 class _Columns:
     "The columns of records that may differ: each is read by its own, as far as they mean what they mean elsewhere in the file."
     def __init__(self, look: FileLook, captions):
