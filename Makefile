@@ -65,13 +65,10 @@ check: setup             ## are notebooks, package and README in step? do lint a
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/pyright
 
-# nbdev lists how long each page took, the slowest first: ten are enough. What pages write into temporary folders is removed with them.
-notebooks: SHELL = bash
-notebooks: setup         ## run every notebook
-	set -o pipefail; export TMPDIR=$$(mktemp -d); trap 'rm -rf "$$TMPDIR"' EXIT; \
-	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2 --timing | awk '!/: [0-9]+ secs$$/ || ++n <= 10'
+notebooks: setup         ## run every notebook, and list the ten that took longest
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/notebooks.py
 
-# In order of their names, files that take long without having many tests do not come last.
+# The order is that of tests/conftest.py.
 pytest: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 10 tests
 
