@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from support.trainings import CLI, call, here, refused
 
+from vidlankd_nb import cli
 from vidlankd_nb.config import Corpus
 from vidlankd_nb.corpus import Examples, build_corpus, read_lines, train_tokenizer
 from vidlankd_nb.files import UserError
@@ -294,3 +295,46 @@ def test_a_broken_tokenizer_is_named(tmp_path):
         file.unlink() if content is None else file.write_text(content, encoding='utf-8')
         with pytest.raises(UserError, match='tokenizer.json'):
             load_tokenizer(folder)
+
+
+@pytest.fixture(scope='module')
+def long_lines(tmp_path_factory):
+    "Ten lines of ten words, one of thirty, a heading, and one with a byte that is no text."
+    file = tmp_path_factory.mktemp('long') / 'text.txt'
+    short = [
+        f'{digit} are some words of a line that is read'
+        for digit in ['one', 'two', 'three', 'four', 'five', 'six']
+    ]
+    file.write_bytes(
+        '\n'.join([*short, '= Heading =', ' '.join(['word'] * 30)]).encode() + b'\ncaf\xe9 au lait\n'
+    )
+    return file
+
+
+def test_what_a_corpus_cuts_and_leaves_out_is_said(long_lines, tmp_path, capsys):
+    words = [
+        '--errors',
+        'replace',
+        '--tokenizer',
+        'train',
+        '--block',
+        '16',
+        '--valid_share',
+        '0',
+        '--packed',
+        'false',
+    ]
+    cli.main(['corpus', str(long_lines), *words, '--out', str(tmp_path / 'c'), '--processes', '1'])
+    said = capsys.readouterr().out
+    assert '1 lines of more than 14 tokens lose their end: corpus.block is 16' in said
+    assert '1 lines or texts with bytes that are no text' in said and '1 markup lines' in said
+
+
+def test_what_the_corpus_of_a_run_cuts_and_leaves_out_is_said(long_lines, tmp_path, capsys):
+    text = ['--data.text', f"['{long_lines}']", '--corpus.errors', 'replace']
+    text += ['--students', '{text_only: {objective: none}}', '--controls', '{}']
+    shape = ['--corpus.block', '16', '--corpus.packed', 'false', '--corpus.vocab_size', '300']
+    cli.main(['corpus', '--config', 'quick', *text, *shape, '--out', str(tmp_path / 'run')])
+    said = capsys.readouterr().out
+    assert '1 lines of more than 14 tokens lose their end: corpus.block is 16' in said
+    assert '1 lines or texts with bytes that are no text' in said and '1 lines of markup left out' in said

@@ -5,8 +5,10 @@ import re
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow.ipc as ipc
 import pytest
 from support.trainings import CLI, call
+from tokenizers import Tokenizer
 from transformers import BertTokenizerFast
 
 from vidlankd_nb.config import Pairs, World
@@ -179,5 +181,12 @@ def test_a_run_whose_captions_are_cut_says_so_and_ends(tmp_path):
         r'pointing: (\d+) of (\d+) words that should point are cut off .*pairs.max_tokens is 4', said
     )
     assert found and 0 < int(found[1]) < int(found[2]), said
+    pairs = ipc.open_stream(tmp_path / 'pairs' / 'train.arrow').read_all()
+    tokenizer = Tokenizer.from_file(str(tmp_path / 'corpus' / 'tokenizer' / 'tokenizer.json'))
+    long = sum(len(tokenizer.encode(text).ids) > 4 for text in pairs['text'].to_pylist())
+    assert (
+        f'teacher (video): {long} of {len(pairs)} captions have more than 4 tokens, and lose their end'
+        in said
+    )
     pointed = json.loads((tmp_path / 'evaluation' / 'teachers-video.json').read_text(encoding='utf-8'))
     assert pointed['pointing'].keys() == {'words', 'tokens'}

@@ -15,6 +15,7 @@ import torch
 from .config import Pairs
 from .masking import Masker, masked_positions, most_masked
 from .pairs import PairSet, collate
+from .video import even
 
 # %% ../nbs/04c_batches.ipynb #bp000009
 LISTED_PARTNERS = 2**20   # pairs up to which partners are kept as a list, of 8 MB at most
@@ -87,6 +88,16 @@ class PairBatches:
 
     def __len__(self) -> int:
         return len(self.pairs)
+
+    def captions_cut(self,
+        most: int = 20_000,   # captions looked at, evenly spread
+    ) -> tuple[int, int]:     # captions with more than `max_tokens` tokens, which lose their end; captions looked at
+        "How many captions are cut."
+        rows = even(len(self), most)
+        texts = [self.pairs.meta(int(row))[3] for row in rows]
+        if not texts: return 0, 0
+        ids = self.tokenizer(texts, return_attention_mask=False, split_special_tokens=True)['input_ids']
+        return sum(len(i) > self.cfg.max_tokens for i in ids), len(texts)
 
     def partners_of(self,
         rows: np.ndarray,   # (B,) numbers of the pairs

@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['EACH_RUN', 'STRICT', 'OUT', 'CAPTIONS', 'FILES', 'OF_FINISHED', 'COMMANDS', 'MENDABLE', 'SHORT', 'ANSWERS',
-           'run_command', 'features_command', 'merge_command', 'pairs_command', 'corpus_command', 'vocabulary_command',
-           'ground_command', 'evaluate_command', 'probe_command', 'stage_command', 'demo', 'captions_command',
-           'pictures_command', 'command_in', 'completion_command', 'help_command', 'usage', 'in_full', 'main']
+           'NEW_OBJECTS', 'run_command', 'features_command', 'merge_command', 'pairs_command', 'corpus_command',
+           'vocabulary_command', 'ground_command', 'evaluate_command', 'probe_command', 'stage_command', 'demo',
+           'captions_command', 'pictures_command', 'command_in', 'completion_command', 'help_command', 'usage',
+           'in_full', 'main']
 
 # %% ../nbs/13_cli.ipynb #1358b1ea
 import errno
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -115,15 +117,15 @@ def corpus_command(
     "Text to a vocabulary and training examples; raises `UserError`."
     from vidlankd_nb.corpus import build_corpus
     from vidlankd_nb.processes import cores
-    from vidlankd_nb.texts import LEFT_OUT
+    from vidlankd_nb.texts import corpus_notes
     from vidlankd_nb.views import print_view
-    counts = build_corpus(words, given.out, cfg, processes=given.processes or cores())['counts']
+    manifest = build_corpus(words, given.out, cfg, processes=given.processes or cores())
+    counts = manifest['counts']
     valid, blank, markup = (counts.get(k, 0) for k in ('valid_examples', 'blank', 'markup'))
     print(f"{counts['train_examples']:,} training and {valid:,} validation examples of {cfg.block} tokens, "
           f"from {counts['text']:,} lines ({blank:,} blank and {markup:,} markup lines left out)")
-    noted = [f'{counts[kind]:,} {about}' for kind, about in LEFT_OUT.items() if counts.get(kind)]
-    if noted:
-        print(f"{'; '.join(noted)}: {Path(given.out)/'left_out.jsonl'} names the first of each part")
+    for note in corpus_notes(manifest, given.out):
+        print(note)
     if given.view_of is not None:
         print_view(given.out, words, given.view_of, given.processes or cores())
 
@@ -143,8 +145,7 @@ def vocabulary_command(
     end = found['curve'][-1]
     counts = found['text_left_out']['counts']
     noted = [f'{counts[kind]:,} {about}' for kind, about in LEFT_OUT.items() if counts.get(kind)]
-    if noted:
-        print(f"text: {'; '.join(noted)}")
+    if noted: print(f"text: {'; '.join(noted)}")
     print(f"{found['captions']:,} captions with {found['caption_types']:,} types cover "
           f"{end['types']['mean']:.1%} of {found['text_types']:,} types and {end['tokens']['mean']:.1%} of "
           f"{found['text_tokens']:,} tokens; {Path(given.out)/'vocabulary.json'} names what was left out")
@@ -388,10 +389,7 @@ def help_command(
     args: list[str],   # the words behind `vidlankd help`
 ) -> None:
     "What the command line takes, or one command of it; raises `UserError` on an unknown one."
-    if args:
-        _do([args[0], '--help', *args[1:]])
-    else:
-        print(usage())
+    _do([args[0], '--help', *args[1:]] if args else ['--help'])
 
 COMMANDS = {
     'demo': (demo, 'the whole road in minutes on a toy world'),
@@ -461,6 +459,7 @@ def _do(args: list[str]) -> None:
 # %% ../nbs/13_cli.ipynb #climain1
 ANSWERS = {'-h', '--help', '--help-all', '-V', '--version', '--print_config', '--table', '--slurm', '--json',
            'help', 'completion'}   # words that ask for something, which --quiet does not hold back
+NEW_OBJECTS = 20_000   # until Python looks for garbage; looking after 700 takes 0.6 s of the imports
 
 def main(
     args: list[str] | None = None,   # the words after `vidlankd`; None: those of the process
@@ -472,6 +471,7 @@ def main(
     is_quiet = '--quiet' in options and ANSWERS.isdisjoint(options)
     words = [word for word in options if word != '--quiet'] + args[len(options):]
     has_terminal = sys.stderr is not None and sys.stderr.isatty()
+    if is_process: gc.set_threshold(NEW_OBJECTS)
     if is_process and (is_quiet or not has_terminal):
         os.environ.setdefault('TQDM_DISABLE', '1')   # no bars of libraries in a log, half-drawn
     with steady_output(is_quiet):

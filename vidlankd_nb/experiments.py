@@ -242,6 +242,7 @@ def train_teacher(
                                         run.corpus.mask_share, shuffled=cfg.shuffled_videos,
                                         names=names_of(places, s))
                             for s in ('train', 'valid'))
+    _tell_cut(places, kind, train_set)
     torch.manual_seed(hash_seed(run.seed, 'teacher'))
     task = TeacherTask(make_teacher(cfg, tok, train_set.width, run.pairs.max_frames), cfg)
     if cfg.text.pretrained:
@@ -252,6 +253,16 @@ def train_teacher(
           name=f'teacher ({kind})', identity={'key': teacher_key(places, kind)}, show=places.show)
     if places.main:
         save_model(partial(_save_teacher, places, task, tok, kind, out), out)
+
+def _tell_cut(places: Places, kind: str, data: PairBatches) -> None:
+    "Say how many captions lose their end."
+    if not places.main: return
+    cut, seen = data.captions_cut()
+    if cut:
+        among = f'{seen:,}' if seen == len(data) else f'{seen:,} (looked at, of {len(data):,})'
+        most = places.run.pairs.max_tokens
+        places.say(f'teacher ({kind}): {cut:,} of {among} captions have more than {most} tokens, and lose '
+                   'their end: pairs.max_tokens')
 
 def _save_teacher(places: Places, task: TeacherTask, tok, kind: str, out: Path, aside: Path) -> None:
     task.model.save_pretrained(aside)

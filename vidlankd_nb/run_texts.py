@@ -17,6 +17,7 @@ from .nouns import Nouns, sift_text, tells_its_colour
 from .pairs import PairSet
 from .plan import Places, sources
 from .processes import cores
+from .texts import corpus_notes
 from .tokenizer import load_tokenizer
 
 # %% ../nbs/11bb_run_texts.ipynb #rt000010
@@ -86,8 +87,13 @@ def make_corpus(
         captions_as_lines(places, captions)
         said.append(captions)
     texts = lines_read(places) + said * cfg.captions or said   # no student reads them
-    counts = build_corpus(texts, folder, cfg, extra_text=said, processes=cores())['counts']
-    places.say(f"corpus: {counts['train_examples']:,} examples, {counts.get('valid_examples', 0):,} held out")
+    manifest = build_corpus(texts, folder, cfg, extra_text=said, processes=cores())
+    counts = manifest['counts']
+    markup = f", {counts['markup']:,} lines of markup left out" if counts.get('markup') else ''
+    valid = counts.get('valid_examples', 0)
+    places.say(f"corpus: {counts['train_examples']:,} examples, {valid:,} held out{markup}")
+    for note in corpus_notes(manifest, folder):
+        places.say(f'corpus: {note}')
 
 # %% ../nbs/11bb_run_texts.ipynb #rt000019
 def with_captions(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LONGEST', 'JSON_LINES', 'ROWS', 'LEFT_OUT', 'boundary', 'raw_lines', 'first_line', 'LeftOut', 'decode_line',
            'whole_text', 'kind_of', 'is_saved', 'text_files', 'data_set', 'text_pieces', 'text_parts', 'known_by',
-           'part_digest']
+           'part_digest', 'corpus_notes']
 
 # %% ../nbs/03a_texts.ipynb #tx000004
 import hashlib
@@ -448,3 +448,19 @@ LEFT_OUT = {'replaced': 'lines or texts with bytes that are no text, replaced by
             'unreadable': 'files or folders that may not be read',
             'no_text': 'records without text', 'no_json': 'lines that are no JSON',
             'cut_lines': 'cuts in lines of more than a megabyte'}
+
+# %% ../nbs/03a_texts.ipynb #txnote02
+def corpus_notes(
+    manifest: dict,        # of a corpus: its counts, and the tokens of an example
+    folder: str | Path,    # where it is
+) -> list[str]:            # sentences; none where every line was read as it is
+    "What a corpus leaves out, mends or cuts, for people."
+    counts, block = manifest['counts'], manifest['block']
+    left_out = [f'{counts[kind]:,} {about}' for kind, about in LEFT_OUT.items() if counts.get(kind)]
+    notes = []
+    if left_out:
+        notes.append(f"{'; '.join(left_out)}: {Path(folder)/'left_out.jsonl'} names the first of each part")
+    if counts.get('cut'):
+        notes.append(f"{counts['cut']:,} lines of more than {block - 2} tokens lose their end: "
+                     f"corpus.block is {block}")
+    return notes

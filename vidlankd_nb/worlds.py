@@ -17,6 +17,7 @@ from .cells import Stopwatch, elapsed_seconds
 from .config import Run, check_seeds
 from .files import UserError, make_folder, write_aside
 from .jobs import Job, Runner, program
+from .locks import lock_folder
 from .plan import STAGES
 from .presets import to_yaml
 from .processes import cores
@@ -92,15 +93,22 @@ def run_worlds(
     redo: bool | list[str] = False,   # finished work that may be thrown away, as for `Experiment`
     shares: dict[str, float] | None = None,   # stage -> its share of a world's time; None: nobody is told what is left
 ) -> dict:                    # the report over all worlds
-    "Run one configuration with several seeds, as many at once as there are processors; interrupted worlds go on."
+    "Run one configuration with several seeds, as many at once as there are processors; interrupted worlds go on. Raises `UserError` where another process works in the folder."
     for seed in seeds:
         check_seeds('--first-seed', seed)
     out = Path(out)
     make_folder(out)
+    lock = lock_folder(out)
+    try:
+        return _report_over(run, out, seeds, show, redo, shares or {})
+    finally:
+        lock.release()
+
+def _report_over(run: Run, out: Path, seeds, show: bool, redo: bool | list[str], shares: dict) -> dict:
     timer = Stopwatch(out)
     jobs = [world_job(run, out, seed, redo) for seed in seeds]
     at_once = max(1, cores() // (run.threads or 1))
-    left = TimeLeft(shares or {}, len(jobs), at_once)
+    left = TimeLeft(shares, len(jobs), at_once)
     def said(job: Job, line: str) -> None:
         if not show: return
         print(f'[world {job.key}] {line}', end='', flush=True)
