@@ -85,6 +85,21 @@ def test_sign_flips_are_those_of_a_list():
         assert sign_flip(d) == pytest.approx(listed(d), abs=1e-12)
 
 
+def test_a_difference_that_is_no_number_has_no_p_and_no_star():
+    "A comparison with NaN is false, so no pattern was as far from 0, and p was 0."
+    assert np.isnan(sign_flip([1.0, np.nan, 2.0, 3.0]))
+    assert np.isnan(sign_flip([1.0, np.inf, 2.0, 3.0]))
+    assert np.isnan(sign_flip([np.nan]))
+    known = {'0': 1.0, '1': np.nan, '2': 3.0}
+    assert np.isnan(paired(known, {'0': 0.0, '1': 0.0, '2': 0.0})['p'])
+
+
+def test_p_does_not_depend_on_the_unit():
+    "Five of one sign: 2 of 32 patterns are as far from 0, in metres as in nanometres."
+    for unit in (1e-15, 1.0, 1e12):
+        assert sign_flip(unit * np.array([1.0, 2.0, 3.0, 4.0, 5.0])) == pytest.approx(1 / 16)
+
+
 def test_more_patterns_than_can_be_listed_are_drawn():
     d = np.random.default_rng(0).normal(0.5, 1, 18)
     assert sign_flip(d) == sign_flip(d) == pytest.approx(listed(d), abs=0.01)
@@ -100,6 +115,13 @@ def test_pairs():
     alone = paired({0: 0.5}, {0: 0.4, 1: 0.5})
     assert alone['low'] is None and alone['high'] is None and alone['p'] == 1
     assert paired({0: 1.0}, {1: 1.0}) is None
+
+
+def test_holm_leaves_what_is_no_p_and_does_not_count_it():
+    "Of three, two are tests: the smaller p is doubled. R's p.adjust says the same."
+    found = holm([0.01, float('nan'), 0.03])
+    assert found[0] == pytest.approx(0.02) and found[2] == pytest.approx(0.03)
+    assert np.isnan(found[1])
 
 
 def test_holm_by_hand():

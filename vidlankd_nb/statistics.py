@@ -40,11 +40,14 @@ def interval_words(
 def sign_flip(
     differences,          # one for each seed
     most: int = 2**16,    # sign patterns that are listed; beyond, as many random ones
-) -> float:               # two-sided p
+) -> float:               # two-sided p; NaN where a difference is not finite
     "Exact permutation test of a paired difference: how often is its mean as far from 0 when signs are tossed?"
     d = np.asarray(differences, float)
+    if not np.isfinite(d).all():
+        return math.nan
     if len(d) < 2:
         return 1.0        # two patterns, both as far from 0
+    d = d / (np.abs(d).max() or 1.)   # the same p in any unit
     def distance(x: np.ndarray, axis: int = -1) -> np.ndarray:
         return np.abs(x.mean(axis)).round(12)   # patterns that differ by rounding alone are alike
     return float(stats.permutation_test((d,), distance, permutation_type='samples', vectorized=True,
@@ -54,7 +57,7 @@ def sign_flip(
 def paired(
     a: dict,      # seed -> figure
     b: dict,      # seed -> figure of what it is compared with
-) -> dict | None: # as `interval`, with 'p' and 'smallest_p'; None where no seed is in both
+) -> dict | None: # as `interval`, with 'p', 'smallest_p' and the 'smallest' difference; None where no seed is in both
     "Difference a − b over the seeds both have."
     seeds = sorted(set(a) & set(b))
     if not seeds:
@@ -64,11 +67,12 @@ def paired(
 
 # %% ../nbs/12c_statistics.ipynb #st000016
 def holm(ps: list[float]) -> list[float]:
-    "p-values adjusted for their number, in the order given."
-    out = [0.0] * len(ps)
+    "p-values adjusted for their number, in the order given; NaN stays NaN and does not count."
+    out = [math.nan] * len(ps)
+    tests = np.count_nonzero(~np.isnan(ps))
     worst = 0.0
-    for rank, i in enumerate(np.argsort(ps, kind='stable')):
-        worst = max(worst, min(1.0, (len(ps) - rank) * ps[i]))
+    for rank, i in enumerate(np.argsort(ps, kind='stable')[:tests]):   # NaN comes last
+        worst = max(worst, min(1.0, (tests - rank) * ps[i]))
         out[i] = float(worst)
     return out
 
