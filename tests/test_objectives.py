@@ -630,6 +630,56 @@ def test_names_options_and_sums():
             make_objective(bad, 8, 8, options)
 
 
+@pytest.mark.parametrize(
+    'name, option',
+    [
+        ('soft_label', 'temperature'),
+        ('infonce', 'temperature'),
+        ('ntxent', 'temperature'),
+        ('crd', 'temperature'),
+        ('crd_bank', 'temperature'),
+        ('sentence', 'temperature'),
+        ('nst', 'sigma'),
+    ],
+)
+@pytest.mark.parametrize('value', [inf, nan, -1.0, '2', None])
+def test_a_temperature_is_a_finite_number(name, option, value):
+    "An endless temperature makes all scores 0: a loss that teaches nothing, and says nothing."
+    with pytest.raises(UserError, match=f'{name}: {option}=.*must be a finite number above 0'):
+        make_objective(name, 8, 8, {option: value}, **SIZES)
+
+
+@pytest.mark.parametrize(
+    'name, option',
+    [
+        ('infonce', 'max_tokens'),
+        ('crd', 'max_tokens'),
+        ('crd', 'queue'),
+        ('crd', 'dim'),
+        ('crd_bank', 'negatives'),
+        ('crd_bank', 'dim'),
+    ],
+)
+@pytest.mark.parametrize('value', [0.5, 7.5, 0, -3, inf, '7'])
+def test_a_number_of_things_is_whole(name, option, value):
+    "Half a token was none, and half a row of the queue a division by zero."
+    with pytest.raises(UserError, match=f'{name}: {option}=.*must be a (finite|whole) number'):
+        make_objective(name, 8, 8, {option: value}, **SIZES)
+    make_objective(name, 8, 8, {option: 7.0}, **SIZES)
+
+
+@pytest.mark.parametrize('value', [-0.1, 1.1, nan, '0.5'])
+def test_a_momentum_is_a_share(value):
+    with pytest.raises(UserError, match='crd_bank: momentum=.*from 0 to 1'):
+        make_objective('crd_bank', 8, 8, {'momentum': value}, **SIZES)
+
+
+@pytest.mark.parametrize('value', [inf, nan, -1.0, '1'])
+def test_a_weight_of_the_contrast_is_finite(value):
+    with pytest.raises(UserError, match='sentence: contrast=.*finite number of 0 or more'):
+        make_objective('sentence', 8, 8, {'contrast': value}, **SIZES)
+
+
 def test_a_sum_of_parts_that_read_different_things():
     both = make_objective('soft_label + 5*l2 + voken', 8, 8, **SIZES)
     s, t, mask, _ = data('l2')

@@ -10,6 +10,7 @@ __all__ = ['OBJECTIVES', 'NST_KERNELS', 'SILENT', 'ModelOutputs', 'Tokens', 'rea
 # %% ../nbs/06_matching.ipynb #mt06impt
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal
 
 import torch
@@ -190,9 +191,9 @@ def positive(
     option: str,      # the option's name
     value: float,     # what was given
 ) -> float:
-    "`value`, if it is above zero; else a `UserError`."
-    if not value > 0: raise UserError(f"{objective}: {option}={value}; it must be above 0.")
-    return value
+    "`value`, if it is a finite number above zero; else a `UserError`."
+    if isinstance(value, Real) and 0 < value < float('inf'): return value
+    raise UserError(f"{objective}: {option}={value!r}; it must be a finite number above 0.")
 
 # %% ../nbs/06_matching.ipynb #3725aa52
 class SoftLabel(Objective):
@@ -482,8 +483,7 @@ class Voken(Objective):
     ):
         super().__init__(student_width)
         if not n_vokens:
-            raise UserError(f"voken: n_vokens={n_vokens}; "
-                            "the classifier needs the number of clips the ids refer to.")
+            raise UserError(f"voken: n_vokens={n_vokens}; give the number of clips that the ids refer to.")
         self.classify = nn.Linear(student_width, n_vokens)
 
     def compare(self, s, t, mask, tokens) -> tuple[torch.Tensor, dict]:

@@ -54,7 +54,8 @@ class Sentence(Objective):
     ):
         width = teacher_width if sentence_width is None else sentence_width
         super().__init__(student_width, width)
-        if not contrast >= 0: raise UserError(f"sentence: contrast={contrast}; it must be 0 or more.")
+        if not (isinstance(contrast, (int, float)) and 0 <= contrast < float('inf')):
+            raise UserError(f"sentence: contrast={contrast!r}; it must be a finite number of 0 or more.")
         self.contrast = contrast
         self.temperature = positive('sentence', 'temperature', temperature)
         self.project = projection(student_width, width)
