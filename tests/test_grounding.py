@@ -210,6 +210,24 @@ def test_recall_names_what_is_wrong():
         recall(np.ones((0, 2)), np.ones((0, 2)))
 
 
+@pytest.mark.parametrize('mine, theirs', [(1, 6), (5, 6), (6, 8), (6, 5), (8, 6)])
+@pytest.mark.parametrize('chunk', [1, 1024])
+def test_each_row_has_one_label(mine, theirs, chunk):
+    "One label was taken for all queries, and labels beyond the last row were passed over in silence."
+    states = np.random.default_rng(0).standard_normal((6, 4))
+    with pytest.raises(UserError, match=f'{mine} labels of 6 queries and {theirs} of 6 targets'):
+        recall(states, states, labels=([0] * mine, [0] * theirs), chunk=chunk)
+
+
+def test_queries_and_targets_of_one_width():
+    x = np.ones((6, 4))
+    for queries, targets in ((x, np.ones((6, 3))), (x[0], x[0])):
+        with pytest.raises(UserError, match='rows of one width'):
+            recall(queries, targets, labels=(range(len(queries)), range(len(targets))))
+    with pytest.raises(UserError, match='rows of one width'):
+        recall(x[0], x[0])
+
+
 def test_any_clip_of_the_same_label_is_right_and_chance_knows_it():
     rng = np.random.default_rng(1)
     t, of = rng.standard_normal((40, 6)), rng.integers(0, 12, 40)

@@ -2895,6 +2895,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'vidlankd_nb.retrieval._chances': ('retrieval.html#_chances', 'vidlankd_nb/retrieval.py'),
                                        'vidlankd_nb.retrieval._directions': ('retrieval.html#_directions', 'vidlankd_nb/retrieval.py'),
                                        'vidlankd_nb.retrieval._faiss': ('retrieval.html#_faiss', 'vidlankd_nb/retrieval.py'),
+                                       'vidlankd_nb.retrieval._fitting': ('retrieval.html#_fitting', 'vidlankd_nb/retrieval.py'),
                                        'vidlankd_nb.retrieval._index': ('retrieval.html#_index', 'vidlankd_nb/retrieval.py'),
                                        'vidlankd_nb.retrieval._numbered': ('retrieval.html#_numbered', 'vidlankd_nb/retrieval.py'),
                                        'vidlankd_nb.retrieval._ranks': ('retrieval.html#_ranks', 'vidlankd_nb/retrieval.py'),

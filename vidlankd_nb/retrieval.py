@@ -66,6 +66,25 @@ def _ranks(q, own, targets, theirs, size: int) -> np.ndarray:   # (Q,)
         ahead += (scores >= best - 1e-12).sum(1)   # ties up to rounding
     return (ahead + 1).numpy()
 
+# %% ../nbs/09g_retrieval.ipynb #retr0fit
+def _fitting(queries, targets, labels) -> tuple[np.ndarray, np.ndarray]:   # (Q,), (N,)
+    "Labels as numbers; raises `UserError` where rows, widths or labels do not fit."
+    asked = tuple(queries.shape)
+    there = tuple(targets.shape)
+    if labels is None:
+        if asked != there:
+            raise UserError(f"{asked} queries and {there} targets: "
+                            "row i of one must belong to row i of the other.")
+        labels = range(asked[0]), range(there[0])
+    if len(asked) != 2 or asked[1:] != there[1:]:
+        raise UserError(f"{asked} queries and {there} targets: both must be rows of one width.")
+    mine, theirs = labels
+    if (len(mine), len(theirs)) != (asked[0], there[0]):
+        raise UserError(f"{len(mine)} labels of {asked[0]} queries and {len(theirs)} of {there[0]} targets: "
+                        "each row needs one label.")
+    return _numbered(mine, theirs)
+
+
 # %% ../nbs/09g_retrieval.ipynb #a209aa5e
 @torch.inference_mode()
 def recall(
@@ -75,16 +94,9 @@ def recall(
     chunk: int = 1024,           # queries at once, against 8 times as many targets
     labels=None,                 # (labels of the queries (Q,), of the targets (N,)); None: row i belongs to row i
 ) -> dict:                       # 'r1', 'r5', …, 'median_rank', what chance gives for each, 'n' targets; recalls are shares
-    "Exact retrieval by cosine; a tie counts against the query. Raises `UserError` on states that do not fit or are not finite."
+    "Exact retrieval by cosine; a tie counts against the query. Raises `UserError` on states or labels that do not fit, and on states that are not finite."
     if not len(queries): raise UserError("There are no queries, so there is nothing to rank.")
-    if labels is None:
-        asked = tuple(queries.shape)
-        there = tuple(targets.shape)
-        if asked != there:
-            raise UserError(f"{asked} queries and {there} targets: "
-                            "row i of one must belong to row i of the other.")
-        labels = range(len(queries)), range(len(targets))
-    mine, theirs = _numbered(*labels)
+    mine, theirs = _fitting(queries, targets, labels)
     right = np.bincount(theirs, minlength=mine.max() + 1)[mine]   # (Q,) how many targets are right
     if not right.all():
         raise UserError(f"{(right == 0).sum()} queries have no right target: "
