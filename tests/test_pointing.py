@@ -121,6 +121,14 @@ def test_auc_and_bootstrap():
     assert found == bootstrap(groups, np.mean)
 
 
+@pytest.mark.parametrize('row', [[np.nan] * 3, [0.1, np.nan, 0.3], [0.1, np.inf, 0.3]])
+def test_a_diverged_teacher_points_nowhere(row):
+    "The largest of NaN is the first of them, so a teacher without states hit whatever began a clip."
+    wanted = [Aim(0, 0, 'noun', np.array([True, False, False]))]
+    with pytest.raises(UserError, match='not finite'):
+        hit_rates([np.array([row])], wanted)
+
+
 def test_nothing_to_score_and_nothing_to_read(data, world):
     with pytest.raises(UserError, match='teacher.word_weight'):
         word_rows(SimpleNamespace(config=SimpleNamespace(has_words=False)), data)

@@ -168,15 +168,18 @@ def hit_rates(
     wanted: list[Aim],
     draws: int = 1000,
 ) -> dict:                    # kind → mean, low, high, n and chance; 'event' joins glows and jumps
-    "How often a word's best frame is one that counts."
+    "How often a word's best frame is one that counts; raises `UserError` where a cosine is not finite."
     scores = {}
     for kind, members in _KINDS.items():
         hits = {}     # pair → whether each of its words hit
         chance = []
         for a in wanted:
             if a.kind in members:
-                best = rows[a.pair][a.word].argmax()
-                hits.setdefault(a.pair, []).append(a.right[best])
+                cosines = rows[a.pair][a.word]
+                if not np.isfinite(cosines).all():
+                    raise UserError("Pointing met cosines that are not finite: "
+                                    "the teacher's training diverged.")
+                hits.setdefault(a.pair, []).append(a.right[cosines.argmax()])
                 chance.append(a.right.mean())
         if hits:
             scores[kind] = bootstrap(list(hits.values()), np.mean, draws) | {'chance': float(np.mean(chance))}
