@@ -921,3 +921,22 @@ def test_silent_neurons_of_a_trained_model_get_no_wild_gradient():
         loss(s, states + 0.01 * other, mask)[0].backward()
         largest[name] = (s.grad[..., silent].abs().max() / s.grad[..., ~silent].abs().max()).item()
     assert largest['formula'] > 1e4 and largest['here'] < 1e3, largest
+
+
+@pytest.mark.parametrize(
+    'parts, weights, said',
+    [
+        (['nst'], {'nts': 100}, "A weight is given for 'nts'"),
+        (['a.b', 'a_b'], {}, 'differ by a dot alone'),
+        ([], {}, 'at least one'),
+    ],
+)
+def test_a_sum_whose_parts_and_weights_do_not_fit_is_refused(parts, weights, said):
+    with pytest.raises(UserError, match=said):
+        Sum({name: make_objective('nst', 4, 4) for name in parts}, weights)
+
+
+def test_an_endless_weight_is_refused():
+    with pytest.raises(UserError, match='1e999'):
+        parse_objective('1e999*nst')
+    assert [term.weight for term in parse_objective('1e3*nst+2.5*crd').terms] == [1000, 2.5]

@@ -2598,6 +2598,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'vidlankd_nb.objectives.Sum.flops': ('objectives.html#sum.flops', 'vidlankd_nb/objectives.py'),
                                         'vidlankd_nb.objectives.Sum.forward': ('objectives.html#sum.forward', 'vidlankd_nb/objectives.py'),
                                         'vidlankd_nb.objectives.Term': ('objectives.html#term', 'vidlankd_nb/objectives.py'),
+                                        'vidlankd_nb.objectives._weights_for': ( 'objectives.html#_weights_for',
+                                                                                 'vidlankd_nb/objectives.py'),
                                         'vidlankd_nb.objectives.build_objective': ( 'objectives.html#build_objective',
                                                                                     'vidlankd_nb/objectives.py'),
                                         'vidlankd_nb.objectives.build_terms': ('objectives.html#build_terms', 'vidlankd_nb/objectives.py'),

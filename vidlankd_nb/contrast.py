@@ -67,7 +67,6 @@ def whole(
     if number == value: return number
     raise UserError(f"{objective}: {option}={value!r}; it must be a whole number.")
 
-
 # %% ../nbs/06a_contrast.ipynb #8f1dd854
 class InfoNCE(Objective):
     """Each token finds its own teacher state among those of the batch, and the other way round.

@@ -33,14 +33,24 @@ from .processes import all_reduce
 from .sentences import Sentence
 
 # %% ../nbs/06b_objectives.ipynb #97215a0b
+def _weights_for(parts: dict, given: dict) -> dict[str, float]:
+    "The weight of each part; raises `UserError` where one is given for no part, or two parts would have one name."
+    if not parts: raise UserError("A sum of objectives needs at least one.")
+    for name in given:
+        if name not in parts: raise UserError(f"A weight is given for '{name}': {nearest(name, parts)}")
+    if len({name.replace('.', '_') for name in parts}) < len(parts):
+        raise UserError(f"Two of the parts {', '.join(parts)} differ by a dot alone: rename one of them.")
+    return {name: float(given.get(name, 1)) for name in parts}
+
 class Sum(Objective):
-    "A weighted sum of objectives; logs each part's loss under its name."
+    "A weighted sum of objectives; logs each part's loss under its name. Raises `UserError` where parts and weights do not fit."
     def __init__(
         self,
         parts: dict[str, Objective],
         weights: dict[str, float] | None = None,   # 1 where not given
     ):
         super().__init__()
+        weights = _weights_for(parts, weights or {})
         first = next(iter(parts.values()))
         self.counts = first.counts
         self.positions = first.positions
@@ -50,7 +60,7 @@ class Sum(Objective):
         for name, part in parts.items():
             key = name.replace('.', '_')   # a module's name holds no dot
             self.parts[key] = part
-            self.weights[key] = float((weights or {}).get(name, 1))
+            self.weights[key] = weights[name]
             alike = part.counts == first.counts and part.positions == first.positions
             self.separable = self.separable and part.separable and alike
             self.needs_teacher = self.needs_teacher or part.needs_teacher
@@ -154,9 +164,12 @@ def parse_term(
     wrong = UserError(f"'{whole}' is no sum of objectives: '{text.strip()}'; write it as '100*nst+0.3*crd'.")
     if m is None: raise wrong
     try:
-        return m[2], None if m[1] is None else float(m[1])
+        weight = None if m[1] is None else float(m[1])
     except ValueError:
         raise wrong from None
+    if weight == float('inf'):
+        raise UserError(f"'{whole}': the weight {m[1]} is more than a number can hold.")
+    return m[2], weight
 
 def parse_objective(
     text: str,      # 'none', 'nst', '100*nst + 0.3*crd', an import path

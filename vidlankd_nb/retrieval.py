@@ -84,7 +84,6 @@ def _fitting(queries, targets, labels) -> tuple[np.ndarray, np.ndarray]:   # (Q,
                         "each row needs one label.")
     return _numbered(mine, theirs)
 
-
 # %% ../nbs/09g_retrieval.ipynb #a209aa5e
 @torch.inference_mode()
 def recall(

@@ -124,7 +124,7 @@ def learning_rate(
     "Linear warm-up, then linear decay to zero: arithmetic, so there is no scheduler state."
     warm = cfg.warmup * decay if cfg.warmup < 1 else cfg.warmup
     rising = (step + 1) / max(warm, 1)
-    falling = (decay - step) / max(decay - warm, 1)
+    falling = max(decay - step, 0) / max(decay - warm, 1)
     return cfg.lr * min(rising, falling, 1.0)
 
 # %% ../nbs/07c_schedule.ipynb #sc000021
