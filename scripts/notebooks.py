@@ -1,7 +1,7 @@
 """Run every notebook as `nbdev-test` does, two side by side, each in a process of its own.
 
-Processes begin as forks of one that has imported what most pages import. Pages that train many models begin, so that
-both places are busy to the end.
+Processes begin as forks of one that has imported what most pages import (warm.py). Pages that train many models
+begin, so that both places are busy to the end.
 """
 
 import os
@@ -18,7 +18,6 @@ from nbdev.doclinks import nbglob
 from nbdev.test import test_nb
 
 LONG = ('tutorials', 'course')  # folders of pages that train many models
-WARM = ['nbdev.test', 'fastcore.test', 'matplotlib.pyplot', 'vidlankd_nb.course', 'vidlankd_nb.experiments']
 
 
 def run(page: Path, config: dict, answer) -> None:
@@ -51,7 +50,7 @@ def main() -> None:
     folder = tempfile.mkdtemp()  # of what pages write
     os.environ['TMPDIR'] = folder
     context = get_context('forkserver')
-    context.set_forkserver_preload(WARM)
+    context.set_forkserver_preload(['scripts.warm'])
     try:
         with ThreadPoolExecutor(2) as places:
             found = list(places.map(partial(in_a_process, config=config, context=context), pages))
