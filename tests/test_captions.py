@@ -735,3 +735,29 @@ def test_a_number_is_whole_wherever_a_piece_of_its_file_ends(piece):
     )
     assert dict(json_members(JsonPieces(io.StringIO(object_), piece))) == json.loads(object_)
     assert list(json_items(JsonPieces(io.StringIO(list_), piece))) == json.loads(list_)
+
+
+@pytest.mark.parametrize(
+    'out, said',
+    [
+        ('t.csv', 'is one of the files to read'),
+        ('link.csv', 'is one of the files to read'),
+        ('notes.txt', 'holds something else'),
+        ('folder', 'is a folder'),
+    ],
+)
+def test_captions_are_never_written_over_other_files(tmp_path, out, said):
+    table = 'video,start,end,text\na,0,1,the red ball jumps\n'
+    (tmp_path / 't.csv').write_text(table, encoding='utf-8')
+    (tmp_path / 'link.csv').symlink_to(tmp_path / 't.csv')
+    (tmp_path / 'notes.txt').write_text('what I wrote', encoding='utf-8')
+    (tmp_path / 'folder').mkdir()
+    with pytest.raises(UserError, match=said):
+        write_captions([tmp_path / 't.csv'], tmp_path / out)
+    assert (tmp_path / 't.csv').read_text(encoding='utf-8') == table
+    assert (tmp_path / 'notes.txt').read_text(encoding='utf-8') == 'what I wrote'
+    for _ in (1, 2):  # the same command again writes the same file
+        write_captions([tmp_path / 't.csv'], tmp_path / 'caption.json')
+    assert json.loads((tmp_path / 'caption.json').read_text(encoding='utf-8'))['a']['text'] == [
+        'the red ball jumps'
+    ]

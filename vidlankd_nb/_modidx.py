@@ -538,6 +538,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'vidlankd_nb.captions._Named.__exit__': ('captions.html#_named.__exit__', 'vidlankd_nb/captions.py'),
                                       'vidlankd_nb.captions._Named.__init__': ('captions.html#_named.__init__', 'vidlankd_nb/captions.py'),
                                       'vidlankd_nb.captions._bar': ('captions.html#_bar', 'vidlankd_nb/captions.py'),
+                                      'vidlankd_nb.captions._check_out': ('captions.html#_check_out', 'vidlankd_nb/captions.py'),
                                       'vidlankd_nb.captions._colour_at': ('captions.html#_colour_at', 'vidlankd_nb/captions.py'),
                                       'vidlankd_nb.captions._copied': ('captions.html#_copied', 'vidlankd_nb/captions.py'),
                                       'vidlankd_nb.captions._label': ('captions.html#_label', 'vidlankd_nb/captions.py'),

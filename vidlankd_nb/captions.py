@@ -170,6 +170,16 @@ def _colour_at(t, wins, colours):
     return '.93'
 
 # %% ../nbs/02e_captions.ipynb #ca000015
+def _check_out(sources: list, out: Path) -> None:
+    "Raise `UserError` where writing would lose a file that is to be read, or one that holds no captions."
+    if out.is_dir(): raise UserError(f"{out} is a folder: name a JSON file to write.")
+    if not out.exists(): return
+    if any(Path(source).exists() and out.samefile(source) for source in sources):
+        raise UserError(f"{out} is one of the files to read: choose another --out.")
+    with open(out, 'rb') as f:
+        if f.read(1) not in (b'{', b''):
+            raise UserError(f"{out} holds something else than captions: choose another --out, or remove it.")
+
 def write_captions(
     sources: list,                   # files and folders in any layout, names of data sets
     out: str | Path,                 # JSON file to write, in HowTo100M's layout
@@ -177,6 +187,7 @@ def write_captions(
 ) -> list[str]:                      # what was found in each source, in words
     "Bring captions into one file; what is broken is counted here and named in OUT.skipped.jsonl. Raises `UserError` where none is left."
     out = Path(out)
+    _check_out(sources, out)
     make_folder(out.parent)
     notes = []
     written = set()

@@ -16,7 +16,7 @@ from matplotlib import pyplot as plt
 from transformers import PreTrainedTokenizerBase
 
 from .corpus import read_lines
-from .files import UserError, nearest, write_aside, write_json
+from .files import UserError, make_folder, nearest, write_aside, write_json
 from .grounding import Grounding, find_clips, looks_page
 from .heatmaps import heat_maps, show_clips
 from .pairs import PairSet
@@ -92,8 +92,8 @@ def write_looks(
     out: Path,
     notes: Sequence[str] = (),
 ) -> list[dict]:    # what look.json holds of each clip
-    "Pictures, page and figures of one sentence: the best clip as heat maps, the best three to touch, all of them as film strips."
-    out.mkdir(parents=True, exist_ok=True)
+    "Pictures, page and figures of one sentence: the best clip as heat maps, the best three to touch, all of them as film strips. Raises `UserError` where `out` can be no folder."
+    make_folder(out)
     looks = [grounding.look(i, text) for i, _ in found]
     _draw_best(looks[0], out)
     if all(look.frames is not None for look in looks):
