@@ -58,7 +58,7 @@ def main() -> None:
         shutil.rmtree(folder, ignore_errors=True)
     failed = [str(page) for page, (passed, _) in zip(pages, found, strict=True) if not passed]
     if failed:
-        sys.exit(f'failed, each after its traceback above: {", ".join(failed)}')
+        sys.exit(f'failed, each with its traceback above, or killed: {", ".join(failed)}')
     print(f'all {len(pages)} pages ran; these took longest:')
     seconds = {page.name: time for page, (_, time) in zip(pages, found, strict=True)}
     for name in sorted(seconds, key=seconds.get, reverse=True)[:10]:

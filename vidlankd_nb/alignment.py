@@ -93,6 +93,7 @@ def false_pieces(
                 wrong.append((said, cut))
     return wrong, seen
 
+# %% ../nbs/03c_alignment.ipynb #al0chk3c
 def check_pieces(
     tokenizer: PreTrainedTokenizerBase,
     lines: list[str],

@@ -318,6 +318,7 @@ class _Columns:
         "May a column be read in place of the usual one? Where a record has both, they are two things: `id` beside `video_id`."
         return column is not None and not any({column, usual} <= keys for keys in self.each)
 
+# %% ../nbs/02ca_tables.ipynb #tbrecenc
 def record_entries(file: Path, look: FileLook, captions) -> Iterator[tuple[str, Any]]:
     "Rows of tables and lists of records, by the names of their columns."
     columns = _Columns(look, captions)
